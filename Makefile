@@ -1,0 +1,119 @@
+# Each target installs what it needs into .venv and .tools, says so, and does it once.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DELETE_ON_ERROR:
+.DEFAULT_GOAL := help
+
+# The first Python that runs and is new enough.
+PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3.14 python3; do \
+	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
+BIN := .venv/bin
+
+LOGS ?=
+DATA ?= .everyline
+PORT ?=
+
+KAFKA := $(shell sed -n 's:.*<kafka.version>\(.*\)</kafka.version>.*:\1:p' tests/real_parts/pom.xml)
+VERSITYGW := 1.8.0
+
+##@ Use
+
+.PHONY: help
+help: ## Show this list
+	@awk 'BEGIN { FS = ":.*## " } \
+		/^##@ / { printf "\n%s\n", substr($$0, 5) } \
+		/^[a-z_-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+.PHONY: run
+run: .venv/.run ## Start all of it here. LOGS="folder ..." DATA=folder PORT=number
+	@exec $(BIN)/everyline up $(foreach folder,$(LOGS),--logs $(folder)) \
+		--data $(DATA) $(if $(PORT),--port $(PORT))
+
+##@ Develop
+
+.PHONY: check
+check: .venv/.dev ## Check format, lint and types
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+.PHONY: test
+test: .venv/.dev tools ## Run all tests, with a real Kafka and a real S3 server. ARGS="-k name"
+	$(BIN)/pytest $(ARGS)
+
+.PHONY: unit
+unit: .venv/.dev ## Run the tests that need no server. ARGS="-k name"
+	$(BIN)/pytest -m "not real" $(ARGS)
+
+.PHONY: bench
+bench: .venv/.dev ## Measure speed and cost on your own logs. LOGS="folder ..."
+	@test -n "$(LOGS)" || { echo 'make bench: name the logs to measure with, LOGS="folder ..."'; exit 1; }
+	$(BIN)/python -m load_tests.bench $(foreach folder,$(LOGS),--logs $(folder))
+
+.PHONY: pins
+pins: .venv/.dev ## Take new versions of all dependencies into requirements/
+	$(call compile,dev,pyproject.toml --extra all --group dev --upgrade)
+	$(call compile,run,pyproject.toml --extra all -c requirements/dev.txt --upgrade)
+	$(call compile,collector,pyproject.toml --extra collector -c requirements/dev.txt --upgrade)
+	$(call compile,build,--group pyproject.toml:build -c requirements/dev.txt --upgrade)
+
+# Pins with hashes, for all platforms, that name no host to load from.
+compile = $(BIN)/uv pip compile --quiet $(2) --output-file requirements/$(1).txt --universal \
+	--python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links \
+	--custom-compile-command 'make pins'
+
+.PHONY: clean
+clean: ## Remove what make has installed and built; DATA stays
+	rm -rf .venv .tools build dist .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	find . -name __pycache__ -prune -exec rm -rf {} +
+
+.PHONY: tools
+tools: .tools/kafka-$(KAFKA)/.done .tools/versitygw-$(VERSITYGW).done
+
+# ---- set-up
+
+.venv/.python:
+	@test -n "$(PYTHON)" || { echo 'make: Python 3.11 or newer is missing; install it (Debian 12:' \
+		'apt-get install python3.11-venv) or name it, PYTHON=/path/to/python3'; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+		echo 'make: PYTHON=$(PYTHON) does not run or is older than 3.11; name another'; exit 1; }
+	@echo "make: creating .venv with $(PYTHON)"
+	@$(PYTHON) -m venv .venv
+	@touch $@
+
+.venv/.run: .venv/.python requirements/run.txt requirements/build.txt pyproject.toml
+	@echo 'make: installing requirements/run.txt and Everyline into .venv'
+	$(call install,-r requirements/run.txt -r requirements/build.txt)
+
+.venv/.dev: .venv/.python requirements/dev.txt pyproject.toml
+	@echo 'make: installing requirements/dev.txt and Everyline into .venv'
+	$(call install,-r requirements/dev.txt)
+
+# The build backend is pinned as well, hence no isolation: nothing comes in without a hash.
+define install
+	@$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes $(1)
+	@$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $@
+endef
+
+# $(call need,command that succeeds if it is there,what is missing and how to get it)
+need = @{ $(1); } >/dev/null 2>&1 || { echo "make: the tests need $(2)"; exit 1; }
+
+.tools/kafka-$(KAFKA)/.done: tests/real_parts/pom.xml
+	$(call need,java -version 2>&1 | awk -F'[".]' '/version/ { exit !($$2 >= 17) }',Java 17 or newer: \
+		apt-get install openjdk-17-jre-headless)
+	$(call need,command -v mvn,Maven: apt-get install maven)
+	@echo 'make: installing Apache Kafka $(KAFKA) into .tools'
+	@rm -rf $(@D) && mkdir -p $(@D)
+	@mvn --quiet --batch-mode --strict-checksums --file tests/real_parts/pom.xml \
+		dependency:copy-dependencies -DincludeScope=runtime -DoutputDirectory=$(CURDIR)/$(@D)/lib
+	@touch $@
+
+.tools/versitygw-$(VERSITYGW).done:
+	$(call need,go env GOVERSION | awk -F'[o.]' '{ exit !($$2 > 1 || $$3 >= 25) }',Go 1.25 or newer: \
+		see go.dev/doc/install)
+	@echo 'make: building versitygw $(VERSITYGW) into .tools (minutes the first time)'
+	@mkdir -p .tools/bin
+	@GOBIN=$(CURDIR)/.tools/bin go install github.com/versity/versitygw/cmd/versitygw@v$(VERSITYGW)
+	@rm -f .tools/versitygw-*.done && touch $@

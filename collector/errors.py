@@ -1,0 +1,67 @@
+"""Every error that the collector and its topic raise, in one tree.
+
+CollectorError
+├── SettingError            a setting is wrong or unknown
+├── WireError               bytes that are no batch
+│   ├── TornBatch             cut, corrupt or not a batch at all
+│   └── NewerWireVersion      written by a newer collector than this reader knows
+├── TopicError              the topic did not do what was asked
+│   ├── TopicUnavailable      it may do so later (retriable)
+│   ├── TopicMissing          it is not there, or has too few partitions
+│   └── PositionOutOfRange    the position asked for is not in the topic
+├── CheckpointError         the state directory cannot be used
+└── AnotherCollector        a second collector holds the state directory
+"""
+
+
+class CollectorError(Exception):
+    """Root of the tree; ``retriable`` says whether the same call may succeed later."""
+
+    retriable = False
+
+
+class SettingError(CollectorError):
+    """A setting is unknown, of the wrong type or out of its bounds."""
+
+
+class WireError(CollectorError):
+    """Bytes that cannot be read as a batch."""
+
+
+class TornBatch(WireError):
+    """A batch that is cut, corrupt or no batch at all."""
+
+
+class NewerWireVersion(WireError):
+    """A batch of a newer wire version: upgrade the reader; nothing may be skipped."""
+
+
+class TopicError(CollectorError):
+    """The topic did not do what was asked."""
+
+
+class TopicUnavailable(TopicError):
+    """The topic is away; the same call may succeed later."""
+
+    retriable = True
+
+
+class TopicMissing(TopicError):
+    """The topic, or a partition of it, does not exist."""
+
+
+class PositionOutOfRange(TopicError):
+    """A position below the topic's start or above its end."""
+
+    def __init__(self, partition: int, position: int) -> None:
+        super().__init__(f"position {position} of partition {partition} is not in the topic")
+        self.partition = partition
+        self.position = position
+
+
+class CheckpointError(CollectorError):
+    """The state directory cannot be read or written."""
+
+
+class AnotherCollector(CollectorError):
+    """Another collector holds the lock of this state directory."""

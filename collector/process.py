@@ -1,0 +1,205 @@
+"""What every long-running process of Everyline has: settings, structured logs, a page of metrics.
+
+A frozen settings class goes in; its values come from defaults, then a TOML file, then the
+environment, then flags, the later ones winning. An unknown name is an error, never ignored.
+"""
+
+import argparse
+import difflib
+import http.server
+import json
+import logging
+import os
+import socketserver
+import sys
+import threading
+import tomllib
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated, Any, TypeVar, get_args, get_origin, get_type_hints
+
+import msgspec
+import prometheus_client
+
+from collector.errors import SettingError
+
+S = TypeVar("S", bound=msgspec.Struct)
+
+ENVIRONMENT_PREFIX = "EVERYLINE_"
+
+
+def setting(text: str, **bounds: int) -> msgspec.Meta:
+    """Return the annotation of a setting: one sentence, and bounds such as ``ge=1``."""
+    return msgspec.Meta(description=text, **bounds)  # type: ignore[arg-type]
+
+
+def described(kind: type[msgspec.Struct]) -> dict[str, tuple[Any, str]]:
+    """Return default and description of each setting, by name."""
+    hints = get_type_hints(kind, include_extras=True)
+    found = {}
+    for field in msgspec.structs.fields(kind):
+        hint = hints[field.name]
+        notes = get_args(hint)[1:] if get_origin(hint) is Annotated else ()
+        text = next((n.description for n in notes if isinstance(n, msgspec.Meta)), None) or ""
+        default = None if field.default is msgspec.NODEFAULT else field.default
+        found[field.name] = (default, text)
+    return found
+
+
+def load_settings(
+    kind: type[S], section: str, argv: Sequence[str], environ: Mapping[str, str]
+) -> S:
+    """Return the settings of one process; ``section`` names its table, prefix and flags.
+
+    ``--config FILE`` (or EVERYLINE_CONFIG) names a TOML file with a table ``[section]``; the
+    environment has ``EVERYLINE_<SECTION>_<NAME>``, flags are ``--name-with-dashes``. Raises
+    SettingError, which names the setting and where it came from.
+    """
+    known = described(kind)
+    parser = argparse.ArgumentParser(prog=f"everyline {section}", description=kind.__doc__)
+    parser.add_argument("--config", help="TOML file with a table [%s]" % section, metavar="FILE")
+    for name, (default, text) in known.items():
+        shown = "" if default is None else f" (default: {default})"
+        parser.add_argument(
+            "--" + name.replace("_", "-"),
+            help=(text + shown).replace("%", "%%"),
+            default=argparse.SUPPRESS,
+            metavar="VALUE",
+        )
+    flags = vars(parser.parse_args(argv))
+    config = flags.pop("config", None) or environ.get(ENVIRONMENT_PREFIX + "CONFIG")
+    values: dict[str, Any] = {}
+    if config:
+        values.update(_from_file(Path(config), section, known))
+    prefix = f"{ENVIRONMENT_PREFIX}{section.upper()}_"
+    for variable, value in environ.items():
+        if variable.startswith(prefix):
+            name = variable[len(prefix) :].lower()
+            _check_known(name, known, f"environment variable {variable}")
+            values[name] = value
+    values.update(flags)
+    try:
+        return msgspec.convert(values, kind, strict=False)
+    except msgspec.ValidationError as error:
+        raise SettingError(f"setting of {section}: {error}") from error
+
+
+def _from_file(path: Path, section: str, known: Mapping[str, Any]) -> dict[str, Any]:
+    try:
+        table = tomllib.loads(path.read_text("utf-8")).get(section, {})
+    except (OSError, tomllib.TOMLDecodeError) as error:
+        raise SettingError(f"cannot read settings from {path}: {error}") from error
+    for name in table:
+        _check_known(name, known, f"{path}, table [{section}]")
+    return dict(table)
+
+
+def _check_known(name: str, known: Mapping[str, Any], where: str) -> None:
+    if name not in known:
+        near = difflib.get_close_matches(name, known, n=1)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        raise SettingError(f"unknown setting {name!r} in {where}{hint}")
+
+
+_PLAIN = frozenset(vars(logging.makeLogRecord({})))
+
+
+class JsonLines(logging.Formatter):
+    """One JSON object a line: time, level, logger, message, and what ``extra`` gave."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the line."""
+        line: dict[str, Any] = {
+            "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": record.getMessage(),
+        }
+        line.update({k: v for k, v in vars(record).items() if k not in _PLAIN and k != "taskName"})
+        if record.exc_info:
+            line["exception"] = self.formatException(record.exc_info)
+        return json.dumps(line, default=str, ensure_ascii=False)
+
+
+def log_to_stderr(level: str) -> None:
+    """Send the process' logs to stderr as JSON lines, at ``level`` and above."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(JsonLines())
+    logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
+    logging.getLogger("aiokafka").setLevel(max(logging.WARNING, logging.getLogger().level))
+
+
+class Page(socketserver.ThreadingMixIn, http.server.HTTPServer):
+    """The process' own HTTP page: ``/metrics``, ``/healthz``, ``/readyz``, ``/status``."""
+
+    daemon_threads = True
+    allow_reuse_address = True
+
+    def __init__(
+        self,
+        address: str,
+        registry: prometheus_client.CollectorRegistry,
+        status: Callable[[], Mapping[str, Any]],
+    ) -> None:
+        """Listen on ``address`` (HOST:PORT). ``status()`` gives a JSON object with ``healthy``
+        and ``ready``; it is called from other threads.
+        """
+        host, _, port = address.rpartition(":")
+        self.registry = registry
+        self.status = status
+        try:
+            super().__init__((host.strip("[]") or "127.0.0.1", int(port)), _Handler)
+        except (OSError, ValueError, OverflowError) as error:
+            raise SettingError(
+                f"cannot listen on {address!r} for metrics: {error}; choose another HOST:PORT"
+            ) from error
+        threading.Thread(target=self.serve_forever, name="page", daemon=True).start()
+
+
+class _Handler(http.server.BaseHTTPRequestHandler):
+    server: Page
+
+    def do_GET(self) -> None:
+        kind = "application/json"
+        code = 200
+        if self.path == "/metrics":
+            body = prometheus_client.generate_latest(self.server.registry)
+            kind = prometheus_client.CONTENT_TYPE_LATEST
+        elif self.path in ("/healthz", "/readyz", "/status"):
+            status = self.server.status()
+            wanted = {"/healthz": "healthy", "/readyz": "ready"}.get(self.path)
+            code = 200 if wanted is None or status[wanted] else 503
+            body = json.dumps(status, default=str).encode()
+        else:
+            code, body = 404, b'{"error": "try /metrics, /healthz, /readyz or /status"}'
+        self.send_response(code)
+        self.send_header("Content-Type", kind)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, format: str, *args: Any) -> None:
+        """Say nothing: a scrape every few seconds is no news."""
+
+
+def own_version() -> str:
+    """Return the installed version of Everyline."""
+    from importlib import metadata
+
+    return metadata.version("everyline")
+
+
+def default_node(environ: Mapping[str, str]) -> str:
+    """Return the node's name as Kubernetes' downward API gives it, or ``local``."""
+    return environ.get("NODE_NAME") or "local"
+
+
+def data_directory(path: str) -> Path:
+    """Return ``path`` as a directory that exists; raise SettingError if it cannot."""
+    directory = Path(os.path.expanduser(path))
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise SettingError(f"cannot make the directory {directory}: {error}") from error
+    return directory

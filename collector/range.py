@@ -1,0 +1,143 @@
+"""Identity of bytes: streams, files and ranges, and where a range may be cut.
+
+In come raw bytes of a container's log file; out go names that stay the same on every replay and
+cuts that fall where an event of the container runtime ends. Nothing here parses a line: a search
+back from the end for the last line of each output tells whether an event is still open.
+"""
+
+import hashlib
+from dataclasses import dataclass
+
+from isal import isal_zlib
+
+FIRST_LINE_BYTES = 256
+"""How much of a file's first complete line enters its ``file_id``."""
+
+STDOUT = 1
+STDERR = 2
+_TAGS = {STDOUT: b" stdout ", STDERR: b" stderr "}
+
+# A CRI line is `<RFC 3339 time> <output> <tag> <message>`; the longest time has 35 bytes
+# (kubelet's cri-api, `LogTagDelimiter`), so its first blank lies within this many bytes.
+_TIME_BYTES_MAX = 64
+
+
+def crc32(data: bytes | memoryview, before: int = 0) -> int:
+    """Return the running CRC-32 (zlib's polynomial) of ``data`` after ``before``."""
+    return isal_zlib.crc32(data, before)
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Stream:
+    """The output of one container instance on one node of one cluster."""
+
+    namespace: str
+    pod: str
+    pod_uid: str
+    container: str
+    restart: int
+
+
+def file_id(cluster: str, node: str, stream: Stream, first_line: bytes) -> bytes:
+    """Return the 16-byte name of a file, from its stream and its first complete line.
+
+    ``first_line`` holds no newline; only its first 256 bytes count. Rename and gzip do not change
+    the name, and it comes out the same when it is computed again after a lost checkpoint.
+    """
+    digest = hashlib.blake2b(digest_size=16)
+    parts = (cluster, node, stream.pod_uid, stream.container, str(stream.restart))
+    for part in (*(text.encode() for text in parts), first_line[:FIRST_LINE_BYTES]):
+        digest.update(len(part).to_bytes(4, "big"))
+        digest.update(part)
+    return digest.digest()
+
+
+@dataclass(frozen=True, slots=True)
+class Range:
+    """Bytes ``[start, end)`` of one file as they are on disk.
+
+    ``crc_before`` is the CRC-32 of all bytes of the file before ``start``. ``open_before`` and
+    ``open_after`` are bit sets of STDOUT and STDERR: outputs whose event (a line that the runtime
+    split, ``P…F``) began before the range, or goes on after it. ``torn_before`` says that the
+    range starts inside a line.
+    """
+
+    file_id: bytes
+    epoch: int
+    start: int
+    data: bytes
+    lines: int
+    crc_before: int
+    open_before: int = 0
+    open_after: int = 0
+    torn_before: bool = False
+
+    @property
+    def end(self) -> int:
+        """Offset of the first byte after the range."""
+        return self.start + len(self.data)
+
+
+def _line_tag(data: bytes, line: int) -> tuple[int, bool] | None:
+    """Return (output, is it a fragment) of the CRI line that starts at ``line``, else None."""
+    blank = data.find(b" ", line, line + _TIME_BYTES_MAX)
+    if blank < 0:
+        return None
+    for output, word in _TAGS.items():
+        if data.startswith(word, blank):
+            tag = blank + len(word)
+            return output, data[tag : tag + 1] == b"P" and data[tag + 1 : tag + 2] in (b" ", b":")
+    return None
+
+
+def _last_line_of(data: bytes, output: int, word: bytes, end: int) -> tuple[int, bool] | None:
+    """Return (start, is it a fragment) of the last line of ``output`` before ``end``.
+
+    ``word`` (``b" stdout "`` or with a ``P`` behind it) narrows the search. The word may stand in
+    a message too, so each line is looked at once and the search goes on before it.
+    """
+    while (found := data.rfind(word, 0, end)) >= 0:
+        line = data.rfind(b"\n", 0, found) + 1
+        tag = _line_tag(data, line)
+        if tag is not None and tag[0] == output:
+            return line, tag[1]
+        end = line
+    return None
+
+
+def open_outputs(data: bytes, before: int = 0, end: int | None = None) -> int:
+    """Return the outputs (bit set) whose event is still open after ``data[:end]``.
+
+    ``before`` is the bit set at the start of ``data``, which must start with a line.
+    """
+    end = len(data) if end is None else end
+    state = 0
+    for output, word in _TAGS.items():
+        # Most texts hold no fragment at all: then one search answers, if nothing was open before.
+        if not before & output and data.rfind(word + b"P", 0, end) < 0:
+            continue
+        last = _last_line_of(data, output, word, end)
+        if before & output if last is None else last[1]:
+            state |= output
+    return state
+
+
+def closed_cut(data: bytes, before: int = 0, end: int | None = None) -> int:
+    """Return the last place in ``data[:end]`` after which no event is open; 0 if there is none.
+
+    ``data`` starts with a line, and ``end`` lies behind a newline.
+    """
+    cut = len(data) if end is None else end
+    while cut and (state := open_outputs(data, before, cut)):
+        cut = min(_opened_at(data, output, before, cut) for output in _TAGS if state & output)
+    return cut
+
+
+def _opened_at(data: bytes, output: int, before: int, end: int) -> int:
+    """Return where the open event of ``output`` before ``end`` starts; 0 if before ``data``."""
+    start = end
+    while (last := _last_line_of(data, output, _TAGS[output], start)) is not None:
+        if not last[1]:
+            return start
+        start = last[0]
+    return 0 if before & output else start

@@ -1,0 +1,122 @@
+"""The process ``everyline collector``: settings, one lock a node, signals, the loop.
+
+It starts when the topic answers, stops within its grace time on SIGTERM or SIGINT, and exits with
+an error only where somebody has to act.
+"""
+
+import asyncio
+import contextlib
+import fcntl
+import logging
+import os
+import resource
+import signal
+import time
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+import prometheus_client
+
+from collector.collect import Collector
+from collector.errors import AnotherCollector, CollectorError
+from collector.metrics import CollectorMetrics
+from collector.process import Page, data_directory, load_settings, log_to_stderr
+from collector.settings import CollectorSettings
+from collector.topic import open_topic
+
+_log = logging.getLogger(__name__)
+_RETRY_S = 2.0
+
+
+def main(argv: Sequence[str], environ: Mapping[str, str]) -> int:
+    """Run the collector until it is told to stop; return the exit code."""
+    settings = load_settings(CollectorSettings, "collector", argv, environ)
+    log_to_stderr(settings.log_level)
+    state = data_directory(settings.state)
+    _raise_file_limit()
+    with _only_one(state):
+        return asyncio.run(_run(settings))
+
+
+@contextlib.contextmanager
+def _only_one(state: Path) -> Iterator[None]:
+    fd = os.open(state / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    except BlockingIOError:
+        raise AnotherCollector(
+            f"another collector uses {state}; stop it, or give this one its own --state"
+        ) from None
+    finally:
+        os.close(fd)
+
+
+def _raise_file_limit() -> None:
+    """Allow as many open files as the system does: each log file is held open."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.suppress(ValueError, OSError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+async def _run(settings: CollectorSettings) -> int:
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    metrics = CollectorMetrics(prometheus_client.CollectorRegistry())
+    topic = open_topic(settings.topic, partitions=max(settings.partitions, 1))
+    collector = Collector(settings, topic, metrics, run=uuid.uuid4().bytes)
+    starting = {"process": "collector", "healthy": True, "ready": False}
+    page = Page(
+        settings.listen,
+        metrics.registry,
+        lambda: collector.status() if hasattr(collector, "shipper") else starting,
+    )
+    try:
+        if not await _start(collector, stop):
+            return 0
+        _log.info("collecting", extra={"roots": settings.roots, "topic": settings.topic})
+        shown = 0.0
+        while not stop.is_set():
+            more = await collector.turn()
+            if time.monotonic() - shown >= 1.0:
+                shown = time.monotonic()
+                _show(collector, metrics)
+            if not more:
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(stop.wait(), collector.idle_s())
+        drained = await collector.stop()
+        _log.info("stopped", extra={"everything_sent": drained})
+        return 0
+    finally:
+        await topic.close()
+        page.shutdown()
+        page.server_close()
+
+
+async def _start(collector: Collector, stop: asyncio.Event) -> bool:
+    """Start once the topic answers; return False if told to stop before."""
+    said = ""
+    while not stop.is_set():
+        try:
+            await collector.start()
+            return True
+        except CollectorError as error:
+            if not error.retriable:
+                raise
+            if str(error) != said:
+                said = str(error)
+                _log.error("waiting for the topic", extra={"error": said})
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(stop.wait(), _RETRY_S)
+    return False
+
+
+def _show(collector: Collector, metrics: CollectorMetrics) -> None:
+    status = collector.status()
+    metrics.unread_bytes.set(status["unread_bytes"])
+    metrics.unacked_bytes.set(status["unacked_bytes"])
+    metrics.oldest_unacked_seconds.set(status["oldest_unacked_seconds"])
+    metrics.wire_bytes.set(collector.shipper.wire_bytes)

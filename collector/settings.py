@@ -1,0 +1,63 @@
+"""The collector's settings: each limit with its unit, its default and one sentence."""
+
+from typing import Annotated
+
+import msgspec
+
+from collector.process import setting
+
+
+class CollectorSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Ship the container logs of one node to the topic."""
+
+    cluster: Annotated[str, setting("name of the cluster; part of every file's identity")] = "local"
+    node: Annotated[str, setting("name of the node; part of every file's identity")] = "local"
+    roots: Annotated[
+        str, setting("directories in the kubelet's layout, separated by ':'")
+    ] = "/var/log/pods"
+    topic: Annotated[str, setting("a directory, or kafka://HOST:PORT/NAME")] = "everyline/topic"
+    state: Annotated[str, setting("directory for the checkpoint")] = "everyline/collector"
+    listen: Annotated[str, setting("HOST:PORT of metrics and health")] = "127.0.0.1:9601"
+    log_level: Annotated[str, setting("debug, info, warning or error")] = "info"
+    partitions: Annotated[
+        int, setting("partitions of the topic to use; 0: all it has at the first start", ge=0)
+    ] = 0
+    partition_spread: Annotated[
+        int, setting("how many partitions the pods of one node are spread over", ge=1)
+    ] = 4
+    compression_level: Annotated[int, setting("zstd level of a batch", ge=1, le=19)] = 1
+    read_bytes: Annotated[
+        int, setting("bytes read from one file in one turn", ge=4096)
+    ] = 512 << 10
+    event_bytes: Annotated[
+        int, setting("longest event or line that is kept whole", ge=4096, le=32 << 20)
+    ] = 2 << 20
+    event_wait_ms: Annotated[
+        int, setting("how long an open event or line may hold back its file", ge=0)
+    ] = 5_000
+    batch_raw_bytes: Annotated[
+        int, setting("raw bytes that close a batch", ge=4096, le=32 << 20)
+    ] = 4 << 20
+    batch_wire_bytes: Annotated[
+        int, setting("largest batch on the wire; a larger one is cut in two", ge=65_536)
+    ] = 900_000
+    flush_age_ms: Annotated[int, setting("age that closes a batch", ge=10)] = 1_000
+    unacked_bytes: Annotated[
+        int, setting("wire bytes on their way before reading waits", ge=1 << 20)
+    ] = 16 << 20
+    scan_interval_ms: Annotated[int, setting("time between two scans", ge=10)] = 1_000
+    scan_late_ms: Annotated[
+        int, setting("a scan this late may have missed a whole file", ge=100)
+    ] = 10_000
+    inventory_interval_ms: Annotated[int, setting("time between two inventories", ge=10)] = 10_000
+    inventory_full_interval_ms: Annotated[
+        int, setting("time between two inventories of all files", ge=10)
+    ] = 300_000
+    seal_quiet_ms: Annotated[
+        int, setting("quiet time after which a renamed or deleted file has ended", ge=0)
+    ] = 20_000
+    gone_after_ms: Annotated[
+        int, setting("how long scans must have missed a file before it is forgotten", ge=0)
+    ] = 3_600_000
+    checkpoint_interval_ms: Annotated[int, setting("time between two checkpoints", ge=10)] = 1_000
+    drain_ms: Annotated[int, setting("grace to send what was read at a stop", ge=0)] = 10_000

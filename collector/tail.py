@@ -1,0 +1,239 @@
+"""Reading one file: from the bytes on disk to ranges that end where an event ends.
+
+A Tail holds its file open, so rename and unlink do not matter; it gives out contiguous ranges and
+remembers, for each that is not yet acknowledged, the state after it. What it calls acknowledged
+was acknowledged without a hole.
+"""
+
+import os
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from collector.checkpoint import TAIL_BYTES, FileState
+from collector.range import (
+    FIRST_LINE_BYTES,
+    Range,
+    Stream,
+    closed_cut,
+    crc32,
+    open_outputs,
+)
+
+_OPEN_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+
+
+@dataclass(frozen=True, slots=True)
+class ReadLimits:
+    """``read_bytes`` a turn; an event longer than ``event_bytes`` or older than ``event_wait_ns``
+    is cut open.
+    """
+
+    read_bytes: int
+    event_bytes: int
+    event_wait_ns: int
+
+
+@dataclass(slots=True)
+class Mark:
+    """A place in a file and all that is needed to go on from there."""
+
+    offset: int = 0
+    crc: int = 0
+    lines: int = 0
+    open_outputs: int = 0
+    torn: bool = False
+    tail: bytes = b""
+
+
+@dataclass(slots=True)
+class Tail:
+    """One file, held open from discovery until it is sealed."""
+
+    path: Path
+    stream: Stream
+    inode: tuple[int, int]
+    fd: int
+    file_id: bytes = b""  # empty: unborn, no complete line yet
+    epoch: int = 0
+    partition: int = 0
+    size: int = 0  # at the last scan
+    size_max: int = 0
+    read: Mark = field(default_factory=Mark)
+    acked: Mark = field(default_factory=Mark)
+    unacked: deque[Mark] = field(default_factory=deque)
+    waiting_since_ns: int = 0  # an event or a line is open at the end since then
+    moved_ns: int = 0  # renamed or unlinked since then
+    linked: bool = True
+    grown_ns: int = 0
+
+    def close(self) -> None:
+        """Give the file back."""
+        os.close(self.fd)
+
+    def state(self) -> FileState:
+        """Return what a checkpoint keeps of the file."""
+        return FileState(
+            file_id=self.file_id,
+            epoch=self.epoch,
+            namespace=self.stream.namespace,
+            pod=self.stream.pod,
+            pod_uid=self.stream.pod_uid,
+            container=self.stream.container,
+            restart=self.stream.restart,
+            partition=self.partition,
+            path=str(self.path),
+            acked=self.acked.offset,
+            crc=self.acked.crc,
+            lines=self.acked.lines,
+            open_outputs=self.acked.open_outputs,
+            torn=self.acked.torn,
+            tail=self.acked.tail,
+            size=self.size_max,
+            moved=bool(self.moved_ns),
+        )
+
+    def resume(self, state: FileState) -> None:
+        """Go on from a checkpoint's state."""
+        self.read = Mark(
+            state.acked, state.crc, state.lines, state.open_outputs, state.torn, state.tail
+        )
+        self.acked = self.read
+        self.epoch = state.epoch
+        self.partition = state.partition
+        self.size_max = max(self.size_max, state.size)
+
+    def acknowledge(self, offset: int) -> None:
+        """Note that everything before ``offset`` is in the topic."""
+        while self.unacked and self.unacked[0].offset <= offset:
+            self.acked = self.unacked.popleft()
+
+
+def open_file(path: Path, stream: Stream, inode: tuple[int, int]) -> Tail | None:
+    """Return a tail of the file that a scan saw; None if another is there by now.
+
+    Raises OSError if the file cannot be opened.
+    """
+    try:
+        fd = os.open(path, _OPEN_FLAGS)
+    except FileNotFoundError:
+        return None
+    status = os.fstat(fd)
+    if (status.st_dev, status.st_ino) != inode:
+        os.close(fd)
+        return None
+    return Tail(path, stream, inode, fd, size=status.st_size, size_max=status.st_size)
+
+
+def first_line(fd: int, *, ended: bool = False) -> bytes | None:
+    """Return what names the file: its first complete line, or the first 256 bytes of it.
+
+    None while the line is not complete, but the whole content if the file has ``ended``.
+    """
+    head = os.pread(fd, FIRST_LINE_BYTES, 0)
+    line, newline, _ = head.partition(b"\n")
+    if newline or len(head) == FIRST_LINE_BYTES or (ended and head):
+        return line
+    return None
+
+
+def is_same_content(tail: Tail) -> bool:
+    """Return whether the bytes before the read offset are still those that were read."""
+    mark = tail.read
+    if os.fstat(tail.fd).st_size < mark.offset:
+        return False
+    return os.pread(tail.fd, len(mark.tail), mark.offset - len(mark.tail)) == mark.tail
+
+
+def read_range(tail: Tail, limits: ReadLimits, now_ns: int, *, ended: bool = False) -> Range | None:
+    """Return the next range of the file, None if there is none to give out yet.
+
+    ``ended``: nobody will write to the file again, so its rest goes as it is. Raises OSError if
+    the file cannot be read.
+    """
+    data = os.pread(tail.fd, limits.read_bytes, tail.read.offset)
+    if not data:
+        tail.waiting_since_ns = 0
+        return None
+    length, state = _cut(data, tail.read, closed=True)
+    if not length and len(data) == limits.read_bytes:
+        data = os.pread(tail.fd, limits.event_bytes, tail.read.offset)
+        length, state = _cut(data, tail.read, closed=True)
+    if not length:
+        tail.waiting_since_ns = tail.waiting_since_ns or now_ns
+        waited = now_ns - tail.waiting_since_ns >= limits.event_wait_ns
+        if not (ended or waited or len(data) >= limits.event_bytes):
+            return None
+        length, state = _cut(data, tail.read, closed=False)
+    tail.waiting_since_ns = 0
+    return _take(tail, data[:length] if length < len(data) else data, state)
+
+
+def _cut(data: bytes, mark: Mark, *, closed: bool) -> tuple[int, int]:
+    """Return how much of ``data`` to take and which outputs are open after it.
+
+    ``closed``: only up to where every event is closed, 0 if nowhere; else up to the last newline,
+    or everything if there is none.
+    """
+    head = 0
+    if mark.torn:  # what comes first is the rest of a line that was cut before
+        head = data.find(b"\n") + 1
+        if not head:
+            return (0 if closed else len(data)), mark.open_outputs
+    length = data.rfind(b"\n") + 1
+    body = data[head:] if head else data
+    if closed:
+        cut = closed_cut(body, mark.open_outputs, length - head)
+        return (head + cut, 0) if cut or not mark.open_outputs else (0, 0)
+    length = length or len(data)
+    return length, open_outputs(body, mark.open_outputs, length - head)
+
+
+def _take(tail: Tail, data: bytes, state: int) -> Range:
+    mark = tail.read
+    taken = Range(
+        file_id=tail.file_id,
+        epoch=tail.epoch,
+        start=mark.offset,
+        data=data,
+        lines=data.count(b"\n"),
+        crc_before=mark.crc,
+        open_before=mark.open_outputs,
+        open_after=state,
+        torn_before=mark.torn,
+    )
+    tail.read = Mark(
+        offset=taken.end,
+        crc=crc32(data, mark.crc),
+        lines=mark.lines + taken.lines,
+        open_outputs=state,
+        torn=not data.endswith(b"\n"),
+        tail=(mark.tail + data[-TAIL_BYTES:])[-TAIL_BYTES:],
+    )
+    tail.unacked.append(tail.read)
+    return taken
+
+
+def split(whole: Range) -> tuple[Range, Range]:
+    """Return two halves of a range of at least two bytes, cut at a newline if there is one."""
+    middle = len(whole.data) // 2
+    at = whole.data.rfind(b"\n", 0, middle) + 1 or middle
+    left = whole.data[:at]
+    head = left.find(b"\n") + 1 if whole.torn_before else 0
+    state = whole.open_before
+    if not whole.torn_before or head:
+        state = open_outputs(left[head:], whole.open_before)
+    first = Range(
+        whole.file_id, whole.epoch, whole.start, left, left.count(b"\n"),
+        whole.crc_before, whole.open_before, state, whole.torn_before,
+    )
+    second = Range(
+        whole.file_id, whole.epoch, first.end, whole.data[at:], whole.lines - first.lines,
+        crc32(left, whole.crc_before), state, whole.open_after, not left.endswith(b"\n"),
+    )
+    return first, second
+
+
+Clock = Callable[[], int]
+"""Nanoseconds since 1970."""

@@ -1,0 +1,96 @@
+"""The ordered, durable hand-over between collector and indexer: one interface, two bodies.
+
+Wire bytes of batches go in under a partition and come out under positions that only grow. What
+``append`` has acknowledged survives a crash of every process; ``open_topic`` picks the body, Kafka
+or a local directory, from the URL.
+"""
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from collector.errors import SettingError
+
+Headers = Sequence[tuple[str, bytes]]
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One record of a topic, as it was appended."""
+
+    position: int
+    value: bytes
+    headers: tuple[tuple[str, bytes], ...]
+
+
+class Topic(Protocol):
+    """Partitions of records; every method may raise TopicUnavailable (retriable)."""
+
+    @property
+    def dense(self) -> bool:
+        """Whether positions count records without holes (Kafka's do not)."""
+        ...
+
+    async def identity(self) -> str:
+        """Return a name that changes when the topic is made anew, as far as the body can tell."""
+        ...
+
+    async def partitions(self) -> int:
+        """Return the number of partitions; raise TopicMissing if there is no such topic."""
+        ...
+
+    async def append(
+        self, partition: int, value: bytes, headers: Headers
+    ) -> "asyncio.Future[int]":
+        """Queue a record; the future holds its position once it is durable.
+
+        Records of one caller keep their order within a partition. The call waits while too much
+        is queued; the future waits out an absent topic and never fails on a timer.
+        """
+        ...
+
+    async def bounds(self, partition: int) -> tuple[int, int]:
+        """Return the first position held and the one that the next record will get."""
+        ...
+
+    async def read(
+        self, positions: Mapping[int, int], bytes_max: int, wait_ms: int
+    ) -> dict[int, list[Record]]:
+        """Return records at and after the given position of each partition.
+
+        Waits up to ``wait_ms`` for the first one; a partition without news is left out. Raises
+        PositionOutOfRange where a position lies outside the topic's bounds.
+        """
+        ...
+
+    async def forget(self, partition: int, before: int) -> None:
+        """Allow records below ``before`` to be deleted, if the body does not expire them itself.
+
+        The record at ``before - 1`` is kept, so that a reader can compare it later.
+        """
+        ...
+
+    async def close(self) -> None:
+        """Release everything; records whose future is not done may be lost."""
+        ...
+
+
+def open_topic(url: str, *, partitions: int = 1) -> Topic:
+    """Return the topic at ``url``: ``kafka://HOST:PORT[,HOST:PORT]/NAME`` or a directory.
+
+    ``partitions`` is used only when a local directory is made. Raises SettingError for another URL.
+    """
+    scheme, separator, rest = url.partition("://")
+    if not separator or scheme == "file":
+        from collector.topic_local import LocalTopic
+
+        return LocalTopic(rest if separator else url, partitions=partitions)
+    if scheme == "kafka":
+        brokers, _, name = rest.partition("/")
+        if not brokers or not name or "/" in name:
+            raise SettingError(f"topic {url!r} is not of the form kafka://HOST:PORT/NAME")
+        from collector.topic_kafka import KafkaTopic
+
+        return KafkaTopic(brokers.split(","), name)
+    raise SettingError(f"topic {url!r}: expected a directory or kafka://HOST:PORT/NAME")

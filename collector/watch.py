@@ -1,0 +1,307 @@
+"""Which files there are and what becomes of them: named, followed, sealed, gone.
+
+Scans go in; out come tails to read from and control entries to send. A file is forgotten only
+after the topic has its SEAL or GAP and error-free scans have missed it for long.
+"""
+
+import hashlib
+import logging
+import os
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from collector.batch import Gap, Gone, Open, Seal
+from collector.checkpoint import FileState
+from collector.discover import Found, Scan
+from collector.range import Stream, file_id
+from collector.tail import Mark, Tail, first_line, is_same_content, open_file
+
+_log = logging.getLogger(__name__)
+
+Emit = Callable[[int, Stream, "Open | Seal | Gap | Gone"], None]
+_Key = tuple[bytes, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a node's files go: ``spread`` partitions of the ``partitions`` in use."""
+
+    cluster: str
+    node: str
+    partitions: int
+    spread: int
+
+    def of_pod(self, pod_uid: str) -> int:
+        """Return the partition of a pod's files."""
+        return (_hash(self.node) + _hash(pod_uid) % self.spread) % self.partitions
+
+    def reachable(self) -> tuple[int, ...]:
+        """Return every partition that a file of the node can go to."""
+        first = _hash(self.node)
+        return tuple(sorted({(first + i) % self.partitions for i in range(self.spread)}))
+
+
+def _hash(text: str) -> int:
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big")
+
+
+class Watch:
+    """All files of one node that are on disk, or were and are not yet accounted for."""
+
+    def __init__(
+        self,
+        place: Place,
+        known: Iterable[FileState],
+        emit: Emit,
+        *,
+        seal_quiet_ns: int,
+        gone_after_ns: int,
+        scan_late_ns: int,
+    ) -> None:
+        """``known`` are the files of the checkpoint; ``emit`` takes control entries."""
+        self.place = place
+        self.tails: dict[tuple[int, int], Tail] = {}
+        self.named: dict[_Key, Tail] = {}
+        self.closed: dict[_Key, FileState] = {state_key(state): state for state in known}
+        self.errors: dict[Path, str] = {}
+        self.compressed = 0
+        self._emit = emit
+        self._closed_inodes: dict[tuple[int, int], _Key] = {}
+        self._latest: dict[tuple[str, str], Tail] = {}
+        self._sealing: dict[_Key, Tail] = {}
+        self._reported: set[_Key] = set()
+        self._seal_quiet_ns = seal_quiet_ns
+        self._gone_after_ns = gone_after_ns
+        self._scan_late_ns = scan_late_ns
+        self._scanned_ns = 0
+
+    # -- scans -------------------------------------------------------------------------------
+
+    def apply(self, scan: Scan) -> None:
+        """Bring the files up to what ``scan`` saw."""
+        self.errors = dict(scan.errors)
+        seen = set()
+        self.compressed = 0
+        for found in scan.files:
+            if found.compressed:
+                self.compressed += 1
+                continue
+            seen.add(found.inode)
+            if tail := self.tails.get(found.inode):
+                _update(tail, found, scan.began_ns)
+            elif not self._is_closed(found):
+                self._open(found, scan.began_ns)
+        for inode, tail in self.tails.items():
+            if inode not in seen and scan.covers(tail.path):
+                _unlinked(tail, scan.began_ns)
+        self._check_late(scan)
+        self._forget(scan, seen)
+        self._scanned_ns = scan.began_ns
+
+    def _is_closed(self, found: Found) -> bool:
+        key = self._closed_inodes.get(found.inode)
+        return key is not None and key in self.closed and self.closed[key].acked == found.size
+
+    def _open(self, found: Found, now_ns: int) -> None:
+        try:
+            tail = open_file(found.path, found.stream, found.inode)
+        except OSError as error:
+            self.errors[found.path] = str(error)
+            return
+        if tail is not None:
+            tail.moved_ns = now_ns if found.rotated else 0
+            tail.grown_ns = now_ns
+            self.tails[found.inode] = tail
+            self.name(tail, now_ns)
+
+    def name(self, tail: Tail, now_ns: int, *, ended: bool = False) -> bool:
+        """Give the file its name if its first line is there; return whether it has one.
+
+        A file of the checkpoint goes on where it was acknowledged, if it is still the same.
+        """
+        line = first_line(tail.fd, ended=ended)
+        if line is None:
+            return False
+        tail.file_id = file_id(self.place.cluster, self.place.node, tail.stream, line)
+        tail.epoch = self._next_epoch(tail.file_id)
+        tail.partition = self.place.of_pod(tail.stream.pod_uid)
+        state = self.closed.get((tail.file_id, tail.epoch - 1)) if tail.epoch else None
+        if state is not None:
+            fresh = tail.read
+            tail.resume(state)
+            if is_same_content(tail):
+                del self.closed[state_key(state)]
+                self.named[state_key(state)] = tail
+                self._latest[_container(tail.stream)] = tail
+                return True
+            tail.read = tail.acked = fresh
+            tail.epoch = state.epoch + 1
+            if not state.sealed:
+                self._gap(state, now_ns, "truncated or replaced")
+        latest = self._latest.get(_container(tail.stream))
+        previous = latest.file_id if latest is not None and latest.file_id else None
+        self._latest[_container(tail.stream)] = tail
+        self.named[tail.file_id, tail.epoch] = tail
+        opened = Open(tail.file_id, tail.epoch, previous, now_ns)
+        self._emit(tail.partition, tail.stream, opened)
+        return True
+
+    def _next_epoch(self, name: bytes) -> int:
+        epoch = 0
+        while (name, epoch) in self.named or (name, epoch) in self.closed:
+            epoch += 1
+        return epoch
+
+    def _check_late(self, scan: Scan) -> None:
+        """Name the streams of which a late scan may have missed a whole file.
+
+        The kubelet deletes the oldest file of a stream first. So a file in between can have come
+        and gone only where the one that was current is no longer on disk.
+        """
+        late_ns = scan.began_ns - self._scanned_ns
+        if not self._scanned_ns or late_ns < self._scan_late_ns:
+            return
+        for tail in self.tails.values():
+            if not tail.linked and tail.moved_ns == scan.began_ns and tail.file_id:
+                state = tail.state()
+                state.acked = state.size
+                self._gap(state, scan.began_ns, "a scan came late")
+
+    # -- ends --------------------------------------------------------------------------------
+
+    def truncated(self, tail: Tail, now_ns: int) -> None:
+        """Start the file anew: what was read of it before is no longer on disk."""
+        old = tail.state()
+        self.named.pop(state_key(old), None)
+        self.closed[state_key(old)] = old
+        # Batches on their way may still hold the last bytes that were read.
+        lost = tail.state()
+        lost.acked = tail.read.offset
+        self._gap(lost, now_ns, "truncated")
+        tail.file_id, tail.epoch = b"", 0
+        tail.read, tail.acked = Mark(), Mark()
+        tail.unacked.clear()
+        tail.size = tail.size_max = os.fstat(tail.fd).st_size
+        self.name(tail, now_ns)
+
+    def ended(self, tail: Tail, now_ns: int) -> bool:
+        """Return whether nobody can still be writing to the file."""
+        quiet_since = max(tail.moved_ns, tail.grown_ns)
+        return bool(tail.moved_ns) and now_ns - quiet_since >= self._seal_quiet_ns
+
+    def seal(self, tail: Tail) -> None:
+        """Send the SEAL of a file that has ended and is acknowledged to its end."""
+        key = (tail.file_id, tail.epoch)
+        if key not in self._sealing:
+            self._sealing[key] = tail
+            mark = tail.read
+            why = "rotated" if tail.linked else "deleted"
+            seal = Seal(tail.file_id, tail.epoch, mark.offset, mark.lines, mark.crc, why)
+            self._emit(tail.partition, tail.stream, seal)
+
+    def drop_unborn(self, inode: tuple[int, int]) -> None:
+        """Close an empty file that has ended: it never held a line."""
+        self.tails.pop(inode).close()
+
+    def acknowledged(self, entry: object) -> None:
+        """Note that the topic has a control entry."""
+        if isinstance(entry, Seal) and (tail := self._sealing.pop(_key(entry), None)):
+            state = tail.state()
+            state.sealed = True
+            self.closed[_key(entry)] = state
+            self.tails.pop(tail.inode, None)
+            self.named.pop(_key(entry), None)
+            self._closed_inodes[tail.inode] = _key(entry)
+            tail.close()
+        elif isinstance(entry, Seal | Gap) and _key(entry) in self.closed:
+            self.closed[_key(entry)].sealed = True
+        elif isinstance(entry, Gone):
+            self.closed.pop(_key(entry), None)
+            self._reported.discard(_key(entry))
+
+    def account_for_missing(self, scan: Scan, scanned_ns: int) -> None:
+        """After a run's first scan: seal or report the checkpoint's files that are not there.
+
+        ``scanned_ns``: when the last scan of the run before began.
+        """
+        for state in self.closed.values():
+            if state.sealed or not scan.covers(Path(state.path)):
+                continue
+            if state.moved and state.acked >= state.size:
+                seal = Seal(
+                    state.file_id, state.epoch, state.acked, state.lines, state.crc, "deleted"
+                )
+                self._emit(state.partition, state.stream, seal)
+            else:
+                self._gap(
+                    state, scan.began_ns, "deleted while the collector was down", scanned_ns
+                )
+
+    def _gap(self, state: FileState, now_ns: int, why: str, since_ns: int | None = None) -> None:
+        if state_key(state) in self._reported:
+            return
+        self._reported.add(state_key(state))
+        gap = Gap(
+            file_id=state.file_id,
+            epoch=state.epoch,
+            start=state.acked,
+            end=max(state.size, state.acked),
+            end_exact=False,
+            from_ns=(self._scanned_ns if since_ns is None else since_ns) or None,
+            to_ns=now_ns,
+            reason=why,
+        )
+        _log.warning(
+            "lines are missing",
+            extra={"path": state.path, "start": gap.start, "end_at_least": gap.end, "reason": why},
+        )
+        self._emit(state.partition, state.stream, gap)
+
+    def _forget(self, scan: Scan, seen: set[tuple[int, int]]) -> None:
+        present = {self._closed_inodes[i] for i in seen if i in self._closed_inodes}
+        for key, state in self.closed.items():
+            if key in present or not scan.covers(Path(state.path)):
+                state.missed_ns = 0
+            elif not state.missed_ns:
+                state.missed_ns = scan.began_ns
+            elif state.sealed and scan.began_ns - state.missed_ns >= self._gone_after_ns:
+                self._emit(state.partition, state.stream, Gone(*key))
+                state.missed_ns = scan.began_ns
+        gone = [i for i, key in self._closed_inodes.items() if key not in self.closed]
+        for inode in gone:
+            del self._closed_inodes[inode]
+
+
+def state_key(state: FileState) -> _Key:
+    """Return what tells the file from every other."""
+    return state.file_id, state.epoch
+
+
+def _key(entry: Seal | Gap | Gone) -> _Key:
+    return entry.file_id, entry.epoch
+
+
+def _container(stream: Stream) -> tuple[str, str]:
+    return stream.pod_uid, stream.container
+
+
+def _update(tail: Tail, found: Found, now_ns: int) -> None:
+    tail.path = found.path
+    tail.linked = True
+    if found.size != tail.size:
+        tail.grown_ns = now_ns
+    tail.size = found.size
+    tail.size_max = max(tail.size_max, found.size)
+    if found.rotated:
+        tail.moved_ns = tail.moved_ns or now_ns
+
+
+def _unlinked(tail: Tail, now_ns: int) -> None:
+    size = os.fstat(tail.fd).st_size
+    if size != tail.size or tail.linked:
+        tail.grown_ns = now_ns
+    tail.linked = False
+    tail.moved_ns = tail.moved_ns or now_ns
+    tail.size = size
+    tail.size_max = max(tail.size_max, size)

@@ -1,0 +1,64 @@
+"""Every error that the indexer and the keeper raise, in one tree.
+
+IndexerError
+├── BucketError             the object store did not do what was asked
+│   ├── BucketUnavailable     it may do so later (retriable)
+│   ├── ObjectMissing         there is no such object
+│   └── ObjectExists          there is one already, and nothing was overwritten
+├── TableError              the table cannot be read or written
+│   ├── TableUnavailable      it may be later (retriable)
+│   ├── PositionMoved         another indexer committed these positions
+│   └── VersionGone           this version of the table is no longer kept
+├── NotBalanced             a commit that would not add up; refused
+└── CoverageError           bytes that are no coverage object
+"""
+
+
+class IndexerError(Exception):
+    """Root of the tree; ``retriable`` says whether the same call may succeed later."""
+
+    retriable = False
+
+
+class BucketError(IndexerError):
+    """The object store did not do what was asked."""
+
+
+class BucketUnavailable(BucketError):
+    """The object store is away or overloaded; the same call may succeed later."""
+
+    retriable = True
+
+
+class ObjectMissing(BucketError):
+    """There is no such object."""
+
+
+class ObjectExists(BucketError):
+    """There is an object of this name already; it was not overwritten."""
+
+
+class TableError(IndexerError):
+    """The table cannot be read or written."""
+
+
+class TableUnavailable(TableError):
+    """The table is away; the same call may succeed later."""
+
+    retriable = True
+
+
+class PositionMoved(TableError):
+    """Another writer has moved a position since it was read: take it anew from the table."""
+
+
+class VersionGone(TableError):
+    """The version asked for has been vacuumed: ask again without a cursor."""
+
+
+class NotBalanced(IndexerError):
+    """Bytes or lines of a commit do not add up; nothing was written."""
+
+
+class CoverageError(IndexerError):
+    """Bytes that are no coverage object."""

@@ -1,0 +1,476 @@
+"""What is there and what is missing: coverage objects folded, one after the other.
+
+Coverage in the order of the table's versions goes in; out come, for each file, the covered bytes
+and the lost ones, for each lane the numbers seen, and for each node how far it is complete. The
+fold is a plain function of what went before, so it can be done again and must come out the same.
+"""
+
+from collections.abc import Iterator
+
+import msgspec
+
+from collector.batch import Gap, Gone, Inventory, Open, Seal
+from collector.range import Stream
+from indexer.coverage import Coverage, FileCover, Jump, LaneSpan, Note, Position, Span, note_entry
+
+ENDS_KEPT = 256
+"""Range ends of a file whose running CRC is remembered; a replay starts at one of the latest."""
+
+# Collectors list a closed file for an hour after it has left the disk (their `gone_after_ms`), so
+# a later full inventory still speaks of every file that a hole younger than this can have held.
+EXPLAINED_WITHIN_NS = 3_600_000_000_000
+
+LOST_TOPIC = "LOST_TOPIC"  # the topic acknowledged it and does not have it
+LOST_RETENTION = "LOST_RETENTION"  # the topic deleted it before it was read
+TOPIC_RESET = "TOPIC_RESET"  # the topic was made anew
+LOST_ROTATED = "LOST_ROTATED"  # the file went before it was read to its end
+UNACCOUNTED = "UNACCOUNTED"  # a new run of the collector knows nothing of the file
+UNPARSED = "UNPARSED"  # a dead letter
+
+FileKey = tuple[bytes, int]
+LaneKey = tuple[bytes, int]
+
+
+class Covered(msgspec.Struct):
+    """Bytes ``[start, end)`` without a hole, and the times of the rows in them (0: none)."""
+
+    start: int
+    end: int
+    first_ns: int
+    last_ns: int
+
+
+class Lost(msgspec.Struct):
+    """Bytes ``[start, end)`` that are not there; ``end`` is a lower bound unless exact."""
+
+    type: str
+    start: int
+    end: int
+    end_exact: bool
+    from_ns: int | None
+    to_ns: int | None
+    reason: str
+    proof: str
+    found_ns: int
+
+
+class FileEntry(msgspec.Struct, kw_only=True):
+    """One file: who wrote it, what of it is covered, what is lost."""
+
+    file_id: bytes
+    epoch: int
+    partition: int
+    node: str
+    namespace: str
+    pod: str
+    pod_uid: str
+    container: str
+    restart: int
+    covered: list[Covered] = []
+    ends: list[tuple[int, int]] = []  # offset and running CRC-32 of the latest range ends
+    lost: list[Lost] = []
+    size: int = 0  # the largest size that a collector has seen
+    seen_ns: int = 0
+    sealed: bool = False
+    gone: bool = False
+    previous: bytes | None = None
+    lines: int = 0
+    rows: int = 0
+    elided: int = 0
+
+    @property
+    def stream(self) -> Stream:
+        """Return the stream that wrote the file."""
+        return Stream(self.namespace, self.pod, self.pod_uid, self.container, self.restart)
+
+    @property
+    def covered_end(self) -> int:
+        """Return where the last covered byte ends."""
+        return self.covered[-1].end if self.covered else 0
+
+    @property
+    def last_ns(self) -> int:
+        """Return the latest time of a row; 0 if there is none."""
+        return max((part.last_ns for part in self.covered), default=0)
+
+    @property
+    def first_ns(self) -> int:
+        """Return the earliest time of a row; 0 if there is none."""
+        return min((part.first_ns for part in self.covered if part.first_ns), default=0)
+
+
+class LaneHole(msgspec.Struct):
+    """Batches ``first`` to ``last`` that the topic acknowledged and that never came."""
+
+    first: int
+    last: int
+    from_ns: int | None
+    to_ns: int | None
+    proof: str
+    found_ns: int
+    explained: bool = False  # a full inventory since then has named the bytes
+
+
+class SeenNumbers(msgspec.Struct):
+    """Batches ``first`` to ``last`` came, and when the collector made these two."""
+
+    first: int
+    last: int
+    first_created_ns: int
+    last_created_ns: int
+
+
+class LaneEntry(msgspec.Struct, kw_only=True):
+    """The numbers of one run in one partition."""
+
+    run: bytes
+    partition: int
+    node: str
+    seen: list[SeenNumbers] = []
+    oldest_unacked: int = 0
+    holes: list[LaneHole] = []
+
+
+class PendingInventory(msgspec.Struct):
+    """An inventory whose sizes are not all covered yet."""
+
+    scan_began_ns: int
+    sequence: int
+    wanted: list[tuple[bytes, int, int]]  # file_id, epoch, size
+    proves: bool  # the scan saw everything, and every file had a name
+
+
+class NodeEntry(msgspec.Struct, kw_only=True):
+    """One node in one partition: how far its files there are complete, in its own clock."""
+
+    node: str
+    partition: int
+    run: bytes
+    partitions: list[int]
+    complete_until_ns: int = 0
+    scan_began_ns: int = 0
+    pending: list[PendingInventory] = []
+    holds_back: str = ""
+    errors: list[str] = []
+
+
+class JumpEntry(msgspec.Struct, kw_only=True):
+    """Positions that were passed over; ``unexplained`` nodes have not sent a full inventory."""
+
+    jump: Jump
+    found_ns: int
+    unexplained: list[str] = []
+
+
+class Ledger(msgspec.Struct):
+    """The fold of all coverage up to a version of the table (-1: of none)."""
+
+    version: int = -1
+    positions: dict[int, Position] = {}
+    files: dict[FileKey, FileEntry] = {}
+    lanes: dict[LaneKey, LaneEntry] = {}
+    nodes: dict[tuple[str, int], NodeEntry] = {}
+    jumps: list[JumpEntry] = []
+
+    def apply(self, coverage: Coverage, version: int) -> None:
+        """Fold in what the commit that made ``version`` has added."""
+        for position in coverage.positions:
+            self.positions[position.partition] = position
+        for cover in coverage.files:
+            entry = self._file(cover)
+            for span in cover.spans:
+                _cover(entry, span)
+        for span in coverage.lanes:
+            self._number(span, coverage.committed_ns)
+        touched = {(span.node, span.partition) for span in coverage.lanes}
+        for note in coverage.notes:
+            self._note(note, coverage.committed_ns)
+        for jump in coverage.jumps:
+            nodes = [n for n, p in self.nodes if p == jump.partition]
+            self.jumps.append(
+                JumpEntry(jump=jump, found_ns=coverage.committed_ns, unexplained=nodes)
+            )
+        for key in touched:
+            if key in self.nodes:
+                self._settle(self.nodes[key])
+        self.version = version
+
+    # -- files -------------------------------------------------------------------------------
+
+    def _file(self, cover: FileCover) -> FileEntry:
+        key = (cover.file_id, cover.epoch)
+        if key not in self.files:
+            self.files[key] = FileEntry(
+                file_id=cover.file_id,
+                epoch=cover.epoch,
+                partition=cover.partition,
+                node=cover.node,
+                namespace=cover.namespace,
+                pod=cover.pod,
+                pod_uid=cover.pod_uid,
+                container=cover.container,
+                restart=cover.restart,
+            )
+        return self.files[key]
+
+    def _note(self, note: Note, now_ns: int) -> None:
+        entry = note_entry(note)
+        if isinstance(entry, Inventory):
+            self._inventory(note, entry, now_ns)
+            return
+        file = self.files.get((entry.file_id, entry.epoch))
+        if file is None:
+            return
+        if isinstance(entry, Open):
+            file.previous = entry.previous
+            file.seen_ns = entry.seen_ns
+        elif isinstance(entry, Gone):
+            file.gone = True
+        elif isinstance(entry, Seal):
+            file.sealed = True
+            file.size = max(file.size, entry.size)
+            proof = f"seal in batch {note.sequence} of run {note.run.hex()} says {entry.size} bytes"
+            _lose_missing(file, entry.size, proof, now_ns)
+        else:
+            _lose_reported(file, entry, note, now_ns)
+
+    # -- lanes -------------------------------------------------------------------------------
+
+    def _number(self, span: LaneSpan, now_ns: int) -> None:
+        key = (span.run, span.partition)
+        lane = self.lanes.get(key)
+        if lane is None:
+            lane = LaneEntry(run=span.run, partition=span.partition, node=span.node)
+            self.lanes[key] = lane
+        times = (span.first_created_ns, span.last_created_ns)
+        lane.seen.append(SeenNumbers(span.first, span.last, *times))
+        lane.seen = _joined(lane.seen)
+        lane.oldest_unacked = max(lane.oldest_unacked, span.oldest_unacked)
+        proof = f"batch {span.last} says that every number below {span.oldest_unacked} was acked"
+        _prove_holes(lane, proof, now_ns)
+
+    # -- inventories -------------------------------------------------------------------------
+
+    def _inventory(self, note: Note, inventory: Inventory, now_ns: int) -> None:
+        key = (note.node, note.partition)
+        node = self.nodes.get(key)
+        partitions = list(inventory.partitions)
+        if node is None:
+            node = NodeEntry(
+                node=note.node, partition=note.partition, run=note.run, partitions=partitions
+            )
+            self.nodes[key] = node
+        new_run = node.run != note.run
+        node.run, node.partitions = note.run, partitions
+        node.scan_began_ns = inventory.scan_began_ns
+        node.errors = list(inventory.errors)
+        if inventory.replaces is not None and inventory.replaces.run != note.run:
+            self._replace(note, inventory, now_ns)
+        proof = f"inventory in batch {note.sequence} of run {note.run.hex()}"
+        wanted = []
+        for seen in inventory.files:
+            wanted.append((seen.file_id, seen.epoch, seen.size))
+            if file := self.files.get((seen.file_id, seen.epoch)):
+                file.size = max(file.size, seen.size)
+                acked = f"{proof}: the topic acknowledged {seen.acked} bytes"
+                _lose_missing(file, seen.acked, acked, now_ns)
+        if inventory.full:
+            if new_run:
+                node.pending.clear()
+                self._find_unaccounted(note, inventory, now_ns)
+            self._explain(note, inventory)
+        proves = not inventory.errors and not inventory.unborn
+        node.pending.append(
+            PendingInventory(inventory.scan_began_ns, note.sequence, wanted, proves)
+        )
+
+    def _replace(self, note: Note, inventory: Inventory, now_ns: int) -> None:
+        """Close the lane of the run before: what it had acknowledged must have come."""
+        assert inventory.replaces is not None
+        old = inventory.replaces
+        key = (old.run, note.partition)
+        if key not in self.lanes and not old.oldest_unacked:
+            return
+        lane = self.lanes.setdefault(
+            key, LaneEntry(run=old.run, partition=note.partition, node=note.node)
+        )
+        lane.oldest_unacked = max(lane.oldest_unacked, old.oldest_unacked)
+        proof = f"run {note.run.hex()} says that numbers below {old.oldest_unacked} were acked"
+        _prove_holes(lane, proof, now_ns)
+
+    def _find_unaccounted(self, note: Note, inventory: Inventory, now_ns: int) -> None:
+        """A new run lists all that it knows: an unsealed file that it does not list is open."""
+        listed = {(seen.file_id, seen.epoch) for seen in inventory.files}
+        for key, file in self.files.items():
+            here = (file.node, file.partition) == (note.node, note.partition)
+            if not here or file.sealed or file.gone or key in listed or _is_over(file):
+                continue
+            file.lost.append(
+                Lost(
+                    type=UNACCOUNTED,
+                    start=file.covered_end,
+                    end=max(file.size, file.covered_end),
+                    end_exact=False,
+                    from_ns=file.last_ns or None,
+                    to_ns=inventory.scan_began_ns,
+                    reason="the collector lost its checkpoint, and the file was gone",
+                    proof=f"full inventory in batch {note.sequence} of run {note.run.hex()}",
+                    found_ns=now_ns,
+                )
+            )
+
+    def _explain(self, note: Note, inventory: Inventory) -> None:
+        """A full inventory names every byte that an earlier hole of its node can have held."""
+        for lane in self.lanes.values():
+            if (lane.node, lane.partition) == (note.node, note.partition):
+                for hole in lane.holes:
+                    young = inventory.scan_began_ns - (hole.from_ns or 0) < EXPLAINED_WITHIN_NS
+                    hole.explained = hole.explained or young
+        for entry in self.jumps:
+            young = inventory.scan_began_ns - (entry.jump.from_ns or 0) < EXPLAINED_WITHIN_NS
+            if entry.jump.partition == note.partition and young:
+                entry.unexplained = [node for node in entry.unexplained if node != note.node]
+
+    def _settle(self, node: NodeEntry) -> None:
+        """Move the node's mark over every inventory whose bytes are all accounted for."""
+        lane = self.lanes[node.run, node.partition]
+        while node.pending:
+            first = node.pending[0]
+            node.holds_back = _hole_before(lane, first.sequence)
+            for file_id, epoch, size in first.wanted:
+                file = self.files.get((file_id, epoch))
+                if size and (file is None or next(_unaccounted(file, size), None)):
+                    node.holds_back = f"file {file_id.hex()} has {size} bytes on disk"
+            if node.holds_back:
+                return
+            if first.proves:
+                node.complete_until_ns = max(node.complete_until_ns, first.scan_began_ns)
+            node.pending.pop(0)
+
+
+def _cover(file: FileEntry, span: Span) -> None:
+    """Add a span to the covered bytes."""
+    new = Covered(span.start, span.end, span.first_ns, span.last_ns)
+    rest = []
+    for old in file.covered:
+        if old.end < new.start or old.start > new.end:
+            rest.append(old)
+            continue
+        firsts = [t for t in (old.first_ns, new.first_ns) if t]
+        new = Covered(
+            min(old.start, new.start),
+            max(old.end, new.end),
+            min(firsts, default=0),
+            max(old.last_ns, new.last_ns),
+        )
+    file.covered = sorted([*rest, new], key=lambda part: part.start)
+    file.ends = [*file.ends, (span.end, span.crc_after)][-ENDS_KEPT:]
+    file.lines += span.lines
+    file.rows += span.rows
+    if span.rule:
+        file.elided += span.end - span.start
+    file.size = max(file.size, span.end)
+
+
+def missing(file: FileEntry, end: int) -> Iterator[tuple[int, int]]:
+    """Yield the holes in the covered bytes of ``[0, end)``."""
+    at = 0
+    for part in file.covered:
+        if at < min(part.start, end):
+            yield at, min(part.start, end)
+        at = max(at, part.end)
+    if at < end:
+        yield at, end
+
+
+def _unaccounted(file: FileEntry, end: int) -> Iterator[tuple[int, int]]:
+    """Yield the holes of ``[0, end)`` that are not known to be lost either."""
+    for start, stop in missing(file, end):
+        for lost in sorted(file.lost, key=lambda each: each.start):
+            if lost.start > start:
+                break
+            start = max(start, lost.end if lost.end_exact else stop)
+        if start < stop:
+            yield start, stop
+
+
+def _is_over(file: FileEntry) -> bool:
+    return any(not lost.end_exact for lost in file.lost)
+
+
+def _lose_missing(file: FileEntry, end: int, proof: str, now_ns: int) -> None:
+    """What the topic has acknowledged and the table does not cover by now is lost."""
+    for start, stop in list(_unaccounted(file, end)):
+        before = [part.last_ns for part in file.covered if part.end <= start]
+        after = [part.first_ns for part in file.covered if part.start >= stop]
+        file.lost.append(
+            Lost(
+                type=LOST_TOPIC,
+                start=start,
+                end=stop,
+                end_exact=True,
+                from_ns=max(before, default=0) or None,
+                to_ns=min((t for t in after if t), default=0) or None,
+                reason="acknowledged by the topic, and not in it",
+                proof=proof,
+                found_ns=now_ns,
+            )
+        )
+
+
+def _lose_reported(file: FileEntry, gap: Gap, note: Note, now_ns: int) -> None:
+    if any(lost.start == gap.start and lost.reason == gap.reason for lost in file.lost):
+        return  # the same entry, sent by a run that was killed before it could note that
+    # The line before the gap bounds it from below; the collector's last scan may be later.
+    file.lost.append(
+        Lost(
+            type=LOST_ROTATED,
+            start=gap.start,
+            end=gap.end,
+            end_exact=gap.end_exact,
+            from_ns=file.last_ns or gap.from_ns,
+            to_ns=gap.to_ns,
+            reason=gap.reason,
+            proof=f"gap in batch {note.sequence} of run {note.run.hex()}",
+            found_ns=now_ns,
+        )
+    )
+    file.size = max(file.size, gap.end)
+
+
+def _joined(parts: list[SeenNumbers]) -> list[SeenNumbers]:
+    joined: list[SeenNumbers] = []
+    for part in sorted(parts, key=lambda each: each.first):
+        if joined and part.first <= joined[-1].last + 1:
+            last = joined[-1]
+            if part.last > last.last:
+                last.last, last.last_created_ns = part.last, part.last_created_ns
+        else:
+            joined.append(part)
+    return joined
+
+
+def _unseen(lane: LaneEntry, end: int) -> Iterator[tuple[int, int, int | None, int | None]]:
+    """Yield runs of numbers below ``end`` that did not come, and what bounds them in time."""
+    at, before = 0, None
+    for part in lane.seen:
+        if at < min(part.first, end):
+            yield at, min(part.first, end) - 1, before, part.first_created_ns
+        at, before = part.last + 1, part.last_created_ns
+    if at < end:
+        yield at, end - 1, before, None
+
+
+def _prove_holes(lane: LaneEntry, proof: str, now_ns: int) -> None:
+    known = {number for hole in lane.holes for number in range(hole.first, hole.last + 1)}
+    for first, last, from_ns, to_ns in _unseen(lane, lane.oldest_unacked):
+        if first not in known:
+            lane.holes.append(LaneHole(first, last, from_ns, to_ns, proof, now_ns))
+
+
+def _hole_before(lane: LaneEntry, sequence: int) -> str:
+    """Return which number is neither here nor known to be lost; empty if there is none."""
+    for first, last, _, _ in _unseen(lane, sequence):
+        if not any(hole.first <= first and last <= hole.last for hole in lane.holes):
+            return f"batch {first} of run {lane.run.hex()} has not come"
+    return ""

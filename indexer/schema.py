@@ -1,0 +1,47 @@
+"""The columns of the table ``logs``: what a row of a log line is.
+
+Every segment has exactly these columns in this order; readers of other programs see the same.
+"""
+
+import pyarrow as pa
+
+_WORD = pa.dictionary(pa.int32(), pa.string())
+
+PARTITION_COLUMNS = ("date", "hour")
+
+OUTPUTS = ("stdout", "stderr", "unknown")
+"""Values of ``output``; unknown is a line without a readable CRI header."""
+
+LEVELS = ("trace", "debug", "info", "warn", "error", "fatal", "unknown")
+"""Values of ``level``, in order of weight."""
+
+TIME_SOURCES = ("line", "previous", "read", "line-outside", "previous-outside", "read-outside")
+"""Where ``time`` is from: the line, the line before it, or the collector's clock at reading.
+
+``-outside``: the row is filed under the hour of its commit, since its own hour lies outside of
+what the table accepts.
+"""
+
+SEGMENT_SCHEMA = pa.schema(
+    [
+        pa.field("time", pa.timestamp("us", tz="UTC"), nullable=False),
+        pa.field("time_ns", pa.int16(), nullable=False),  # the last three digits
+        pa.field("time_source", _WORD, nullable=False),
+        pa.field("namespace", _WORD, nullable=False),
+        pa.field("pod", _WORD, nullable=False),
+        pa.field("container", _WORD, nullable=False),
+        pa.field("pod_uid", _WORD, nullable=False),
+        pa.field("restart", pa.int32(), nullable=False),
+        pa.field("node", _WORD, nullable=False),
+        pa.field("output", _WORD, nullable=False),
+        pa.field("level", _WORD, nullable=False),
+        pa.field("message", pa.string(), nullable=False),
+        pa.field("raw", pa.binary(), nullable=True),  # the bytes, where they are no UTF-8
+        pa.field("partial", pa.bool_(), nullable=False),
+        pa.field("event_offset", pa.int64(), nullable=False),
+        pa.field("file_id", pa.binary(16), nullable=False),
+        pa.field("epoch", pa.int32(), nullable=False),
+        pa.field("offset", pa.int64(), nullable=False),
+    ]
+)
+"""Columns inside a segment's Parquet; ``date`` and ``hour`` stand in its path and in the Delta log."""

@@ -1,0 +1,285 @@
+"""Rows into segments: one immutable Parquet object for each hour that they touch.
+
+In come the rows of a parse and whose they are; out go the bytes of Parquet objects and what the
+Delta log says of each. The order of the rows stays, each row is in exactly one segment, and any
+reader of Parquet can read what is written here, with or without a blob before the footer.
+"""
+
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from indexer.parse import Rows
+from indexer.schema import LEVELS, OUTPUTS, SEGMENT_SCHEMA, TIME_SOURCES
+
+ROW_GROUP_ROWS = 65_536
+ROW_GROUP_BYTES = 32 << 20
+_PAGE_BYTES = 4 << 20
+
+_HOUR_NS = 3_600_000_000_000
+_OUTSIDE = TIME_SOURCES.index("line-outside")  # added to the index of a source
+
+_DELTA = ("time", "time_ns", "event_offset", "offset")
+_TEXT = ("message", "raw")
+_WORDS = [name for name in SEGMENT_SCHEMA.names if name not in (*_DELTA, *_TEXT, "partial")]
+
+_BLOB_KEY = "everyline."
+
+FILTER = "tokens"
+"""Name of the blob that is a segment's token filter."""
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+_Chosen = slice | NDArray[np.intp]  # rows, in ascending order
+
+
+@dataclass(frozen=True, slots=True)
+class PieceHeader:
+    """Whose bytes a piece is, and where in the file they start."""
+
+    namespace: str
+    pod: str
+    container: str
+    pod_uid: str
+    restart: int
+    node: str
+    file_id: bytes
+    epoch: int
+    start: int
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """One Parquet object of one hour; ``stats`` is the JSON for its add action in the Delta log."""
+
+    date: str
+    hour: int
+    data: bytes
+    rows: int
+    raw_bytes: int  # of its messages
+    min_time_us: int
+    max_time_us: int
+    stats: str
+
+
+def write_parquet(
+    row_groups: Sequence[pa.Table], blob: bytes = b"", blob_name: str = "", zstd_level: int = 3
+) -> bytes:
+    """Return a Parquet object of these row groups, also of none, with ``blob`` before the footer.
+
+    The footer's metadata says under ``everyline.<blob_name>`` where the blob stands
+    (``offset,length``). An empty blob leaves no trace.
+    """
+    sink = pa.BufferOutputStream()
+    with pq.ParquetWriter(
+        sink,
+        SEGMENT_SCHEMA,
+        compression="zstd",
+        compression_level=zstd_level,
+        use_dictionary=_WORDS,
+        column_encoding=dict.fromkeys(_DELTA, "DELTA_BINARY_PACKED"),
+        # A message's minimum prunes nothing, and may be as long as the message.
+        write_statistics=[name for name in SEGMENT_SCHEMA.names if name not in _TEXT],
+        write_page_index=True,
+        data_page_size=_PAGE_BYTES,
+        max_rows_per_page=ROW_GROUP_ROWS,
+    ) as writer:
+        for table in row_groups:
+            writer.write_table(table, row_group_size=max(1, table.num_rows))
+        if blob:
+            place = f"{sink.tell()},{len(blob)}"
+            sink.write(blob)
+            writer.add_key_value_metadata({_BLOB_KEY + blob_name: place})
+    data: bytes = sink.getvalue().to_pybytes()
+    return data
+
+
+def read_blob(
+    metadata: Mapping[bytes, bytes] | None, name: str, read_range: Callable[[int, int], bytes]
+) -> bytes:
+    """Return the blob ``name`` of a Parquet object, empty if it has none.
+
+    ``metadata`` is the key-value metadata of its footer, ``read_range(offset, length)`` reads it.
+    """
+    place = (metadata or {}).get((_BLOB_KEY + name).encode())
+    if place is None:
+        return b""
+    offset, length = (int(number) for number in place.split(b","))
+    return read_range(offset, length)
+
+
+def build_segments(
+    rows: Rows,
+    pieces: Sequence[PieceHeader],
+    commit_time_ns: int,
+    window_ns: tuple[int | None, int],
+    filter_of: Callable[[Sequence[pa.Table]], bytes] = lambda row_groups: b"",
+) -> list[Segment]:
+    """Return one segment for each hour of the rows, in the order of time.
+
+    ``pieces`` are those of the parse, sorted by namespace, pod, container, file_id and start. A
+    row whose time lies outside of ``window_ns`` (lowest or None, highest; both inclusive) goes to
+    the hour of the commit, and its ``time_source`` says so. ``filter_of`` makes the token filter
+    from the row groups of one segment.
+    """
+    sizes = np.diff(_offsets(rows.message))
+    segments = []
+    for hour, chosen, source in _by_hour(rows, commit_time_ns, window_ns):
+        of_hour = sizes[chosen]
+        tables = [
+            _row_group(rows, pieces, _part(chosen, start, end), source)
+            for start, end in _row_group_bounds(of_hour)
+        ]
+        time_us = rows.time_ns[chosen] // 1000
+        begin = _EPOCH + timedelta(hours=hour)
+        segments.append(
+            Segment(
+                date=begin.date().isoformat(),
+                hour=begin.hour,
+                data=write_parquet(tables, filter_of(tables), FILTER),
+                rows=len(of_hour),
+                raw_bytes=int(of_hour.sum(dtype=np.int64)),
+                min_time_us=int(time_us.min()),
+                max_time_us=int(time_us.max()),
+                stats=_stats(rows, pieces, chosen, time_us),
+            )
+        )
+    return segments
+
+
+def _by_hour(
+    rows: Rows, commit_time_ns: int, window_ns: tuple[int | None, int]
+) -> Iterator[tuple[int, _Chosen, NDArray[np.int8]]]:
+    """Yield (hours since 1970, rows of it in their order, time source of all rows)."""
+    lowest, highest = window_ns
+    times = rows.time_ns
+    if not len(times):
+        return
+    low, high = int(times.min()), int(times.max())
+    whole = slice(0, len(times))
+    inside = (lowest is None or lowest <= low) and high <= highest
+    if inside and low // _HOUR_NS == high // _HOUR_NS:
+        yield low // _HOUR_NS, whole, rows.time_source
+        return
+    outside = times > highest
+    if lowest is not None:
+        outside |= times < lowest
+    hours = np.where(outside, commit_time_ns // _HOUR_NS, times // _HOUR_NS)
+    source = rows.time_source + outside * np.int8(_OUTSIDE)
+    order = np.argsort(hours, kind="stable")
+    found, first = np.unique(hours[order], return_index=True)
+    for hour, chosen in zip(found.tolist(), np.split(order, first[1:]), strict=True):
+        contiguous = chosen[-1] - chosen[0] == len(chosen) - 1
+        yield hour, slice(chosen[0], chosen[-1] + 1) if contiguous else chosen, source
+
+
+def _row_group_bounds(sizes: NDArray[np.int32]) -> Iterator[tuple[int, int]]:
+    """Yield [start, end) of row groups: no more rows and bytes than allowed, at least one row."""
+    ends = np.cumsum(sizes, dtype=np.int64)
+    start = before = 0
+    while start < len(sizes):
+        fits = int(np.searchsorted(ends, before + ROW_GROUP_BYTES, "right"))
+        end = min(max(fits, start + 1), start + ROW_GROUP_ROWS)
+        yield start, end
+        start, before = end, int(ends[end - 1])
+
+
+def _part(chosen: _Chosen, start: int, end: int) -> _Chosen:
+    if isinstance(chosen, slice):
+        return slice(chosen.start + start, chosen.start + end)
+    return chosen[start:end]
+
+
+def _row_group(
+    rows: Rows, pieces: Sequence[PieceHeader], chosen: _Chosen, source: NDArray[np.int8]
+) -> pa.Table:
+    piece = rows.piece[chosen]
+    first = np.concatenate(([0], np.flatnonzero(np.diff(piece)) + 1))
+    counts = np.diff(np.append(first, len(piece)))
+    headers = [pieces[p] for p in piece[first].tolist()]
+
+    def repeated(values: Iterable[int], dtype: type[np.integer[Any]]) -> NDArray[Any]:
+        return np.repeat(np.fromiter(values, dtype, len(headers)), counts)
+
+    def words(values: Iterable[str]) -> pa.DictionaryArray:
+        codes: dict[str, int] = {}
+        indices = repeated((codes.setdefault(word, len(codes)) for word in values), np.int32)
+        return pa.DictionaryArray.from_arrays(pa.array(indices), pa.array(codes, pa.string()))
+
+    time_ns = rows.time_ns[chosen]
+    time_us = time_ns // 1000
+    offset = rows.offset[chosen] + repeated((h.start for h in headers), np.int64)
+    ids = pa.array([h.file_id for h in headers], pa.binary(16))
+    columns = {
+        "time": pa.array(time_us).view(pa.timestamp("us", tz="UTC")),
+        "time_ns": (time_ns - time_us * 1000).astype(np.int16),
+        "time_source": _coded(source[chosen], TIME_SOURCES),
+        "namespace": words(h.namespace for h in headers),
+        "pod": words(h.pod for h in headers),
+        "container": words(h.container for h in headers),
+        "pod_uid": words(h.pod_uid for h in headers),
+        "restart": repeated((h.restart for h in headers), np.int32),
+        "node": words(h.node for h in headers),
+        "output": _coded(rows.output[chosen], OUTPUTS),
+        "level": _coded(rows.level[chosen], LEVELS),
+        "message": _taken(rows.message, chosen),
+        "raw": _taken(rows.raw, chosen),
+        "partial": rows.partial[chosen],
+        "event_offset": offset,
+        "file_id": ids.take(pa.array(repeated(range(len(headers)), np.int32))),
+        "epoch": repeated((h.epoch for h in headers), np.int32),
+        "offset": offset,
+    }
+    return pa.table(columns, schema=SEGMENT_SCHEMA)
+
+
+def _coded(codes: NDArray[np.int8], words: Sequence[str]) -> pa.DictionaryArray:
+    return pa.DictionaryArray.from_arrays(pa.array(codes.astype(np.int32)), pa.array(words))
+
+
+def _taken(array: pa.Array, chosen: _Chosen) -> pa.Array:
+    if isinstance(chosen, slice):
+        return array.slice(chosen.start, chosen.stop - chosen.start)
+    return array.take(pa.array(chosen))
+
+
+def _offsets(array: pa.StringArray) -> NDArray[np.int32]:
+    return np.frombuffer(array.buffers()[1], np.int32)[array.offset :][: len(array) + 1]
+
+
+def _stats(
+    rows: Rows, pieces: Sequence[PieceHeader], chosen: _Chosen, time_us: NDArray[np.int64]
+) -> str:
+    """Return the statistics of a segment in the form of the Delta protocol.
+
+    Strings are whole and times exact to the microsecond, so that no bound excludes a row.
+    """
+    headers = [pieces[p] for p in np.unique(rows.piece[chosen]).tolist()]
+    values: dict[str, set[str]] = {
+        "time": {_iso(int(time_us.min())), _iso(int(time_us.max()))},
+        "namespace": {h.namespace for h in headers},
+        "pod": {h.pod for h in headers},
+        "container": {h.container for h in headers},
+        "pod_uid": {h.pod_uid for h in headers},
+        "node": {h.node for h in headers},
+        "output": {OUTPUTS[code] for code in np.unique(rows.output[chosen])},
+        "level": {LEVELS[code] for code in np.unique(rows.level[chosen])},
+    }
+    stats = {
+        "numRecords": len(time_us),
+        "minValues": {name: min(of) for name, of in values.items()},
+        "maxValues": {name: max(of) for name, of in values.items()},
+        "nullCount": dict.fromkeys(values, 0),
+    }
+    return json.dumps(stats, separators=(",", ":"), ensure_ascii=False)
+
+
+def _iso(time_us: int) -> str:
+    return f"{_EPOCH + timedelta(microseconds=time_us):%Y-%m-%dT%H:%M:%S.%fZ}"

@@ -1,0 +1,181 @@
+"""The table ``logs`` of one cluster: which objects exist, and up to which topic position.
+
+Objects that were uploaded go in with the positions that they stand for; a commit shows all of them
+to readers or none. A commit is made only against a snapshot whose positions are those that the
+writer went on from, so nobody's work is done twice.
+"""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import pyarrow as pa
+from deltalake import CommitProperties, DeltaTable, Transaction
+from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
+from deltalake.transaction import AddAction
+
+from indexer.bucket import Bucket
+from indexer.coverage import Coverage, from_object
+from indexer.errors import ObjectMissing, PositionMoved, TableError, TableUnavailable, VersionGone
+from indexer.schema import PARTITION_COLUMNS, SEGMENT_SCHEMA
+
+COVERAGE_FOLDER = "coverage/"
+CLOSED = 2**63 - 1
+"""The version of an ``app_id`` under which nobody may commit again."""
+
+_CONFIGURATION = {
+    "delta.logRetentionDuration": "interval 1 days",
+    "delta.deletedFileRetentionDuration": "interval 1 days",
+}
+
+
+def _plain(kind: pa.DataType) -> pa.DataType:
+    """Return the type that the Delta log knows for a column's type."""
+    if pa.types.is_dictionary(kind):
+        return kind.value_type
+    return pa.binary() if pa.types.is_fixed_size_binary(kind) else kind
+
+
+TABLE_SCHEMA = pa.schema(
+    [
+        pa.field("date", pa.date32()),
+        pa.field("hour", pa.int32()),
+        *(pa.field(f.name, _plain(f.type), nullable=f.nullable) for f in SEGMENT_SCHEMA),
+    ]
+)
+"""The columns as other programs see them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Added:
+    """An uploaded object that a commit adds; no ``date`` and ``hour``: a coverage object."""
+
+    name: str
+    size: int
+    stats: str
+    date: str | None = None
+    hour: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class LogEntry:
+    """What one version of the table has added and removed."""
+
+    version: int
+    added: tuple[str, ...]
+    removed: tuple[str, ...]
+
+    @property
+    def coverage(self) -> tuple[str, ...]:
+        """Names of the coverage objects among ``added``."""
+        return tuple(name for name in self.added if name.startswith(COVERAGE_FOLDER))
+
+
+class Table:
+    """The Delta table of one cluster in a bucket."""
+
+    def __init__(self, bucket: Bucket, cluster: str) -> None:
+        """Name the table; nothing is read yet."""
+        self.bucket = bucket
+        self.cluster = cluster
+        self.folder = f"{cluster}/logs/"
+        self.uri = f"{bucket.uri}/{cluster}/logs"
+
+    def make(self) -> None:
+        """Make the table unless it is there."""
+        try:
+            DeltaTable.create(
+                self.uri,
+                TABLE_SCHEMA,
+                mode="ignore",
+                partition_by=list(PARTITION_COLUMNS),
+                configuration=_CONFIGURATION,
+                storage_options=self.bucket.storage_options,
+            )
+        except (DeltaError, OSError) as error:
+            self.snapshot()  # another process was faster, or this one says what is wrong
+            del error
+
+    def snapshot(self, version: int | None = None) -> DeltaTable:
+        """Return the table as of ``version``, or as of now.
+
+        Raises TableError if there is none, VersionGone if that version is no longer kept.
+        """
+        try:
+            return DeltaTable(
+                self.uri, version=version, storage_options=self.bucket.storage_options
+            )
+        except TableNotFoundError as error:
+            raise TableError(f"no table at {self.uri}; start an indexer first") from error
+        except (DeltaError, OSError) as error:
+            if version is not None:
+                raise VersionGone(f"version {version} of {self.uri} is gone: {error}") from error
+            raise TableUnavailable(f"cannot open {self.uri}: {error}") from error
+
+    def commit(
+        self,
+        added: Sequence[Added],
+        expected: Mapping[str, int | None],
+        reached: Mapping[str, int],
+    ) -> int:
+        """Add uploaded objects, and move positions, all at once; return a version that has them.
+
+        ``expected`` gives for each ``app_id`` the version that this work went on from, ``reached``
+        the one to store. Raises PositionMoved if one of them is another by now: the caller takes
+        its state anew from the table, which also tells an own commit that was answered with an
+        error from somebody else's.
+        """
+        # A handle is stale after its own commit, and an equal or lower version of an app_id would
+        # be accepted from a fresh snapshot: so compare with the very snapshot committed against.
+        table = self.snapshot()
+        for app_id, version in expected.items():
+            if table.transaction_version(app_id) != version:
+                raise PositionMoved(f"{app_id} is no longer at {version}")
+        try:
+            table.create_write_transaction(
+                [_add_action(each) for each in added],
+                mode="append",
+                schema=TABLE_SCHEMA,
+                partition_by=list(PARTITION_COLUMNS),
+                commit_properties=CommitProperties(
+                    app_transactions=[Transaction(a, v) for a, v in reached.items()]
+                ),
+            )
+        except CommitFailedError as error:
+            raise PositionMoved(f"another commit to {self.uri} was faster: {error}") from error
+        except (DeltaError, OSError) as error:
+            raise TableUnavailable(f"cannot commit to {self.uri}: {error}") from error
+        return table.version()
+
+    def log(self, after: int, until: int) -> Iterator[LogEntry]:
+        """Yield what the versions ``after + 1`` to ``until`` did; raise VersionGone if cleaned."""
+        for version in range(after + 1, until + 1):
+            name = f"{self.folder}_delta_log/{version:020d}.json"
+            try:
+                lines = self.bucket.get(name).splitlines()
+            except ObjectMissing as error:
+                raise VersionGone(f"the log of {self.uri} starts after {version}") from error
+            actions = [json.loads(line) for line in lines]
+            yield LogEntry(
+                version,
+                tuple(each["add"]["path"] for each in actions if "add" in each),
+                tuple(each["remove"]["path"] for each in actions if "remove" in each),
+            )
+
+    def coverage(self, name: str) -> Coverage:
+        """Return the coverage in the object that a log entry names."""
+        return from_object(self.bucket.get(self.folder + name))
+
+    def all_coverage(self, table: DeltaTable) -> list[Coverage]:
+        """Return every coverage object of a snapshot, in the order in which they were committed."""
+        paths = table.get_add_actions().column("path").to_pylist()
+        names = [path for path in paths if path.startswith(COVERAGE_FOLDER)]
+        return sorted((self.coverage(name) for name in names), key=lambda c: c.committed_ns)
+
+
+def _add_action(added: Added) -> AddAction:
+    values = {
+        "date": added.date,
+        "hour": None if added.hour is None else str(added.hour),
+    }
+    return AddAction(added.name, added.size, values, 0, True, added.stats)

@@ -1,0 +1,41 @@
+"""Fixtures for all tests: the real servers, one of each per run, started when first asked for.
+
+A server that cannot be had fails the tests that ask for it, by name; nothing is skipped.
+"""
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.real_parts.kafka import Broker
+from tests.real_parts.s3 import Bucket, S3Server
+
+
+@pytest.hookimpl(tryfirst=True)  # before -m selects
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark the tests that ask for a server as real."""
+    for item in items:
+        if {"kafka", "s3"} & set(getattr(item, "fixturenames", ())):
+            item.add_marker("real")
+
+
+@pytest.fixture(scope="session")
+def kafka() -> Iterator[Broker]:
+    """A running Kafka broker; take a topic of your own with `await kafka.new_topic()`."""
+    broker = Broker.start()
+    yield broker
+    broker.close()
+
+
+@pytest.fixture(scope="session")
+def s3() -> Iterator[S3Server]:
+    """A running S3 server; most tests want `bucket` instead."""
+    server = S3Server.start()
+    yield server
+    server.close()
+
+
+@pytest.fixture
+def bucket(s3: S3Server) -> Bucket:
+    """A new, empty bucket on a real S3 server."""
+    return s3.new_bucket()

@@ -1,0 +1,379 @@
+"""The parser against a slow one in plain Python, and what each rule promises."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from calendar import timegm
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from collector.range import closed_cut, open_outputs
+from indexer import parse as parse_module
+from indexer.kernels import cache_directory
+from indexer.parse import Pieces, Rows, parse
+from indexer.schema import LEVELS, OUTPUTS, TIME_SOURCES
+
+ROOT = Path(parse_module.__file__).parents[1]
+READ_NS = 77
+
+quiet = settings(deadline=None)  # the first call compiles
+
+
+@dataclass(frozen=True)
+class Piece:
+    data: bytes
+    open_before: int = 0
+    torn_before: bool = False
+    previous_time_ns: int = 0
+    read_time_ns: int = READ_NS
+
+
+@dataclass
+class Row:
+    time_ns: int
+    time_source: str
+    output: str
+    offset: int
+    partial: bool
+    content: bytes
+
+
+def parsed(*pieces: Piece) -> Rows:
+    starts = np.cumsum([0, *(len(piece.data) for piece in pieces)], dtype=np.int64)
+    return parse(
+        b"".join(piece.data for piece in pieces),
+        Pieces(
+            starts,
+            np.array([piece.open_before for piece in pieces], np.uint8),
+            np.array([piece.torn_before for piece in pieces], np.bool_),
+            np.array([piece.previous_time_ns for piece in pieces], np.int64),
+            np.array([piece.read_time_ns for piece in pieces], np.int64),
+        ),
+    )
+
+
+def rows_of(rows: Rows) -> list[tuple[int, Row]]:
+    """Return (piece, row) for each row."""
+    found = []
+    for i, (message, raw) in enumerate(zip(rows.message, rows.raw, strict=True)):
+        content = raw.as_py() if raw.is_valid else message.as_py().encode()
+        if raw.is_valid:
+            assert content.decode("utf-8", "replace") == message.as_py() != ""
+            with pytest.raises(UnicodeDecodeError):
+                content.decode()
+        row = Row(
+            int(rows.time_ns[i]),
+            TIME_SOURCES[rows.time_source[i]],
+            OUTPUTS[rows.output[i]],
+            int(rows.offset[i]),
+            bool(rows.partial[i]),
+            content,
+        )
+        found.append((int(rows.piece[i]), row))
+    return found
+
+
+_HEAD = re.compile(
+    rb"(?=[^ ]{1,63} )(\d{4})-(\d\d)-(\d\d)T(\d\d):(\d\d):(\d\d)(?:\.(\d+))?(Z|[+-]\d\d:\d\d)"
+    rb" (stdout|stderr) (F(?::[^ ]*)?|P(?=[ :])(?::[^ ]*)?)(?: (.*))?",
+    re.DOTALL,
+)
+_CLAIM = re.compile(rb"[^ ]{0,63} (stdout|stderr) ")
+
+
+def slow_time(match: re.Match[bytes]) -> int | None:
+    year, month, day, hour, minute, second = (int(match[i]) for i in range(1, 7))
+    nanos = int((match[7] or b"")[:9].ljust(9, b"0"))
+    if second == 60:
+        second, nanos = 59, 999_999_999
+    east = 0
+    if match[8] != b"Z":
+        hours, minutes = int(match[8][1:3]), int(match[8][4:])
+        if hours > 23 or minutes > 59:
+            return None
+        east = (hours * 60 + minutes) * 60 * (1 if match[8][:1] == b"+" else -1)
+    try:
+        at = datetime(year, month, day, hour, minute, second, tzinfo=UTC)
+    except ValueError:
+        return None
+    seconds = timegm(at.timetuple()) - east
+    return seconds * 10**9 + nanos if -(2**63) <= seconds * 10**9 < 2**63 - 10**9 else None
+
+
+def slow_parse(piece: Piece) -> tuple[list[Row], int, int]:
+    """Return (rows, lines, time of the last line that has one)."""
+    rows: list[Row] = []
+    lines = piece.data.split(b"\n")
+    ended = lines[-1] == b""
+    lines = lines[:-1] if ended else lines
+    last, tails, offset = piece.previous_time_ns, piece.open_before, 0
+    known = last != 0
+    events: dict[str, Row] = {}
+    for number, line in enumerate(lines):
+        torn = piece.torn_before and number == 0
+        match = None if torn else _HEAD.fullmatch(line)
+        time = slow_time(match) if match else None
+        if match is not None and time is not None:
+            output = match[9].decode()
+            row = events.pop(output, None)
+            if row is None:
+                rows.append(row := Row(time, "line", output, offset, False, b""))
+            row.content += match[11] or b""
+            bit = 1 << OUTPUTS.index(output)
+            row.partial |= bool(tails & bit)
+            tails &= ~bit
+            if match[10][:1] == b"P":
+                events[output] = row
+            known, last = True, time
+        else:
+            source = "previous" if known else "read"
+            when = last if known else piece.read_time_ns
+            rows.append(row := Row(when, source, "unknown", offset, torn, line))
+            claim = None if torn else _CLAIM.match(line)
+            if claim:
+                output = claim[1].decode()
+                tails &= ~(1 << OUTPUTS.index(output))
+                if output in events:
+                    events.pop(output).partial = True
+        row.partial |= number == len(lines) - 1 and not ended
+        offset += len(line) + 1
+    for row in events.values():
+        row.partial = True
+    return rows, len(lines), last
+
+
+times = st.sampled_from(
+    [
+        b"2023-01-29T08:42:09.706182947Z",
+        b"2023-01-29T16:42:09.1+08:00",
+        b"1969-12-31T23:59:59.9-00:00",
+        b"2016-12-31T23:59:60.5Z",
+        b"2024-02-29T00:00:00.1234567891234Z",
+        b"2023-02-29T00:00:00Z",
+        b"2023-01-01T24:00:00Z",
+        b"0001-01-01T00:00:00Z",
+        b"2023-01-01T00:00:00." + b"1" * 50 + b"Z",
+        b"x",
+        b"",
+    ]
+) | st.datetimes().map(lambda at: at.isoformat().encode() + b"Z")
+outputs = st.sampled_from([b"stdout"] * 4 + [b"stderr"] * 3 + [b"stdin"])
+tags = st.sampled_from([b"F"] * 4 + [b"P"] * 4 + [b"F:x", b"P:x:y", b"X", b"PF", b""])
+contents = st.sampled_from(
+    [b"", b"a", b" b ", b"\r", b"\0", b"\xff", b"\xe2\x82", b"\xac", b"stdout P"]
+)
+cri_lines = st.builds(lambda *parts: b" ".join(parts), times, outputs, tags, contents)
+bare_lines = st.builds(lambda *parts: b" ".join(parts), times, outputs, tags)
+junk = st.binary(max_size=12).map(lambda line: line.replace(b"\n", b"")) | contents
+texts = st.lists(cri_lines | cri_lines | cri_lines | bare_lines | junk, max_size=12).map(
+    lambda lines: b"".join(line + b"\n" for line in lines)
+)
+
+
+@quiet
+@given(texts, st.data())
+def test_rows_are_those_of_a_slow_parser_wherever_the_text_is_cut(text, data):
+    cuts = sorted(data.draw(st.lists(st.integers(0, len(text)), max_size=3)))
+    pieces = []
+    for start, end in zip([0, *cuts], [*cuts, len(text)], strict=True):
+        torn = start > 0 and text[start - 1 : start] != b"\n"
+        before = text[: text.rfind(b"\n", 0, start) + 1]
+        previous = data.draw(st.sampled_from([0, -5, 10**18]))
+        pieces.append(Piece(text[start:end], open_outputs(before), torn, previous))
+    rows = parsed(*pieces)
+    found = rows_of(rows)
+    for number, piece in enumerate(pieces):
+        expected, lines, _ = slow_parse(piece)
+        assert [row for at, row in found if at == number] == expected
+        assert rows.lines[number] == lines == rows.rows[number] + rows.joined[number]
+        assert rows.rows[number] == len(expected)
+        stamps = [row.time_ns for row in expected] or [0]
+        assert rows.first_time_ns[number] == min(stamps)
+        assert rows.last_time_ns[number] == max(stamps)
+
+
+@quiet
+@given(texts, st.data())
+@example(
+    b"2023-01-01T00:00:00Z stdout P a\n2023-01-01T00:00:00Z stdout X b\n"
+    b"2023-01-01T00:00:00Z stdout F c\n",
+    None,
+)
+def test_rows_do_not_depend_on_where_the_collector_cuts(text, data):
+    ends = [match.end() for match in re.finditer(b"\n", text)]
+    for end in ends if data is None else [data.draw(st.sampled_from([0, *ends]))]:
+        cut = closed_cut(text[:end])
+        head = Piece(text[:cut])
+        tail = Piece(text[cut:], previous_time_ns=slow_parse(head)[2])
+        starts = [0, cut]
+        whole = [row for _, row in rows_of(parsed(Piece(text)))]
+        parts = rows_of(parsed(head, tail))
+        for piece, row in parts:
+            row.offset += starts[piece]
+        assert [row for _, row in parts] == whole
+
+
+@quiet
+@given(st.lists(st.binary(max_size=9), max_size=9))
+def test_bytes_that_are_no_text_are_kept(contents):
+    lines = [b"2023-01-01T00:00:00Z stdout F " + c.replace(b"\n", b"") + b"\n" for c in contents]
+    rows = rows_of(parsed(Piece(b"".join(lines))))
+    assert [row.content for _, row in rows] == [line[30:-1] for line in lines]
+
+
+FIRST = datetime.fromisoformat("1678-01-01")
+LAST = datetime.fromisoformat("2262-01-01")
+
+
+@quiet
+@given(st.datetimes(FIRST, LAST), st.integers(0, 999))
+def test_a_time_is_exact_to_the_nanosecond(at, nanos):
+    line = f"{at:%Y-%m-%dT%H:%M:%S.%f}{nanos:03}+05:30 stderr F x\n".encode()
+    line = line.rjust(len("2023-01-01T00:00:00.000000000+05:30 stderr F x\n"), b"0")
+    micros = timegm(at.timetuple()) * 10**6 + at.microsecond - 19_800 * 10**6
+    rows = parsed(Piece(line))
+    assert rows.time_ns.tolist() == [micros * 1000 + nanos]
+    assert rows.first_time_ns.tolist() == rows.last_time_ns.tolist() == rows.time_ns.tolist()
+
+
+def test_fragments_join_across_the_other_output_and_across_cut_characters():
+    text = (
+        b"2023-01-01T00:00:01Z stdout P \xe2\x82\n"
+        b"2023-01-01T00:00:02Z stderr P one,\n"
+        b"no header\n"
+        b"2023-01-01T00:00:03Z stdout F \xac\n"
+        b"2023-01-01T00:00:04Z stderr F two\n"
+    )
+    rows = parsed(Piece(text))
+    assert rows.message.to_pylist() == ["€", "one,two", "no header"]
+    assert rows.raw.null_count == 3
+    assert (rows.lines[0], rows.rows[0], rows.joined[0]) == (5, 3, 2)
+    assert not rows.partial.any()
+
+
+def test_nothing_parses_to_no_rows():
+    rows = parsed(Piece(b""), Piece(b""))
+    assert len(rows.message) == len(rows.raw) == 0
+    assert rows.lines.tolist() == rows.last_time_ns.tolist() == [0, 0]
+
+
+def test_too_long_a_buffer_is_refused(monkeypatch):
+    monkeypatch.setattr(parse_module, "DATA_BYTES_MAX", 4)
+    with pytest.raises(ValueError, match="4 bytes in one parse, the most is 3"):
+        parsed(Piece(b"abcd"))
+
+
+@pytest.mark.parametrize(
+    ("message", "level"),
+    [
+        ("16:42:09.705 INFO  o.c.OrderController#118", "info"),
+        ("WARNING", "warn"),
+        ("x ERROR", "error"),
+        ("SEVERE: broken pipe", "error"),
+        ("a notice, NOTICE", "info"),
+        ("EMERG", "fatal"),
+        ("the error of ERRORS in MY_ERROR and an Error", "unknown"),
+        ("[error] 7#7: [INFO]", "error"),
+        ("(error] [ error ]", "unknown"),
+        ("DEBUG before ERROR", "debug"),
+        ("x" * 251 + " INFO", "info"),
+        ("x" * 252 + " INFO", "unknown"),
+        ("x" * 252 + " ERRORS", "unknown"),
+        ('time=1 level=warning msg="ERROR"', "warn"),
+        ('lvl="crit"', "fatal"),
+        ("severity=Information", "info"),
+        ("formation mergency level=formation", "unknown"),
+        ("level=", "unknown"),
+        ("I0102 15:04:05.000000 1 main.go:1] ERROR", "info"),
+        ("W0102 15:04:05.000000 1 main.go:1]", "warn"),
+        ("E0102 15:04:05.000000 1 main.go:1]", "error"),
+        ("F0102 15:04:05.000000 1 main.go:1]", "fatal"),
+        ("G0102 15:04:05.000000 1 main.go:1]", "unknown"),
+        ("I01x2 15:04:05.000000 1 main.go:1]", "unknown"),
+        ('{"msg":"ERROR","level":"debug"}', "debug"),
+        ('{"level": 30, "time": 1}', "info"),
+        ('{"level":10}', "trace"),
+        ('{"level":60}', "fatal"),
+        ('{"level":61}', "unknown"),
+        ('{"level":5}', "unknown"),
+        ('{"log" : {"log.level" : "ERROR"}}', "error"),
+        ('{"Level":"Information"}', "info"),
+        ('{"msg":"\\"level\\":\\"error\\"","levelname":"CRITICAL"}', "fatal"),
+        ('{"a":"level","severity":"WARNING"}', "warn"),
+        ('{"level":"?","loglevel":"info"}', "info"),
+        ('{"level":"', "unknown"),
+        ('{"level"', "unknown"),
+        ('{"x":"' + "y" * 4070 + '","lvl":"info"}', "info"),
+        ('{"x":"' + "y" * 4096 + '","lvl":"info"}', "unknown"),
+        ("{not JSON} FATAL", "fatal"),
+        ("ÜINFO", "unknown"),
+        ("", "unknown"),
+    ],
+)
+def test_the_level_is_read_from_the_text(message, level):
+    rows = parsed(Piece(f"2023-01-01T00:00:00Z stdout F {message}\n".encode()))
+    assert LEVELS[rows.level[0]] == level
+
+
+_START = """
+import json
+import numpy as np
+from indexer import kernels, level
+from indexer.parse import Pieces, parse
+one = np.zeros(1, np.int64)
+parse(b"x\\n", Pieces(np.array([0, 2]), np.zeros(1, np.uint8), np.zeros(1, np.bool_), one, one))
+stats = [kernels.parse_pieces.stats, level.find_levels.stats]
+hits = sum(sum(of.cache_hits.values()) for of in stats)
+misses = sum(sum(of.cache_misses.values()) for of in stats)
+print(json.dumps([hits, misses, str(stats[0].cache_path)]))
+"""
+
+
+def test_a_second_start_compiles_nothing_even_where_only_the_temporary_directory_is_writable(
+    tmp_path,
+):
+    for package in ("collector", "indexer"):
+        shutil.copytree(
+            ROOT / package, tmp_path / package, ignore=shutil.ignore_patterns("__pycache__")
+        )
+        # A file in the folder's place: not even root can write below it.
+        (tmp_path / package / "__pycache__").touch()
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
+    environ = {
+        "HOME": str(tmp_path / "indexer" / "__init__.py" / "home"),
+        "PYTHONPATH": str(tmp_path),
+        "PYTHONDONTWRITEBYTECODE": "1",
+        "TMPDIR": str(temporary),
+    }
+    starts = []
+    for _ in range(2):
+        run = [sys.executable, "-W", "error", "-c", _START]
+        done = subprocess.run(run, env=environ, cwd=tmp_path, stdout=subprocess.PIPE, check=True)
+        starts.append(json.loads(done.stdout))
+    assert [start[:2] for start in starts] == [[0, 2], [2, 0]]
+    assert all(Path(start[2]).is_relative_to(temporary) for start in starts)
+
+
+def test_kernels_are_kept_at_the_first_place_that_can_be_written(tmp_path, monkeypatch):
+    blocked = tmp_path / "file"
+    blocked.touch()
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    environ = {"NUMBA_CACHE_DIR": str(blocked), "EVERYLINE_CACHE": str(tmp_path / "named")}
+    assert cache_directory(environ, tmp_path / "package") == tmp_path / "named"
+    assert cache_directory({}, tmp_path / "package") == tmp_path / "package"
+    home = {"HOME": str(tmp_path)}
+    assert cache_directory(home, blocked / "x") == tmp_path / ".cache" / "everyline"
+    own = cache_directory({}, blocked)
+    assert own == tmp_path / f"everyline-{os.geteuid()}"
+    own.chmod(0o777)  # where others can write, somebody else's code may lie
+    assert cache_directory({}, blocked) not in (own, blocked)
