@@ -79,7 +79,8 @@ class Topic(Protocol):
 def open_topic(url: str, *, partitions: int = 1) -> Topic:
     """Return the topic at ``url``: ``kafka://HOST:PORT[,HOST:PORT]/NAME`` or a directory.
 
-    ``partitions`` is used only when a local directory is made. Raises SettingError for another URL.
+    A local directory is made with ``partitions`` partitions; with 0 it must be there already.
+    Raises SettingError for another URL.
     """
     scheme, separator, rest = url.partition("://")
     if not separator or scheme == "file":

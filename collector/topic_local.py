@@ -121,7 +121,7 @@ class _Partition:
 
 
 class LocalTopic:
-    """The directory body of Topic; made on first use, with ``partitions`` partitions."""
+    """The directory body of Topic; made on first use with ``partitions`` partitions, unless 0."""
 
     dense = True
 
@@ -141,6 +141,8 @@ class LocalTopic:
             self._root.mkdir(parents=True, exist_ok=True)
             about = self._root / "topic.json"
             with _locked(self._root / "lock"):
+                if not about.exists() and not self._wanted:
+                    raise TopicUnavailable(f"no topic in {self._root} yet; start a collector")
                 if not about.exists():
                     made = {"id": uuid.uuid4().hex, "partitions": self._wanted}
                     temporary = about.with_suffix(".tmp")

@@ -96,12 +96,12 @@ _NS = 1_000_000_000
 
 
 @compiled
-def _two_digits(data: Bytes, at: int) -> Any:
+def _two_digits(data: Bytes, at: int) -> int:
     tens = integer(data[at]) - 48
     ones = integer(data[at + 1]) - 48
     if tens < 0 or tens > 9 or ones < 0 or ones > 9:
         return -1
-    return tens * 10 + ones
+    return int(tens * 10 + ones)
 
 
 @compiled
@@ -254,7 +254,7 @@ def _split_piece(
     """Split one piece into lines and rows; return the next free line and row."""
     base = data.ctypes.data
     event = np.full(2, -1, np.int64)  # per output the row of its open event
-    known, last_ns = previous_ns != 0, previous_ns
+    last_ns = previous_ns  # 0: unknown, here as at the border
     at = start
     while at < end:
         found = memchr(base + at, _NEWLINE, end - at)
@@ -272,12 +272,12 @@ def _split_piece(
             row += 1
             if out != _UNKNOWN_OUTPUT:
                 time_ns[here], time_source[here] = nanos, _LINE
-            elif known:
+            elif last_ns != 0:
                 time_ns[here], time_source[here] = last_ns, _PREVIOUS
             else:
                 time_ns[here], time_source[here] = read_ns, _READ
         if out != _UNKNOWN_OUTPUT:
-            known, last_ns = True, nanos
+            last_ns = nanos
             event[out] = here if goes_on else -1
             if tails & (1 << out):
                 partial[here] = True

@@ -242,6 +242,7 @@ class Ledger(msgspec.Struct):
         if lane is None:
             lane = LaneEntry(run=span.run, partition=span.partition, node=span.node)
             self.lanes[key] = lane
+        lane.node = lane.node or span.node  # a dead letter's headers do not name the node
         times = (span.first_created_ns, span.last_created_ns)
         lane.seen.append(SeenNumbers(span.first, span.last, *times))
         lane.seen = _joined(lane.seen)

@@ -20,8 +20,6 @@ that finds a level wins, and in a rule the first place in the text:
 | fatal | fatal, critical, crit, panic, alert, emerg, emergency | 60 | F |
 """
 
-from typing import Any
-
 import numpy as np
 
 from indexer.kernels import Bytes, Codes, Ints, compiled, integer, memchr
@@ -66,10 +64,10 @@ _BRACE = 123
 
 
 @compiled
-def _level_of(number: int, size: int) -> Any:
+def _level_of(number: int, size: int) -> int:
     for i in range(_WORD_NUMBERS.size):
         if _WORD_NUMBERS[i] == number and _WORD_SIZES[i] == size:
-            return _WORD_LEVELS[i]
+            return int(_WORD_LEVELS[i])
     return _UNKNOWN
 
 
@@ -95,7 +93,7 @@ def _value(text: Bytes, at: int, end: int) -> int:
         size += 1
         at += 1
     if size == 2 and 10 <= decimal <= 60:
-        return decimal // 10 - 1
+        return int(decimal // 10 - 1)
     return _level_of(number | _LOWER, size)
 
 

@@ -9,11 +9,12 @@ import sys
 from calendar import timegm
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from itertools import product
 from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from collector.range import closed_cut, open_outputs
@@ -116,7 +117,6 @@ def slow_parse(piece: Piece) -> tuple[list[Row], int, int]:
     ended = lines[-1] == b""
     lines = lines[:-1] if ended else lines
     last, tails, offset = piece.previous_time_ns, piece.open_before, 0
-    known = last != 0
     events: dict[str, Row] = {}
     for number, line in enumerate(lines):
         torn = piece.torn_before and number == 0
@@ -133,10 +133,10 @@ def slow_parse(piece: Piece) -> tuple[list[Row], int, int]:
             tails &= ~bit
             if match[10][:1] == b"P":
                 events[output] = row
-            known, last = True, time
+            last = time
         else:
-            source = "previous" if known else "read"
-            when = last if known else piece.read_time_ns
+            source = "previous" if last else "read"
+            when = last or piece.read_time_ns
             rows.append(row := Row(when, source, "unknown", offset, torn, line))
             claim = None if torn else _CLAIM.match(line)
             if claim:
@@ -203,23 +203,24 @@ def test_rows_are_those_of_a_slow_parser_wherever_the_text_is_cut(text, data):
 
 @quiet
 @given(texts, st.data())
-@example(
-    b"2023-01-01T00:00:00Z stdout P a\n2023-01-01T00:00:00Z stdout X b\n"
-    b"2023-01-01T00:00:00Z stdout F c\n",
-    None,
-)
 def test_rows_do_not_depend_on_where_the_collector_cuts(text, data):
     ends = [match.end() for match in re.finditer(b"\n", text)]
-    for end in ends if data is None else [data.draw(st.sampled_from([0, *ends]))]:
-        cut = closed_cut(text[:end])
-        head = Piece(text[:cut])
-        tail = Piece(text[cut:], previous_time_ns=slow_parse(head)[2])
-        starts = [0, cut]
-        whole = [row for _, row in rows_of(parsed(Piece(text)))]
-        parts = rows_of(parsed(head, tail))
-        for piece, row in parts:
-            row.offset += starts[piece]
-        assert [row for _, row in parts] == whole
+    cut = closed_cut(text[: data.draw(st.sampled_from([0, *ends]))])
+    head = Piece(text[:cut])
+    tail = Piece(text[cut:], previous_time_ns=slow_parse(head)[2])
+    whole = [row for _, row in rows_of(parsed(Piece(text)))]
+    parts = rows_of(parsed(head, tail))
+    for piece, row in parts:
+        row.offset += piece * cut
+    assert [row for _, row in parts] == whole
+
+
+def test_a_malformed_line_that_the_collector_takes_for_an_end_ends_the_event():
+    head = b"2023-01-01T00:00:00Z stdout P a\n"
+    tail = b"2023-01-01T00:00:00Z stdout X b\n2023-01-01T00:00:00Z stdout F c\n"
+    assert closed_cut(head + tail[:32]) == 64
+    assert parsed(Piece(head + tail)).partial.tolist() == [True, False, False]
+    assert parsed(Piece(tail, open_before=1)).partial.tolist() == [False, False]
 
 
 @quiet
@@ -228,6 +229,14 @@ def test_bytes_that_are_no_text_are_kept(contents):
     lines = [b"2023-01-01T00:00:00Z stdout F " + c.replace(b"\n", b"") + b"\n" for c in contents]
     rows = rows_of(parsed(Piece(b"".join(lines))))
     assert [row.content for _, row in rows] == [line[30:-1] for line in lines]
+
+
+def test_utf_8_is_told_from_other_bytes_as_python_does():
+    seconds = (0x7F, 0x80, 0x8F, 0x90, 0x9F, 0xA0, 0xBF, 0xC0)
+    ends = product(range(128, 256), seconds, (0x80, 0xC0), (0x7F, 0xBF))
+    contents = [bytes(whole[:size]) for whole in ends for size in (1, 2, 3, 4)]
+    lines = b"".join(b"2023-01-01T00:00:00Z stdout F %s\n" % content for content in contents)
+    assert [row.content for _, row in rows_of(parsed(Piece(lines)))] == contents
 
 
 FIRST = datetime.fromisoformat("1678-01-01")

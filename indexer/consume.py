@@ -1,0 +1,237 @@
+"""Following the topic's partitions: what comes next, and whether the topic is still the same.
+
+Positions come from the table; out come intakes, one a partition, that start where the last commit
+ended. Positions are passed over only together with a jump that says so.
+"""
+
+import logging
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+
+import zstandard
+
+from collector import batch as wire
+from collector.batch import Batch
+from collector.errors import NewerWireVersion, PositionOutOfRange, TornBatch
+from collector.range import crc32
+from collector.topic import Record, Topic
+from indexer.assemble import DeadLetter, Intake
+from indexer.coverage import Jump, LaneSpan, LastRecord, Position
+from indexer.ledger import LOST_RETENTION, LOST_TOPIC, TOPIC_RESET, UNPARSED
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass
+class Following:
+    """One partition: where its next commit starts, and what has come since."""
+
+    position: Position  # start: of the next commit; end: the next record to read
+    replaces: str = ""  # app_id of the generation that the next commit closes
+    batches: list[Batch] = field(default_factory=list)
+    lanes: list[LaneSpan] = field(default_factory=list)
+    jumps: list[Jump] = field(default_factory=list)
+    dead_letters: list[DeadLetter] = field(default_factory=list)
+    raw_bytes: int = 0
+    stopped: str = ""  # why nothing more may be read
+
+    def intake(self) -> Intake:
+        """Return what goes into the next commit."""
+        return Intake(self.position, self.batches, self.lanes, self.jumps, self.dead_letters)
+
+    @property
+    def has_news(self) -> bool:
+        """Whether a commit would add anything."""
+        return self.position.end != self.position.start or bool(self.jumps)
+
+
+def app_id(position: Position) -> str:
+    """Return the name under which a partition's position is kept in the Delta log."""
+    return f"{position.topic}/{position.generation}/{position.partition}"
+
+
+class Consumer:
+    """All partitions that one indexer follows."""
+
+    def __init__(self, name: str, new_letter: Callable[[int, int], str]) -> None:
+        """``name`` is the topic's; ``new_letter(partition, position)`` names a dead letter."""
+        self._name = name
+        self._new_letter = new_letter
+        self._decompressor = zstandard.ZstdDecompressor()
+        self.following: dict[int, Following] = {}
+
+    def take_up(self, partition: int, known: Position | None, identity: str) -> None:
+        """Go on where the table says that the last commit ended; drop what has come since."""
+        if known is None:
+            position = Position(self._name, identity, 0, partition, 0, 0, None)
+        else:
+            position = Position(
+                known.topic, known.identity, known.generation, partition, known.end, known.end,
+                known.last,
+            )  # fmt: skip
+        self.following[partition] = Following(position)
+
+    def wanted(self) -> dict[int, int]:
+        """Return the next position of each partition that may be read."""
+        return {p: f.position.end for p, f in self.following.items() if not f.stopped}
+
+    @property
+    def raw_bytes(self) -> int:
+        """How much has come since the last commit."""
+        return sum(following.raw_bytes for following in self.following.values())
+
+    # -- is it still the same topic? ---------------------------------------------------------
+
+    async def check(self, partition: int, topic: Topic) -> None:
+        """Compare the topic with what the last commit has seen of it.
+
+        A record that is present and differs, an end below the position or a new identity say that
+        the topic was made anew; a start above the position, that the topic has deleted records.
+        """
+        following = self.following[partition]
+        if following.has_news:
+            return
+        position = following.position
+        identity = await topic.identity()
+        start, end = await topic.bounds(partition)
+        if (
+            position.identity != identity
+            or position.topic != self._name
+            or end < position.end
+            or await self._differs(position, topic, start)
+        ):
+            self._reset(following, identity, start)
+        elif start > position.end:
+            proof = f"the topic starts at {start}"
+            self._jump(following, LOST_RETENTION, start, proof)
+
+    async def _differs(self, position: Position, topic: Topic, start: int) -> bool:
+        last = position.last
+        if last is None or last.position < start:
+            return False
+        try:
+            read = await topic.read({position.partition: last.position}, 1, 1000)
+        except PositionOutOfRange:
+            return False
+        records = read.get(position.partition, [])
+        if not records or records[0].position != last.position:
+            return False
+        return crc32(records[0].value) != last.crc
+
+    def _reset(self, following: Following, identity: str, start: int) -> None:
+        old = following.position
+        _log.error(
+            "the topic was made anew",
+            extra={"partition": old.partition, "position": old.end, "generation": old.generation},
+        )
+        following.replaces = app_id(old)
+        following.position = Position(
+            self._name, identity, old.generation + 1, old.partition, start, start, None
+        )
+        from_ns = old.last.created_ns if old.last else None
+        proof = f"generation {old.generation} ended at {old.end}, and its last record is gone"
+        following.jumps.append(
+            Jump(old.partition, TOPIC_RESET, old.end, old.end, from_ns, None, proof)
+        )
+
+    def _jump(self, following: Following, kind: str, to: int, proof: str) -> None:
+        position = following.position
+        from_ns = position.last.created_ns if position.last else None
+        _log.error(
+            "records are missing",
+            extra={"partition": position.partition, "start": position.end, "end": to, "type": kind},
+        )
+        following.jumps.append(
+            Jump(position.partition, kind, position.end, to, from_ns, None, proof)
+        )
+        following.position = _at(position, to, position.last)
+
+    # -- records -----------------------------------------------------------------------------
+
+    def take(self, records: Mapping[int, Iterable[Record]], *, dense: bool) -> None:
+        """Decode records and keep them for the next commit."""
+        for partition, of_partition in records.items():
+            following = self.following[partition]
+            for record in of_partition:
+                if following.stopped or not self._take(following, record, dense=dense):
+                    break
+
+    def _take(self, following: Following, record: Record, *, dense: bool) -> bool:
+        position = following.position
+        if dense and record.position > position.end:
+            proof = f"the next record is {record.position}, and positions have no holes"
+            self._jump(following, LOST_TOPIC, record.position, proof)
+        try:
+            batch = wire.decode(record.value, self._decompressor)
+        except NewerWireVersion as error:
+            following.stopped = str(error)
+            _log.error(
+                "partition stopped",
+                extra={"partition": position.partition, "at": record.position, "error": str(error)},
+            )
+            return False
+        except TornBatch as error:
+            self._bury(following, record, error)
+            return True
+        following.batches.append(batch)
+        following.raw_bytes += wire.raw_bytes(batch)
+        _extend(following.lanes, batch)
+        last = LastRecord(
+            record.position, batch.run, batch.sequence, crc32(record.value), batch.created_ns
+        )
+        following.position = _at(following.position, record.position + 1, last)
+        return True
+
+    def _bury(self, following: Following, record: Record, error: TornBatch) -> None:
+        """Keep a record that is no batch, and go on after it."""
+        position = following.position
+        name = self._new_letter(position.partition, record.position)
+        _log.error(
+            "record is no batch; kept as a dead letter",
+            extra={"partition": position.partition, "at": record.position, "object": name,
+                   "error": str(error)},
+        )  # fmt: skip
+        from_ns = position.last.created_ns if position.last else None
+        following.dead_letters.append(DeadLetter(name, record.value))
+        following.jumps.append(
+            Jump(
+                position.partition, UNPARSED, record.position, record.position + 1, from_ns, None,
+                str(error), name,
+            )
+        )  # fmt: skip
+        headers = dict(record.headers)
+        run, number = headers.get("run", b""), int.from_bytes(headers.get("sequence", b""), "big")
+        last = LastRecord(record.position, run, number, crc32(record.value), from_ns or 0)
+        if run:  # its number has come, so it leaves no hole in its lane
+            created_ns = (from_ns or 0, from_ns or 0)
+            following.lanes.append(
+                LaneSpan(position.partition, "", run, number, number, 0, *created_ns)
+            )
+        following.raw_bytes += len(record.value)
+        following.position = _at(position, record.position + 1, last)
+
+
+def _at(position: Position, end: int, last: LastRecord | None) -> Position:
+    return Position(
+        position.topic, position.identity, position.generation, position.partition,
+        position.start, end, last,
+    )  # fmt: skip
+
+
+def _extend(lanes: list[LaneSpan], batch: Batch) -> None:
+    """Note the batch's number; consecutive numbers of a lane make one span."""
+    newest = next((i for i in range(len(lanes) - 1, -1, -1) if lanes[i].run == batch.run), None)
+    if newest is not None and lanes[newest].last <= batch.sequence <= lanes[newest].last + 1:
+        span = lanes[newest]
+        lanes[newest] = LaneSpan(
+            span.partition, span.node, span.run, span.first, batch.sequence,
+            max(span.oldest_unacked, batch.oldest_unacked), span.first_created_ns,
+            batch.created_ns,
+        )  # fmt: skip
+        return
+    lanes.append(
+        LaneSpan(
+            batch.partition, batch.node, batch.run, batch.sequence, batch.sequence,
+            batch.oldest_unacked, batch.created_ns, batch.created_ns,
+        )
+    )  # fmt: skip

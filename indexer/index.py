@@ -1,0 +1,267 @@
+"""The indexer's loop: read, assemble, upload, commit, and only then go on from there.
+
+Positions and trim state come from the table and are taken anew whenever somebody else has moved
+them. What was read and not committed is in memory only, and is read again after a crash.
+"""
+
+import asyncio
+import contextlib
+import json
+import logging
+import time
+import uuid
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from collector.errors import CollectorError, PositionOutOfRange
+from collector.topic import Topic
+from indexer.assemble import Assembled, assemble
+from indexer.bucket import Bucket
+from indexer.consume import Consumer, Following, app_id
+from indexer.coverage import to_object
+from indexer.errors import IndexerError, ObjectExists, PositionMoved
+from indexer.ledger import Ledger
+from indexer.ledger_table import LedgerTable, bring_up
+from indexer.metrics import IndexerMetrics
+from indexer.settings import IndexerSettings
+from indexer.table import CLOSED, COVERAGE_FOLDER, Added, Table
+
+_log = logging.getLogger(__name__)
+_NO_ROWS = json.dumps({"numRecords": 0})
+_HOUR_NS = 3_600_000_000_000
+_READ_WAIT_MS = 200
+
+
+class Indexer:
+    """One indexer and the partitions that it follows."""
+
+    def __init__(
+        self,
+        settings: IndexerSettings,
+        open_topic: Callable[[], Topic],
+        bucket: Bucket,
+        metrics: IndexerMetrics,
+        *,
+        clock: Callable[[], int] = time.time_ns,
+    ) -> None:
+        """``open_topic()`` connects to the topic; ``clock()`` gives ns since 1970."""
+        self._settings = settings
+        self._open_topic = open_topic
+        self._topic = open_topic()
+        self._bucket = bucket
+        self._metrics = metrics
+        self._clock = clock
+        self._table = Table(bucket, settings.cluster)
+        self._ledger_table = LedgerTable(bucket, settings.cluster)
+        self._ledger = Ledger()
+        name = settings.topic.rpartition("/")[2] if "://" in settings.topic else "local"
+        self._consumer = Consumer(name, self._letter_name)
+        self._flush_due_s = 0.0
+        self._check_due_s = 0.0
+        self.ready = False
+
+    # -- taking up ---------------------------------------------------------------------------
+
+    async def start(self) -> None:
+        """Make the table if need be, and take positions and trim state from it."""
+        await asyncio.to_thread(self._table.make)
+        chosen = self._settings.partitions
+        found = range(await self._topic.partitions())
+        partitions = [int(p) for p in chosen.split(",")] if chosen else list(found)
+        await self._take_up(partitions)
+        self.ready = True
+
+    async def _take_up(self, partitions: Sequence[int]) -> None:
+        """Drop what has come of these partitions, and go on where the table stands now."""
+        self._ledger = await asyncio.to_thread(self._newest_ledger)
+        identity = await self._topic.identity()
+        for partition in partitions:
+            known = self._ledger.positions.get(partition)
+            self._consumer.take_up(partition, known, identity)
+        await self._check()
+
+    def _newest_ledger(self) -> Ledger:
+        version = self._table.snapshot().version()
+        if self._ledger.version < 0:
+            self._ledger = self._ledger_table.load()
+        if self._ledger.version > version:
+            self._ledger = Ledger()  # the ledger of another table: fold this one's coverage anew
+        return bring_up(self._ledger, self._table, version)
+
+    async def _check(self) -> None:
+        """Look whether each partition's topic is still the one that was read."""
+        probe = self._open_topic()
+        try:
+            for partition in self._consumer.following:
+                await self._consumer.check(partition, probe)
+            if any(f.replaces for f in self._consumer.following.values()):
+                old, self._topic = self._topic, self._open_topic()
+                await old.close()
+        finally:
+            await probe.close()
+        self._check_due_s = time.monotonic() + self._settings.check_interval_ms / 1000
+
+    # -- the loop ----------------------------------------------------------------------------
+
+    async def turn(self) -> None:
+        """Read what has come, and commit if it is time."""
+        settings = self._settings
+        if time.monotonic() >= self._check_due_s:
+            await self._check()
+        if self._consumer.raw_bytes < settings.flush_bytes and (wanted := self._consumer.wanted()):
+            try:
+                records = await self._topic.read(wanted, settings.fetch_bytes, _READ_WAIT_MS)
+            except PositionOutOfRange:
+                await self.flush()
+                await self._check()
+                return
+            self._consumer.take(records, dense=self._topic.dense)
+        elif not self._consumer.wanted():
+            await asyncio.sleep(_READ_WAIT_MS / 1000)
+        self._metrics.buffered_bytes.set(self._consumer.raw_bytes)
+        stopped = [f for f in self._consumer.following.values() if f.stopped]
+        self._metrics.stopped.set(len(stopped))
+        if not any(f.has_news for f in self._consumer.following.values()):
+            self._flush_due_s = 0.0
+            return
+        now = time.monotonic()
+        self._flush_due_s = self._flush_due_s or now + settings.flush_age_ms / 1000
+        if now >= self._flush_due_s or self._consumer.raw_bytes >= settings.flush_bytes:
+            await self.flush()
+
+    async def flush(self) -> None:
+        """Commit everything that has come; on a lost race, take the moved partitions up anew."""
+        news = {p: f for p, f in self._consumer.following.items() if f.has_news}
+        if not news:
+            return
+        began = time.monotonic()
+        try:
+            assembled = await asyncio.to_thread(self._commit, news)
+        except PositionMoved as error:
+            self._metrics.positions_moved.inc()
+            _log.warning("another indexer was faster; going on from the table",
+                         extra={"error": str(error)})  # fmt: skip
+            await self._drop_moved()
+            return
+        self._flush_due_s = 0.0
+        self._measure(assembled, time.monotonic() - began)
+        for partition, following in news.items():
+            self._consumer.take_up(partition, following.position, following.position.identity)
+            await self._topic.forget(partition, following.position.end)
+
+    async def _drop_moved(self) -> None:
+        """Take up anew each partition whose position is no longer ours; keep the others' news."""
+        following = dict(self._consumer.following)
+        ledger = await asyncio.to_thread(self._newest_ledger)
+        moved = [
+            p
+            for p, f in following.items()
+            if (known := ledger.positions.get(p)) is not None
+            and (known.end, app_id(known)) != (f.position.start, app_id(f.position))
+        ]
+        await self._take_up(moved)
+
+    # -- one commit --------------------------------------------------------------------------
+
+    def _commit(self, news: Mapping[int, Following]) -> Assembled:
+        settings = self._settings
+        hours = settings.retention_hours
+        assembled = assemble(
+            [following.intake() for following in news.values()],
+            self._ledger.files,
+            self._clock(),
+            hours * _HOUR_NS or None,
+        )
+        added = self._upload(assembled)
+        expected: dict[str, int | None] = {}
+        reached: dict[str, int] = {}
+        for partition, following in news.items():
+            known = self._ledger.positions.get(partition)
+            name = app_id(following.position)
+            expected[name] = following.position.start if known else None
+            reached[name] = following.position.end
+            if following.replaces:
+                assert known is not None
+                expected[following.replaces] = known.end
+                expected[name] = None
+                reached[following.replaces] = CLOSED
+        self._table.commit(added, expected, reached)
+        # Nobody else can have committed for these partitions in between, so the trim state is the
+        # ledger with what was just added; other writers' work concerns other files.
+        self._ledger.apply(assembled.coverage, self._ledger.version)
+        return assembled
+
+    def _upload(self, assembled: Assembled) -> list[Added]:
+        """Store every object under a name of its own; return what the commit will name."""
+        added = []
+        for segment in assembled.segments:
+            name = f"date={segment.date}/hour={segment.hour}/{uuid.uuid4().hex}.parquet"
+            self._put(self._table.folder + name, segment.data)
+            added.append(
+                Added(name, len(segment.data), segment.stats, segment.date, segment.hour)
+            )
+        for letter in assembled.dead_letters:
+            with contextlib.suppress(ObjectExists):  # the same letter, kept before a crash
+                self._bucket.put(letter.name, letter.data)
+        data = to_object(assembled.coverage)
+        name = f"{COVERAGE_FOLDER}{uuid.uuid4().hex}.parquet"
+        self._put(self._table.folder + name, data)
+        added.append(Added(name, len(data), _NO_ROWS))
+        return added
+
+    def _put(self, name: str, data: bytes) -> None:
+        try:
+            self._bucket.put(name, data)
+        except ObjectExists:
+            # The name was never used before: an answer was lost, and a retry met its own object.
+            if self._bucket.size(name) != len(data):
+                raise
+
+    def _letter_name(self, partition: int, position: int) -> str:
+        return f"{self._settings.cluster}/dead_letters/{partition}/{position:020d}"
+
+    def _measure(self, assembled: Assembled, seconds: float) -> None:
+        metrics, balance = self._metrics, assembled.coverage.balance
+        metrics.commits.inc()
+        metrics.commit_seconds.observe(seconds)
+        metrics.raw_bytes.inc(balance.shipped_bytes)
+        metrics.trimmed_bytes.inc(balance.trimmed_bytes)
+        metrics.rows.inc(balance.rows)
+        metrics.segment_bytes.inc(sum(len(segment.data) for segment in assembled.segments))
+        metrics.dead_letters.inc(len(assembled.dead_letters))
+        metrics.jumps.inc(len(assembled.coverage.jumps))
+        metrics.epochs_raised.inc(assembled.epochs_raised)
+        if assembled.epochs_raised:
+            _log.error("ranges differ from what is known of their files; kept under a new epoch",
+                       extra={"ranges": assembled.epochs_raised})  # fmt: skip
+
+    # -- the outside -------------------------------------------------------------------------
+
+    async def lag(self) -> None:
+        """Measure how many records of each partition are not committed."""
+        for partition, following in self._consumer.following.items():
+            _, end = await self._topic.bounds(partition)
+            lag = end - following.position.start
+            self._metrics.lag_records.labels(str(partition)).set(lag)
+
+    async def close(self) -> None:
+        """Leave the topic."""
+        await self._topic.close()
+
+    def status(self) -> dict[str, Any]:
+        """Return what ``/status`` shows; called from another thread."""
+        following = dict(self._consumer.following)
+        stopped = {p: f.stopped for p, f in following.items() if f.stopped}
+        return {
+            "process": "indexer",
+            "cluster": self._settings.cluster,
+            "healthy": not stopped,
+            "ready": self.ready,
+            "positions": {p: f.position.start for p, f in following.items()},
+            "buffered_bytes": self._consumer.raw_bytes,
+            "stopped": stopped,
+        }
+
+
+RETRIABLE = (CollectorError, IndexerError)
+"""Errors that say by ``retriable`` whether to wait and try again."""

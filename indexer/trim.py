@@ -1,0 +1,144 @@
+"""Cutting off what the table has already: replays become new bytes only.
+
+Ranges and elided stretches of one commit go in, in the order of the topic; out come the parts that
+no commit covers yet. Judged by covered intervals of a file and by its running CRC, never by
+content, time or equal cuts.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+
+from collector.batch import Elided
+from collector.range import Range, crc32, open_outputs
+from indexer.ledger import ENDS_KEPT, FileEntry, FileKey
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """New bytes of a range; the fields are those of Range, at the part's own start."""
+
+    epoch: int
+    start: int
+    data: bytes
+    open_before: int
+    torn_before: bool
+    crc_after: int
+
+    @property
+    def end(self) -> int:
+        """Offset of the first byte after the part."""
+        return self.start + len(self.data)
+
+
+@dataclass
+class _Known:
+    """What is covered of one file: by the table, and by what this commit holds so far."""
+
+    covered: list[tuple[int, int]] = field(default_factory=list)
+    ends: dict[int, int] = field(default_factory=dict)
+
+
+class Trimmer:
+    """The trim state of one commit: the ledger's files, not changed, and what came since."""
+
+    def __init__(self, files: Mapping[FileKey, FileEntry]) -> None:
+        """``files`` are the files of the ledger as of the commit before."""
+        self._files = files
+        self._known: dict[FileKey, _Known] = {}
+        self.epochs_raised = 0
+        self.trimmed_bytes = 0
+
+    def trim(self, whole: Range) -> list[Part]:
+        """Return the parts of a range that are new, under the epoch that its bytes belong to."""
+        epoch = whole.epoch
+        known = self._of((whole.file_id, epoch))
+        while not _may_be_same(whole, known):
+            epoch += 1
+            known = self._of((whole.file_id, epoch))
+        self.epochs_raised += epoch != whole.epoch
+        self.trimmed_bytes += _overlap(known.covered, whole.start, whole.end)
+        parts = []
+        for start, end in _uncovered(known.covered, whole.start, whole.end):
+            parts.append(_part(whole, epoch, start, end))
+            known.ends[end] = parts[-1].crc_after
+            _add(known.covered, start, end)
+        return parts
+
+    def elide(self, entry: Elided) -> list[tuple[int, int]]:
+        """Return the stretches of an elided one that nothing covers yet."""
+        known = self._of((entry.file_id, entry.epoch))
+        self.trimmed_bytes += _overlap(known.covered, entry.start, entry.end)
+        stretches = list(_uncovered(known.covered, entry.start, entry.end))
+        for start, end in stretches:
+            _add(known.covered, start, end)
+        if stretches and stretches[-1][1] == entry.end:
+            known.ends[entry.end] = entry.crc_after
+        return stretches
+
+    def _of(self, key: FileKey) -> _Known:
+        known = self._known.get(key)
+        if known is None:
+            known = self._known[key] = _Known()
+            if file := self._files.get(key):
+                known.covered = [(part.start, part.end) for part in file.covered]
+                known.ends = dict(file.ends[-ENDS_KEPT:])
+        return known
+
+
+def _may_be_same(whole: Range, known: _Known) -> bool:
+    """Return whether the range can be of the content that is known, by its running CRC.
+
+    The CRC is compared where the range starts, and at the last place in it where one is known: it
+    then speaks of all bytes before that place. Where none is known, the bytes count as the same.
+    """
+    at_start = known.ends.get(whole.start)
+    if at_start is not None and at_start != whole.crc_before:
+        return False
+    inside = [end for end in known.ends if whole.start < end <= whole.end]
+    if not inside:
+        return True
+    last = max(inside)
+    upto = memoryview(whole.data)[: last - whole.start]
+    return crc32(upto, whole.crc_before) == known.ends[last]
+
+
+def _uncovered(
+    covered: list[tuple[int, int]], start: int, end: int
+) -> Iterator[tuple[int, int]]:
+    for covered_start, covered_end in list(covered):
+        if covered_end <= start:
+            continue
+        if covered_start >= end:
+            break
+        if start < covered_start:
+            yield start, covered_start
+        start = covered_end
+    if start < end:
+        yield start, end
+
+
+def _overlap(covered: list[tuple[int, int]], start: int, end: int) -> int:
+    """Return how many of the bytes ``[start, end)`` are covered."""
+    return sum(max(0, min(end, part[1]) - max(start, part[0])) for part in covered)
+
+
+def _add(covered: list[tuple[int, int]], start: int, end: int) -> None:
+    touching = [part for part in covered if part[0] <= end and part[1] >= start]
+    rest = [part for part in covered if part not in touching]
+    starts, ends = zip((start, end), *touching, strict=True)
+    covered[:] = sorted([*rest, (min(starts), max(ends))])
+
+
+def _part(whole: Range, epoch: int, start: int, end: int) -> Part:
+    """Return bytes ``[start, end)`` of a range; the bytes before them tell the state there."""
+    cut, stop = start - whole.start, end - whole.start
+    before = whole.data[:cut]
+    data = whole.data[cut:stop] if stop - cut < len(whole.data) else whole.data
+    torn, state = whole.torn_before, whole.open_before
+    if before:
+        torn = not before.endswith(b"\n")
+        head = before.find(b"\n") + 1 if whole.torn_before else 0
+        if head or not whole.torn_before:
+            state = open_outputs(before[head:] if head else before, state)
+    crc_after = crc32(data, crc32(before, whole.crc_before))
+    return Part(epoch, start, data, state, torn, crc_after)
