@@ -228,22 +228,19 @@ def _balance(
 ) -> Balance:
     """Return the two equations; raise NotBalanced if one of them does not hold.
 
-    ``counted_bytes`` are those shipped, elided and trimmed. The terms come from different places: lines are counted in the bytes that were shipped, rows in
-    the segments that were written.
+    ``counted_bytes`` are those shipped, elided and trimmed. The terms come from different places: lines were counted by the collector, rows in the segments that
+    were written.
     """
     shipped, elided, trimmed = counted_bytes
     letters = sum(len(letter.data) for intake in intakes for letter in intake.dead_letters)
     covered = sum(len(piece.part.data) for piece in pieces)
-    lines = sum(
-        piece.part.data.count(b"\n") + (not piece.part.data.endswith(b"\n")) for piece in pieces
-    )
     balance = Balance(
         shipped_bytes=shipped + letters,
         covered_bytes=covered,
         elided_bytes=elided,
         trimmed_bytes=trimmed,
         dead_letter_bytes=letters,
-        lines=lines,
+        lines=sum(piece.part.lines for piece in pieces),
         rows=sum(segment.rows for segment in segments),
         joined=int(rows.joined.sum()),
     )

@@ -5,6 +5,7 @@ ended. Positions are passed over only together with a jump that says so.
 """
 
 import logging
+from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
@@ -32,8 +33,14 @@ class Following:
     lanes: list[LaneSpan] = field(default_factory=list)
     jumps: list[Jump] = field(default_factory=list)
     dead_letters: list[DeadLetter] = field(default_factory=list)
+    fetched: deque[Record] = field(default_factory=deque)  # not decoded yet
     raw_bytes: int = 0
     stopped: str = ""  # why nothing more may be read
+
+    @property
+    def next_position(self) -> int:
+        """Return the position to read from."""
+        return self.fetched[-1].position + 1 if self.fetched else self.position.end
 
     def intake(self) -> Intake:
         """Return what goes into the next commit."""
@@ -71,9 +78,21 @@ class Consumer:
             )  # fmt: skip
         self.following[partition] = Following(position)
 
+    def go_on(self, partition: int) -> None:
+        """Start the next commit where the last one ended; it has what came before."""
+        done = self.following[partition]
+        self.take_up(partition, done.position, done.position.identity)
+        self.following[partition].fetched = done.fetched
+        self.following[partition].stopped = done.stopped
+
     def wanted(self) -> dict[int, int]:
         """Return the next position of each partition that may be read."""
-        return {p: f.position.end for p, f in self.following.items() if not f.stopped}
+        return {p: f.next_position for p, f in self.following.items() if not f.stopped}
+
+    @property
+    def has_fetched(self) -> bool:
+        """Whether records are at hand that are not decoded yet."""
+        return any(f.fetched and not f.stopped for f in self.following.values())
 
     @property
     def raw_bytes(self) -> int:
@@ -89,7 +108,7 @@ class Consumer:
         the topic was made anew; a start above the position, that the topic has deleted records.
         """
         following = self.following[partition]
-        if following.has_news:
+        if following.has_news or following.fetched:
             return
         position = following.position
         identity = await topic.identity()
@@ -148,13 +167,17 @@ class Consumer:
 
     # -- records -----------------------------------------------------------------------------
 
-    def take(self, records: Mapping[int, Iterable[Record]], *, dense: bool) -> None:
-        """Decode records and keep them for the next commit."""
+    def fetch(self, records: Mapping[int, Iterable[Record]]) -> None:
+        """Keep records at hand."""
         for partition, of_partition in records.items():
-            following = self.following[partition]
-            for record in of_partition:
-                if following.stopped or not self._take(following, record, dense=dense):
-                    break
+            self.following[partition].fetched.extend(of_partition)
+
+    def take(self, bytes_max: int, *, dense: bool) -> None:
+        """Decode records for the next commit, until it holds ``bytes_max`` raw bytes."""
+        for following in self.following.values():
+            while following.fetched and not following.stopped and self.raw_bytes < bytes_max:
+                if self._take(following, following.fetched[0], dense=dense):
+                    following.fetched.popleft()
 
     def _take(self, following: Following, record: Record, *, dense: bool) -> bool:
         position = following.position

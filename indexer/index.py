@@ -108,16 +108,8 @@ class Indexer:
         settings = self._settings
         if time.monotonic() >= self._check_due_s:
             await self._check()
-        if self._consumer.raw_bytes < settings.flush_bytes and (wanted := self._consumer.wanted()):
-            try:
-                records = await self._topic.read(wanted, settings.fetch_bytes, _READ_WAIT_MS)
-            except PositionOutOfRange:
-                await self.flush()
-                await self._check()
-                return
-            self._consumer.take(records, dense=self._topic.dense)
-        elif not self._consumer.wanted():
-            await asyncio.sleep(_READ_WAIT_MS / 1000)
+        await self._fetch()
+        self._consumer.take(settings.flush_bytes, dense=self._topic.dense)
         self._metrics.buffered_bytes.set(self._consumer.raw_bytes)
         stopped = [f for f in self._consumer.following.values() if f.stopped]
         self._metrics.stopped.set(len(stopped))
@@ -128,6 +120,21 @@ class Indexer:
         self._flush_due_s = self._flush_due_s or now + settings.flush_age_ms / 1000
         if now >= self._flush_due_s or self._consumer.raw_bytes >= settings.flush_bytes:
             await self.flush()
+
+    async def _fetch(self) -> None:
+        """Read on, unless enough is at hand."""
+        wanted = self._consumer.wanted()
+        if self._consumer.has_fetched:
+            return
+        if not wanted:
+            await asyncio.sleep(_READ_WAIT_MS / 1000)
+            return
+        try:
+            fetch_bytes = self._settings.fetch_bytes
+            self._consumer.fetch(await self._topic.read(wanted, fetch_bytes, _READ_WAIT_MS))
+        except PositionOutOfRange:
+            await self.flush()
+            await self._check()
 
     async def flush(self) -> None:
         """Commit everything that has come; on a lost race, take the moved partitions up anew."""
@@ -146,7 +153,7 @@ class Indexer:
         self._flush_due_s = 0.0
         self._measure(assembled, time.monotonic() - began)
         for partition, following in news.items():
-            self._consumer.take_up(partition, following.position, following.position.identity)
+            self._consumer.go_on(partition)
             await self._topic.forget(partition, following.position.end)
 
     async def _drop_moved(self) -> None:

@@ -23,6 +23,7 @@ class Part:
     open_before: int
     torn_before: bool
     crc_after: int
+    lines: int  # newlines, and one more if the last line is cut
 
     @property
     def end(self) -> int:
@@ -141,4 +142,7 @@ def _part(whole: Range, epoch: int, start: int, end: int) -> Part:
         if head or not whole.torn_before:
             state = open_outputs(before[head:] if head else before, state)
     crc_after = crc32(data, crc32(before, whole.crc_before))
-    return Part(epoch, start, data, state, torn, crc_after)
+    # The collector has counted a whole range already, independently of the parser.
+    lines = whole.lines if data is whole.data else data.count(b"\n")
+    lines += not data.endswith(b"\n")
+    return Part(epoch, start, data, state, torn, crc_after, lines)

@@ -173,7 +173,7 @@ class Supervisor:
             until = time.monotonic() + max((child.stop_s for child in running), default=0.0)
             while any(c.process is not None and c.process.poll() is None for c in running):
                 left = until - time.monotonic()
-                if left <= 0 or self.stops > max(asked, 1):
+                if left <= 0 or self.stops > asked:
                     break
                 self.wait(min(left, 0.2))
             for child in running:
