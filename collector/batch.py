@@ -266,12 +266,12 @@ def _from_record(record: dict[str, Any]) -> Batch:
             replaces=replaces
             and Replaces(replaces["run"], replaces["oldest_unacked"], tuple(replaces["spooled"])),
         )
+    values: dict[str, Any] = {name: record[name] for name in (*_SCALARS, "created_ns")}
+    values |= {name: entries(kind, record[name]) for name, kind in _ENTRIES.items()}
     return Batch(
-        **{name: record[name] for name in _SCALARS},
-        created_ns=record["created_ns"],
+        **values,
         files={file["file_id"]: _stream(file) for file in record["files"]},
         ranges=entries(Range, record["ranges"]),
-        **{name: entries(kind, record[name]) for name, kind in _ENTRIES.items()},
         inventory=inventory,
     )
 
@@ -279,4 +279,3 @@ def _from_record(record: dict[str, Any]) -> Batch:
 def raw_bytes(batch: Batch) -> int:
     """Return how many bytes of log the batch carries."""
     return sum(len(entry.data) for entry in batch.ranges)
-

@@ -4,7 +4,6 @@ Files of the node's containers go in; batches go out to the topic. The checkpoin
 of the topic, and what cannot be read or sent waits or is reported, never dropped in silence.
 """
 
-import asyncio
 import logging
 import os
 import time
@@ -19,7 +18,7 @@ from collector.discover import scan
 from collector.metrics import CollectorMetrics
 from collector.range import Stream
 from collector.settings import CollectorSettings
-from collector.ship import Sent, Shipper, ShipLimits
+from collector.ship import Sent, ShipLimits, Shipper
 from collector.tail import ReadLimits, Tail, is_same_content, read_range
 from collector.topic import Topic
 from collector.watch import Place, Watch
@@ -105,7 +104,12 @@ class Collector:
         self.save()
 
     async def turn(self) -> bool:
-        """Do what is due; return whether there is more to do at once."""
+        """Do what is due; return whether there is more to do at once.
+
+        Raises TopicError once the topic has refused a batch for good.
+        """
+        if self.shipper.failed is not None:
+            raise self.shipper.failed
         now = self._clock()
         if now >= self._next_scan_ns:
             self._scan()
@@ -179,9 +183,7 @@ class Collector:
                 if not is_same_content(tail):
                     self.watch.truncated(tail, now)
                     continue
-                taken = read_range(
-                    tail, self._read_limits, now, ended=self.watch.ended(tail, now)
-                )
+                taken = read_range(tail, self._read_limits, now, ended=self.watch.ended(tail, now))
             except OSError as error:
                 self._say_once(f"cannot read {tail.path}: {error}")
                 continue
@@ -255,7 +257,9 @@ class Collector:
 
     def save(self) -> None:
         """Write the checkpoint; a full disk is said once and waited out."""
-        files: list[FileState] = [tail.state() for tail in self.watch.tails.values() if tail.file_id]
+        files: list[FileState] = [
+            tail.state() for tail in self.watch.tails.values() if tail.file_id
+        ]
         files.extend(self.watch.closed.values())
         lanes = [LaneState(p, lane.oldest_unacked) for p, lane in self.shipper.lanes.items()]
         state = Checkpoint(

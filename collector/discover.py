@@ -85,9 +85,7 @@ def _entries(path: "str | Path", result: Scan) -> list["os.DirEntry[str]"]:
         return []
 
 
-def _scan_container(
-    directory: "os.DirEntry[str]", pod: tuple[str, str, str], result: Scan
-) -> None:
+def _scan_container(directory: "os.DirEntry[str]", pod: tuple[str, str, str], result: Scan) -> None:
     found = []
     for entry in _entries(directory.path, result):
         match = _NAME.fullmatch(entry.name)

@@ -29,9 +29,9 @@ S = TypeVar("S", bound=msgspec.Struct)
 ENVIRONMENT_PREFIX = "EVERYLINE_"
 
 
-def setting(text: str, **bounds: int) -> msgspec.Meta:
-    """Return the annotation of a setting: one sentence, and bounds such as ``ge=1``."""
-    return msgspec.Meta(description=text, **bounds)  # type: ignore[arg-type]
+def setting(text: str, *, ge: float | None = None, le: float | None = None) -> msgspec.Meta:
+    """Return the annotation of a setting: one sentence, and its bounds."""
+    return msgspec.Meta(description=text, ge=ge, le=le)
 
 
 def described(kind: type[msgspec.Struct]) -> dict[str, tuple[Any, str]]:
@@ -58,7 +58,7 @@ def load_settings(
     """
     known = described(kind)
     parser = argparse.ArgumentParser(prog=f"everyline {section}", description=kind.__doc__)
-    parser.add_argument("--config", help="TOML file with a table [%s]" % section, metavar="FILE")
+    parser.add_argument("--config", help=f"TOML file with a table [{section}]", metavar="FILE")
     for name, (default, text) in known.items():
         shown = "" if default is None else f" (default: {default})"
         parser.add_argument(

@@ -12,9 +12,9 @@ class CollectorSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknow
 
     cluster: Annotated[str, setting("name of the cluster; part of every file's identity")] = "local"
     node: Annotated[str, setting("name of the node; part of every file's identity")] = "local"
-    roots: Annotated[
-        str, setting("directories in the kubelet's layout, separated by ':'")
-    ] = "/var/log/pods"
+    roots: Annotated[str, setting("directories in the kubelet's layout, separated by ':'")] = (
+        "/var/log/pods"
+    )
     topic: Annotated[str, setting("a directory, or kafka://HOST:PORT/NAME")] = "everyline/topic"
     state: Annotated[str, setting("directory for the checkpoint")] = "everyline/collector"
     listen: Annotated[str, setting("HOST:PORT of metrics and health")] = "127.0.0.1:9601"
@@ -26,9 +26,7 @@ class CollectorSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknow
         int, setting("how many partitions the pods of one node are spread over", ge=1)
     ] = 4
     compression_level: Annotated[int, setting("zstd level of a batch", ge=1, le=19)] = 1
-    read_bytes: Annotated[
-        int, setting("bytes read from one file in one turn", ge=4096)
-    ] = 512 << 10
+    read_bytes: Annotated[int, setting("bytes read from one file in one turn", ge=4096)] = 512 << 10
     event_bytes: Annotated[
         int, setting("longest event or line that is kept whole", ge=4096, le=32 << 20)
     ] = 2 << 20

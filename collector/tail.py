@@ -225,12 +225,26 @@ def split(whole: Range) -> tuple[Range, Range]:
     if not whole.torn_before or head:
         state = open_outputs(left[head:], whole.open_before)
     first = Range(
-        whole.file_id, whole.epoch, whole.start, left, left.count(b"\n"),
-        whole.crc_before, whole.open_before, state, whole.torn_before,
+        whole.file_id,
+        whole.epoch,
+        whole.start,
+        left,
+        left.count(b"\n"),
+        whole.crc_before,
+        whole.open_before,
+        state,
+        whole.torn_before,
     )
     second = Range(
-        whole.file_id, whole.epoch, first.end, whole.data[at:], whole.lines - first.lines,
-        crc32(left, whole.crc_before), state, whole.open_after, not left.endswith(b"\n"),
+        whole.file_id,
+        whole.epoch,
+        first.end,
+        whole.data[at:],
+        whole.lines - first.lines,
+        crc32(left, whole.crc_before),
+        state,
+        whole.open_after,
+        not left.endswith(b"\n"),
     )
     return first, second
 

@@ -40,9 +40,7 @@ class Topic(Protocol):
         """Return the number of partitions; raise TopicMissing if there is no such topic."""
         ...
 
-    async def append(
-        self, partition: int, value: bytes, headers: Headers
-    ) -> "asyncio.Future[int]":
+    async def append(self, partition: int, value: bytes, headers: Headers) -> "asyncio.Future[int]":
         """Queue a record; the future holds its position once it is durable.
 
         Records of one caller keep their order within a partition. The call waits while too much

@@ -39,15 +39,13 @@ class KafkaTopic:
         """Return the number of partitions."""
         consumer = await self._reader()
         # A client that has just started knows no topic until its metadata is asked for.
-        await self._answer(consumer._client.force_metadata_update())  # noqa: SLF001
+        await self._answer(consumer._client.force_metadata_update())
         found = consumer.partitions_for_topic(self._name)
         if not found:
             raise TopicMissing(f"topic {self._name!r} does not exist on {self._brokers}; create it")
         return len(found)
 
-    async def append(
-        self, partition: int, value: bytes, headers: Headers
-    ) -> "asyncio.Future[int]":
+    async def append(self, partition: int, value: bytes, headers: Headers) -> "asyncio.Future[int]":
         """Queue a record; its future is done when all in-sync replicas have it."""
         if self._producer is None:
             producer = aiokafka.AIOKafkaProducer(

@@ -13,10 +13,12 @@ import json
 import logging
 import os
 import struct
+import threading
 import time
 import uuid
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 
 import msgspec
@@ -113,7 +115,8 @@ class _Head:
 @dataclass
 class _Partition:
     directory: Path
-    lock: int
+    lock: int  # orders processes; threads of this one share it, hence the mutex
+    mutex: threading.Lock = field(default_factory=threading.Lock)
     tail: _Tail = field(default_factory=_Tail)
     head: _Head | None = None
     queue: list[tuple[Headers, bytes, "asyncio.Future[int]"]] = field(default_factory=list)
@@ -146,7 +149,10 @@ class LocalTopic:
                 if not about.exists():
                     made = {"id": uuid.uuid4().hex, "partitions": self._wanted}
                     temporary = about.with_suffix(".tmp")
-                    temporary.write_text(json.dumps(made))
+                    with temporary.open("w") as file:
+                        file.write(json.dumps(made))
+                        file.flush()
+                        os.fsync(file.fileno())
                     temporary.rename(about)
                     _sync_directory(self._root)
             known = json.loads(about.read_text())
@@ -175,9 +181,7 @@ class LocalTopic:
         """Return the number of partitions."""
         return len(self._open())
 
-    async def append(
-        self, partition: int, value: bytes, headers: Headers
-    ) -> "asyncio.Future[int]":
+    async def append(self, partition: int, value: bytes, headers: Headers) -> "asyncio.Future[int]":
         """Queue a record; its future is done after the fsync that holds it."""
         part = self._partition(partition)
         while self._queued_bytes >= QUEUED_BYTES_MAX:
@@ -234,7 +238,7 @@ class LocalTopic:
         """Delete the files whose records all lie below ``before - 1``."""
         part = self._partition(partition)
         bases = _bases(part.directory)
-        for base, following in zip(bases, bases[1:], strict=False):
+        for base, following in pairwise(bases):
             if following < before:
                 _file(part.directory, base).unlink(missing_ok=True)
 
@@ -260,10 +264,20 @@ def _locked(path: Path) -> Iterator[None]:
         os.close(fd)
 
 
+@contextlib.contextmanager
+def _alone(part: _Partition) -> Iterator[None]:
+    """Keep every other thread and process from the partition's end."""
+    with part.mutex:
+        fcntl.flock(part.lock, fcntl.LOCK_EX)
+        try:
+            yield
+        finally:
+            fcntl.flock(part.lock, fcntl.LOCK_UN)
+
+
 def _append(part: _Partition, records: list[tuple[Headers, bytes]]) -> int:
     """Write and fsync records at the partition's end; return the first one's position."""
-    fcntl.flock(part.lock, fcntl.LOCK_EX)
-    try:
+    with _alone(part):
         tail = _find_tail(part)
         if tail.size >= FILE_BYTES:
             tail = _Tail(base=tail.position, position=tail.position)
@@ -289,8 +303,6 @@ def _append(part: _Partition, records: list[tuple[Headers, bytes]]) -> int:
         first = tail.position
         part.tail = _Tail(tail.base, tail.size + len(frames), first + len(records))
         return first
-    finally:
-        fcntl.flock(part.lock, fcntl.LOCK_UN)
 
 
 def _find_tail(part: _Partition) -> _Tail:
@@ -319,13 +331,10 @@ def _find_tail(part: _Partition) -> _Tail:
 
 
 def _bounds(part: _Partition) -> tuple[int, int]:
-    fcntl.flock(part.lock, fcntl.LOCK_EX)
-    try:
+    with _alone(part):
         tail = _find_tail(part)
         bases = _bases(part.directory)
         return (bases[0] if bases else 0), tail.position
-    finally:
-        fcntl.flock(part.lock, fcntl.LOCK_UN)
 
 
 def _read(part: _Partition, number: int, position: int, bytes_max: int) -> list[Record]:
@@ -334,31 +343,44 @@ def _read(part: _Partition, number: int, position: int, bytes_max: int) -> list[
     if head is None or head.position != position:
         head = _seek(part, number, position)
     while True:
-        path = _file(part.directory, head.base)
-        try:
-            with path.open("rb") as file:
-                file.seek(head.offset)
-                data = file.read(max(bytes_max, _FRAME.size))
-                if len(data) >= _FRAME.size:
-                    _, _, _, headers_bytes, value_bytes = _FRAME.unpack_from(data)
-                    missing = _FRAME.size + headers_bytes + value_bytes - len(data)
-                    if 0 < missing < FILE_BYTES:
-                        data += file.read(missing)
-        except FileNotFoundError:
-            raise PositionOutOfRange(number, position) from None
-        records = []
-        for record, end in _frames(data):
-            if record.position >= position:
-                records.append(record)
-            taken = end
-        if records:
-            part.head = _Head(records[-1].position + 1, head.base, head.offset + taken)
-            return records
+        # Listed before the read: what follows then is proof that nobody appends here any more.
         following = [base for base in _bases(part.directory) if base > head.base]
-        if not following:
-            part.head = head if position == head.position else None
-            return []
-        head = _Head(position, following[0], 0)
+        try:
+            frames = _read_frames(_file(part.directory, head.base), head.offset, bytes_max)
+        except FileNotFoundError:  # forgotten meanwhile, perhaps up to this very position
+            head = _seek(part, number, position)
+            if not _file(part.directory, head.base).exists():
+                return []
+            continue
+        records = [record for record, _ in frames if record.position >= position]
+        if frames:
+            head.offset += frames[-1][1]
+        if records:
+            part.head = _Head(records[-1].position + 1, head.base, head.offset)
+            return records
+        if not frames:
+            if not following:
+                part.head = head
+                return []
+            head = _Head(position, following[0], 0)
+
+
+def _read_frames(path: Path, offset: int, bytes_max: int) -> list[tuple[Record, int]]:
+    """Return the frames that start within ``bytes_max`` from ``offset`` on, at least one.
+
+    None only if there is none up to the file's end; a long damaged part is read over.
+    """
+    with path.open("rb") as file:
+        file.seek(offset)
+        data = file.read(max(bytes_max, _FRAME.size))
+        while True:
+            frames = list(_frames(data))
+            if frames:
+                return frames
+            more = file.read(max(len(data), 1 << 20))
+            if not more:
+                return []
+            data += more
 
 
 def _seek(part: _Partition, number: int, position: int) -> _Head:

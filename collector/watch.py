@@ -234,9 +234,7 @@ class Watch:
                 )
                 self._emit(state.partition, state.stream, seal)
             else:
-                self._gap(
-                    state, scan.began_ns, "deleted while the collector was down", scanned_ns
-                )
+                self._gap(state, scan.began_ns, "deleted while the collector was down", scanned_ns)
 
     def _gap(self, state: FileState, now_ns: int, why: str, since_ns: int | None = None) -> None:
         if state_key(state) in self._reported:

@@ -5,6 +5,7 @@ they hold. A plain function of its arguments: whatever is moved on by the commit
 returns, and what does not add up is refused.
 """
 
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -25,7 +26,7 @@ from indexer.coverage import (
 )
 from indexer.errors import NotBalanced
 from indexer.ledger import FileEntry, FileKey
-from indexer.parse import Pieces, Rows, parse
+from indexer.parse import CONTINUES, Pieces, Rows, parse
 from indexer.segment import PieceHeader, Segment, build_segments
 from indexer.trim import Part, Trimmer
 
@@ -177,6 +178,10 @@ def _piece(
 
 def _parse(pieces: Sequence[_Piece]) -> Rows:
     n = len(pieces)
+    previous = [piece.previous_ns for piece in pieces]
+    for i, (before, piece) in enumerate(itertools.pairwise(pieces), start=1):
+        if piece.header.start == before.part.end and _file(piece) == _file(before):
+            previous[i] = CONTINUES
     starts = np.zeros(n + 1, np.int64)
     np.cumsum([len(piece.part.data) for piece in pieces], out=starts[1:])
     return parse(
@@ -185,10 +190,14 @@ def _parse(pieces: Sequence[_Piece]) -> Rows:
             starts=starts,
             open_before=np.array([piece.part.open_before for piece in pieces], np.uint8),
             torn_before=np.array([piece.part.torn_before for piece in pieces], np.bool_),
-            previous_time_ns=np.array([piece.previous_ns for piece in pieces], np.int64),
+            previous_time_ns=np.array(previous, np.int64),
             read_time_ns=np.array([piece.created_ns for piece in pieces], np.int64),
         ),
     )
+
+
+def _file(piece: _Piece) -> FileKey:
+    return piece.header.file_id, piece.header.epoch
 
 
 def _add_spans(

@@ -89,6 +89,7 @@ _COLON, _EQUALS, _OPENING, _BACKSLASH, _CLOSING = 58, 61, 91, 92, 93
 _F, _P, _T, _Z, _BRACE = 70, 80, 84, 90, 123
 
 # The longest time that the collector takes for one, when it looks for open events.
+CONTINUES = -1  # instead of a previous time: the piece follows the one before it in its file
 _TIME_BYTES_MAX = 63
 # Whole seconds since 1970 of which every nanosecond fits 64 bits: 1677-09-21 to 2262-04-11.
 _SECONDS_MAX = 9_223_372_036
@@ -416,9 +417,12 @@ def parse_pieces(
     cursor = np.empty(line_row.size, np.int64)
     line = row = 0
     for p in range(starts.size - 1):
+        previous_ns = previous_time_ns[p]
+        if previous_ns == CONTINUES:
+            previous_ns = time_ns[row - 1] if row else 0
         next_line, next_row = _split_piece(
             data, starts[p], starts[p + 1], open_before[p], torn_before[p],
-            previous_time_ns[p], read_time_ns[p], line, row, line_row, line_start, line_end,
+            previous_ns, read_time_ns[p], line, row, line_row, line_start, line_end,
             time_ns, time_source, output, offset, partial,
         )  # fmt: skip
         spans = ((line, next_line), (row, next_row))

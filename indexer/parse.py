@@ -11,8 +11,10 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from indexer.kernels import parse_pieces
+from indexer.kernels import CONTINUES, parse_pieces
 from indexer.level import find_levels
+
+__all__ = ["CONTINUES", "DATA_BYTES_MAX", "Pieces", "Rows", "parse"]
 
 DATA_BYTES_MAX = 1 << 30
 """The most bytes of one call: offsets of messages have 32 bits."""
@@ -24,7 +26,7 @@ class Pieces:
 
     ``open_before`` is a bit set (1 stdout, 2 stderr): an event of that output began before the
     piece. ``torn_before``: the piece starts inside a line. ``previous_time_ns`` is the time of the
-    line before the piece, 0 if unknown.
+    line before the piece, 0 if unknown, CONTINUES if it is the last line of the piece before.
     """
 
     starts: NDArray[np.int64]  # n + 1: where each begins in the buffer, and the end of the last

@@ -23,7 +23,7 @@ class IndexerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     )
     flush_bytes: Annotated[
         int, setting("raw bytes that make a commit", ge=1 << 20, le=512 << 20)
-    ] = 64 << 20
+    ] = 32 << 20
     fetch_bytes: Annotated[
         int, setting("bytes asked of the topic at a time", ge=65_536)
     ] = 4 << 20

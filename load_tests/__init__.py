@@ -1,1 +1,1 @@
-"""Load generators, benchmarks and checks that run beside the pipeline, never in it."""
+"""Harnesses that make load and trouble: generated logs, benchmarks, chaos."""

@@ -25,6 +25,10 @@ class Filter:
         ordered = sorted(terms, key=lambda term: (term.negated, -len(term.text)))
         self._terms = [(_text_pattern(term), _edge_pattern(term), term.negated) for term in ordered]
 
+    def __bool__(self) -> bool:
+        """Return whether it asks for anything."""
+        return bool(self._terms)
+
     def rows(self, messages: pa.ChunkedArray) -> pa.Array | None:
         """Return the numbers of the rows that match, ascending; None for all of them."""
         chosen: pa.Array | None = None

@@ -18,13 +18,13 @@ import time
 import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
 from query_api.supervise import CannotStart, Child, Supervisor, free_port, write_whole
+from query_api.times import format_time, parse_time
 
 DEFAULT_PORT = 8080
 DEMO_PODS = Path("demo", "pods")
@@ -34,6 +34,8 @@ _POLL_S = 0.2
 _FIRST_LINE_WAIT_S = 20.0
 _SETTLED_S = 2.0  # given logs are old: wait until no more of them appear, but not for ever
 _SETTLED_MAX_S = 8.0
+_RECENT_NS = 50 * 60 * 10**9  # without a time range a search sees the last hour
+_OPENER = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 
 class Names(msgspec.Struct):
@@ -74,7 +76,7 @@ class Introduction:
 def main(argv: Sequence[str], environ: Mapping[str, str]) -> int:
     """Run everything until it is told to stop; return the exit code."""
     options = _parser().parse_args(argv)
-    data = Path(os.path.expanduser(options.data)).absolute()
+    data = Path(os.path.expanduser(options.data)).resolve()
     try:
         with _only_one(data):
             names, nodes = settle_names(data, options.logs, options.cluster, options.node)
@@ -98,14 +100,29 @@ def _parser() -> argparse.ArgumentParser:
         help="directory in the kubelet's layout, NAMESPACE_POD_UID/CONTAINER/N.log;"
         " may be repeated (default: a live demo)",
     )
-    parser.add_argument("--data", default=".everyline", help="folder to keep everything in"
-                        " (default: %(default)s)", metavar="DIR")
-    parser.add_argument("--port", type=int, default=DEFAULT_PORT, help="port of the query service"
-                        " on 127.0.0.1; 0: any (default: %(default)s)")
-    parser.add_argument("--cluster", help="name of the cluster (default: what DIR was first used"
-                        " with, else local)", metavar="NAME")
-    parser.add_argument("--node", help="name of the node of each --logs without one (default:"
-                        " what DIR was first used with, else node-1)", metavar="NAME")
+    parser.add_argument(
+        "--data",
+        default=".everyline",
+        help="folder to keep everything in (default: %(default)s)",
+        metavar="DIR",
+    )
+    parser.add_argument(
+        "--port",
+        type=int,
+        default=DEFAULT_PORT,
+        help="port of the query service on 127.0.0.1; 0: any (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--cluster",
+        help="name of the cluster (default: what DIR was first used with, else local)",
+        metavar="NAME",
+    )
+    parser.add_argument(
+        "--node",
+        help="name of the node of each --logs without one (default:"
+        " what DIR was first used with, else node-1)",
+        metavar="NAME",
+    )
     return parser
 
 
@@ -166,9 +183,9 @@ def settle_names(
     except OSError as error:
         raise CannotStart(f"cannot write {data / 'names.json'}: {error}") from error
     nodes: dict[str, list[Path]] = {name: [] for name in sorted(here)}
-    for directory, name in names.directories.items():
+    for path, name in names.directories.items():
         if name in nodes:
-            nodes[name].append(data / directory)
+            nodes[name].append(data / path)
     return names, nodes
 
 
@@ -179,8 +196,9 @@ def _kept_names(data: Path) -> Names | None:
     except FileNotFoundError:
         return None
     except (OSError, msgspec.MsgspecError) as error:
-        raise CannotStart(f"cannot read {path}: {error}; restore it, the files' names depend on it"
-                          ) from error
+        raise CannotStart(
+            f"cannot read {path}: {error}; restore it, the files' names depend on it"
+        ) from error
 
 
 def _given(data: Path, logs: Sequence[str], node: str) -> Iterator[tuple[str, Path]]:
@@ -268,8 +286,8 @@ class Everything:
             say(f"everyline: node {node} reads {', '.join(map(str, directories))}")
             roots = ("--roots", os.pathsep.join(map(str, directories)))
             state = ("--state", str(data / "collector" / node), "--drain-ms", "6000")
-            words = (*cluster, "--node", node, *roots, *topic, *state)
-            yield self._child(f"collector {node}", words, 1, 8.0)
+            flags = (*cluster, "--node", node, *roots, *topic, *state)
+            yield self._child(f"collector {node}", flags, 1, 8.0)
         yield self._child("indexer", (*cluster, *topic, *bucket), 2, 6.0)
         yield self._child("keeper", (*cluster, *bucket), 3, 2.0)
         yield self._child("query", (*cluster, *bucket), 3, 2.0, self._port)
@@ -344,8 +362,7 @@ class Everything:
             words += ["--namespace", "shop", '"order placed"']
         else:
             words += ["--limit", "20"]
-        old = span is not None and _parsed(span[1]) < datetime.now(UTC) - timedelta(minutes=50)
-        between = [f"--from={span[0]}", f"--to={_after(span[1])}"] if span and old else []
+        between = between_flags(span, time.time_ns()) if span else []
         say("  " + self._command(*words, *between))
         say("  " + self._command("gaps", *between))
 
@@ -377,21 +394,19 @@ def time_range(status: Mapping[str, Any]) -> tuple[str, str] | None:
     return (str(first), str(last)) if first and last else None
 
 
-def _parsed(time_text: str) -> datetime:
-    # Nanoseconds are more than datetime holds.
-    return datetime.fromisoformat(re.sub(r"(\.\d{6})\d+", r"\1", time_text))
-
-
-def _after(time_text: str) -> str:
-    """Return the next full second: an end of a search that takes in the last line."""
-    after = _parsed(time_text).replace(microsecond=0) + timedelta(seconds=1)
-    return after.astimezone(UTC).isoformat().replace("+00:00", "Z")
+def between_flags(span: tuple[str, str], now_ns: int) -> list[str]:
+    """Return the flags that make a search see all of ``span``; none if the last hour will do."""
+    last_ns = parse_time(span[1], "last line", now_ns)
+    if last_ns > now_ns - _RECENT_NS:
+        return []
+    after = format_time((last_ns // 10**9 + 1) * 10**9).replace(".000000000", "")
+    return [f"--from={span[0]}", f"--to={after}"]
 
 
 def _get(url: str) -> dict[str, Any] | None:
     """Return what a page of our own query service says; None while it does not answer."""
     try:
-        with urllib.request.urlopen(url, timeout=1.0) as answer:  # noqa: S310 - our own, loopback
+        with _OPENER.open(url, timeout=1.0) as answer:
             found = json.load(answer)
     except (OSError, ValueError):
         return None

@@ -21,6 +21,8 @@ from pathlib import Path
 from types import FrameType
 from typing import IO, Any
 
+from query_api.errors import QueryError
+
 LOG_BYTES = 10 << 20
 """A log larger than this at the start of its process is put aside, the one before it removed."""
 
@@ -35,7 +37,7 @@ _SHOWN = {"warning": "warning", "error": "error", "critical": "error"}
 Say = Callable[[str], None]
 
 
-class CannotStart(Exception):
+class CannotStart(QueryError):
     """What ``everyline up`` was asked for cannot be done; the message says what to change."""
 
 
@@ -300,7 +302,7 @@ def last_words(log: Path, began: int) -> str:
                 error = parsed.get("error")
                 exception = str(parsed.get("exception", "")).strip().splitlines()
                 parts = [parsed.get("message"), error, exception[-1] if exception else None]
-                return ": ".join(str(part) for part in parts if part)[:_SHOWN_CHARACTERS * 2]
+                return ": ".join(str(part) for part in parts if part)[: _SHOWN_CHARACTERS * 2]
             if line.strip():
                 return line.decode(errors="replace").strip()[: _SHOWN_CHARACTERS * 2]
     return ""

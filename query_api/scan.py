@@ -1,0 +1,333 @@
+"""The scan of one segment: a function of plain values that returns the rows of a page.
+
+A segment's name and what is asked go in; out come at most ``limit`` matching rows in the order of
+the answer, and what they cost. Only the footer, the row groups that may match and the columns
+needed of those are read, and of a row group without a match nothing but what showed that.
+"""
+
+import io
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from indexer.bucket import Bucket, open_bucket
+from indexer.errors import BucketError, ObjectMissing
+from query_api.filter import Filter
+from query_api.language import parse_query
+
+_TAIL_BYTES = 64 << 10  # what Arrow reads first; holds most footers
+_TOGETHER_BYTES = 64 << 10  # a gap between two ranges that costs less than another request
+_WHOLE_BYTES = 1 << 20  # a row group of so few bytes is read by one request
+
+_KEYS = ("ns", "file_id", "epoch", "offset")
+_SHOWN = ("namespace", "pod", "container", "node", "output", "level", "message", "raw", "partial")
+RESULT_SCHEMA = pa.schema(
+    [
+        pa.field("ns", pa.int64()),  # time in nanoseconds
+        pa.field("file_id", pa.binary(16)),
+        pa.field("epoch", pa.int32()),
+        pa.field("offset", pa.int64()),
+        *(pa.field(name, pa.string()) for name in _SHOWN[:-2]),
+        pa.field("raw", pa.binary()),
+        pa.field("partial", pa.bool_()),
+    ]
+)
+
+Key = tuple[int, bytes, int, int]
+"""What orders rows: time in nanoseconds, file_id, epoch, offset."""
+
+
+@dataclass(frozen=True, slots=True)
+class ScanTask:
+    """What to look for in which segment: rows of ``[from_ns, to_ns)`` whose columns are equal to
+    one of the values given, whose message matches ``query``, and that come after ``after``.
+    """
+
+    bucket: str  # URL, as open_bucket takes it
+    name: str
+    size_bytes: int
+    from_ns: int
+    to_ns: int
+    equals: tuple[tuple[str, tuple[str, ...]], ...]
+    query: str
+    newest_first: bool
+    after: Key | None
+    limit: int
+
+
+@dataclass(frozen=True, slots=True)
+class Scanned:
+    """Rows in the order of the answer (RESULT_SCHEMA), and their cost.
+
+    ``error`` says why a segment could not be read, ``missing`` that there is no such object.
+    """
+
+    rows: pa.Table
+    gets: int
+    bytes: int
+    error: str = ""
+    missing: bool = False
+
+
+def scan_segment(
+    task: ScanTask,
+    bucket: Bucket | None = None,
+    cancelled: Callable[[], bool] = lambda: False,
+) -> Scanned:
+    """Return the first ``limit`` rows that match; ``bucket`` spares opening the task's URL.
+
+    ``cancelled`` is asked before each row group. Raises BadQuery; never for a bad segment.
+    """
+    matching = Filter(parse_query(task.query))
+    file = RangedFile(bucket or open_bucket(task.bucket), task.name, task.size_bytes)
+    best = RESULT_SCHEMA.empty_table()
+    try:
+        file.fetch([(max(0, task.size_bytes - _TAIL_BYTES), task.size_bytes)])
+        parquet = pq.ParquetFile(file)
+        for group in _row_groups(parquet.metadata, task):
+            if cancelled():
+                break
+            from_ns, to_ns = tightened(task, best)
+            if from_ns <= group.high_ns and group.low_ns < to_ns:
+                reader = _RowGroup(parquet, file, group)
+                rows = _matches(reader, task, matching, from_ns, to_ns)
+                best = first_rows([best, rows], task.limit, task.newest_first)
+    except ObjectMissing as error:
+        return Scanned(RESULT_SCHEMA.empty_table(), file.gets, file.bytes, str(error), True)
+    except (pa.ArrowException, BucketError, OSError, KeyError, ValueError) as error:
+        reason = f"cannot read segment {task.name}: {error}"
+        return Scanned(RESULT_SCHEMA.empty_table(), file.gets, file.bytes, reason)
+    return Scanned(best, file.gets, file.bytes)
+
+
+def first_rows(tables: Sequence[pa.Table], limit: int, newest_first: bool) -> pa.Table:
+    """Return the first ``limit`` rows of the tables, in the order of the answer."""
+    rows = pa.concat_tables([table for table in tables if len(table)] or tables[:1])
+    order = "descending" if newest_first else "ascending"
+    keys = [(name, order) for name in _KEYS]
+    return rows.take(pc.select_k_unstable(rows.select(_KEYS), k=limit, sort_keys=keys))
+
+
+def tightened(task: ScanTask, best: pa.Table) -> tuple[int, int]:
+    """Return the times that can still enter ``best``: all of the task until that is full."""
+    if len(best) < task.limit:
+        return task.from_ns, task.to_ns
+    last_ns: int = best.column("ns")[-1].as_py()
+    if task.newest_first:
+        return max(task.from_ns, last_ns), task.to_ns
+    return task.from_ns, min(task.to_ns, last_ns + 1)
+
+
+class RangedFile(io.RawIOBase):
+    """A segment as a file for Arrow, over ranged reads of a bucket that are counted."""
+
+    def __init__(self, bucket: Bucket, name: str, size_bytes: int) -> None:
+        """Name the object; nothing is read yet."""
+        self._bucket = bucket
+        self._name = name
+        self._size = size_bytes
+        self._at = 0
+        self._held: list[tuple[int, bytes]] = []
+        self.gets = 0
+        self.bytes = 0
+
+    def fetch(self, ranges: Iterable[tuple[int, int]]) -> None:
+        """Read ``[start, end)`` ranges that are not held yet, near ones by one request."""
+        wanted = [(start, end) for start, end in sorted(ranges) if not self._has(start, end)]
+        for start, end in _together(wanted):
+            self._held.append((start, self._bucket.get_range(self._name, start, end - start)))
+            self.gets += 1
+            self.bytes += end - start
+
+    def forget(self) -> None:
+        """Let go of what was fetched, but for the first range."""
+        del self._held[1:]
+
+    def _has(self, start: int, end: int) -> bool:
+        return any(at <= start and end <= at + len(data) for at, data in self._held)
+
+    def read(self, size: int | None = -1) -> bytes:
+        """Return the next bytes, from what is held if it has them."""
+        left = self._size - self._at
+        start, end = self._at, self._at + (left if size is None or size < 0 else min(size, left))
+        self.fetch([(start, end)])
+        self._at = end
+        for at, data in self._held:
+            if at <= start and end <= at + len(data):
+                return data[start - at : end - at]
+        return b""
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        """Set the place of the next read."""
+        self._at = offset + {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._size}[whence]
+        return self._at
+
+    def tell(self) -> int:
+        """Return the place of the next read."""
+        return self._at
+
+    def readable(self) -> bool:
+        """It can be read."""
+        return True
+
+    def seekable(self) -> bool:
+        """It has places."""
+        return True
+
+
+def _together(ranges: Iterable[tuple[int, int]]) -> Iterator[tuple[int, int]]:
+    """Yield ranges in order, those that are near each other as one."""
+    pending: tuple[int, int] | None = None
+    for start, end in ranges:
+        if pending is not None and start - pending[1] <= _TOGETHER_BYTES:
+            pending = pending[0], max(pending[1], end)
+            continue
+        if pending is not None:
+            yield pending
+        pending = start, end
+    if pending is not None:
+        yield pending
+
+
+@dataclass(frozen=True, slots=True)
+class _Group:
+    """A row group that may match: bounds of its times, columns that must be compared."""
+
+    number: int
+    low_ns: int
+    high_ns: int
+    compared: tuple[str, ...]
+
+
+def _row_groups(metadata: Any, task: ScanTask) -> list[_Group]:
+    """Return the row groups whose statistics allow a match, those that come first first."""
+    groups = []
+    for number in range(metadata.num_row_groups):
+        group = metadata.row_group(number)
+        columns = {c.path_in_schema: c for c in map(group.column, range(group.num_columns))}
+        low, high = _bounds(columns["time"], raw=True) or (-(2**63) // 1000, (2**63 - 1) // 1000)
+        if not (low * 1000 < task.to_ns and task.from_ns <= high * 1000 + 999):
+            continue
+        compared = []
+        for name, wanted in task.equals:
+            bounds = _bounds(columns[name])
+            if bounds is None or (bounds[0] != bounds[1] and _between(bounds, wanted)):
+                compared.append(name)
+            elif not _between(bounds, wanted):
+                break
+        else:
+            groups.append(_Group(number, low * 1000, high * 1000 + 999, tuple(compared)))
+    if task.newest_first:
+        return sorted(groups, key=lambda group: -group.high_ns)
+    return sorted(groups, key=lambda group: group.low_ns)
+
+
+def _bounds(column: Any, raw: bool = False) -> tuple[Any, Any] | None:
+    statistics = column.statistics
+    if statistics is None or not statistics.has_min_max:
+        return None
+    if raw:
+        return statistics.min_raw, statistics.max_raw
+    return statistics.min, statistics.max
+
+
+def _between(bounds: tuple[str, str], wanted: Iterable[str]) -> bool:
+    return any(bounds[0] <= value <= bounds[1] for value in wanted)
+
+
+class _RowGroup:
+    """Reads columns of one row group."""
+
+    def __init__(self, parquet: Any, file: RangedFile, group: _Group) -> None:
+        self.parquet = parquet
+        self.group = group
+        self._file = file
+        file.forget()
+        meta = parquet.metadata.row_group(group.number)
+        self._places = {}
+        for column in map(meta.column, range(meta.num_columns)):
+            # Arrow takes 0 for an offset that is not set.
+            start = column.dictionary_page_offset or column.data_page_offset
+            self._places[column.path_in_schema] = (start, start + column.total_compressed_size)
+        starts, ends = zip(*self._places.values(), strict=True)
+        if max(ends) - min(starts) <= _WHOLE_BYTES:
+            file.fetch([(min(starts), max(ends))])
+
+    def read(self, names: Sequence[str]) -> pa.Table:
+        """Return the columns, all rows."""
+        self._file.fetch(self._places[name] for name in names)
+        return self.parquet.read_row_group(self.group.number, columns=names, use_threads=False)
+
+
+def _matches(
+    reader: _RowGroup, task: ScanTask, matching: Filter, from_ns: int, to_ns: int
+) -> pa.Table:
+    """Return the matching rows of a row group (RESULT_SCHEMA), no more than the limit."""
+    nothing = RESULT_SCHEMA.empty_table()
+    first = reader.read(["time", "time_ns", *reader.group.compared])
+    ns = pc.add(
+        pc.multiply(first.column("time").cast(pa.int64()), 1000),
+        first.column("time_ns").cast(pa.int64()),
+    )
+    chosen = _in_scope(first, ns, task, reader.group, from_ns, to_ns)
+    if chosen is not None and not len(chosen):
+        return nothing
+    if matching:
+        messages = reader.read(["message"]).column("message")
+        found = matching.rows(messages if chosen is None else messages.take(chosen))
+        chosen = found if chosen is None or found is None else chosen.take(found)
+        if chosen is not None and not len(chosen):
+            return nothing
+    keys = reader.read(["file_id", "epoch", "offset"]).add_column(0, "ns", ns)
+    keys = keys.append_column("row", pa.array(range(len(keys)), pa.int64()))
+    if chosen is not None:
+        keys = keys.take(chosen)
+    if task.after is not None:
+        keys = keys.filter(_after(keys, task.after, task.newest_first))
+    keys = first_rows([keys], task.limit, task.newest_first)
+    if not len(keys):
+        return nothing
+    shown = reader.read(_SHOWN).take(keys.column("row"))
+    found_rows = {**{name: keys.column(name) for name in _KEYS}}
+    found_rows.update({name: shown.column(name) for name in _SHOWN})
+    # Words are dictionaries of this row group; those of several would have to be unified.
+    return pa.table(found_rows).cast(RESULT_SCHEMA)
+
+
+def _in_scope(
+    first: pa.Table, ns: pa.ChunkedArray, task: ScanTask, group: _Group, from_ns: int, to_ns: int
+) -> pa.Array | None:
+    """Return the rows whose time and words are in scope, None for all of them."""
+    masks = []
+    if from_ns > group.low_ns:
+        masks.append(pc.greater_equal(ns, from_ns))
+    if to_ns <= group.high_ns:
+        masks.append(pc.less(ns, to_ns))
+    for name, wanted in task.equals:
+        if name in group.compared:
+            values = pa.array(wanted, pa.string())
+            masks.append(pc.is_in(first.column(name), value_set=values))
+    if not masks:
+        return None
+    mask = masks[0]
+    for other in masks[1:]:
+        mask = pc.and_(mask, other)
+    return pc.indices_nonzero(mask)
+
+
+def _after(keys: pa.Table, after: Key, newest_first: bool) -> pa.ChunkedArray:
+    """Return which rows come after a key in the order of the answer."""
+    beyond = pc.less if newest_first else pc.greater
+    mask: Any = None
+    for name, value in reversed(list(zip(_KEYS, after, strict=True))):
+        column = keys.column(name)
+        bound = pa.scalar(value, column.type)
+        further = beyond(column, bound)
+        if mask is not None:
+            further = pc.or_(further, pc.and_(pc.equal(column, bound), mask))
+        mask = further
+    return mask

@@ -1,0 +1,33 @@
+"""The query service's settings: each limit with its unit, its default and one sentence."""
+
+from typing import Annotated
+
+import msgspec
+
+from collector.process import setting
+
+
+class QuerySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Answer searches over one cluster's table by HTTP."""
+
+    bucket: Annotated[str, setting("a directory, or s3://BUCKET/PREFIX")] = "everyline/bucket"
+    cluster: Annotated[str, setting("name of the cluster whose table is read")] = "local"
+    listen: Annotated[
+        str, setting("HOST:PORT of the service; loopback only, as it asks nobody who they are")
+    ] = "127.0.0.1:8080"
+    log_level: Annotated[str, setting("debug, info, warning or error")] = "info"
+    refresh_ms: Annotated[
+        int, setting("age at which the table is looked at again", ge=10)
+    ] = 1_000
+    pinned_versions: Annotated[
+        int, setting("versions of the table kept in memory for cursors", ge=1)
+    ] = 32
+    scan_threads: Annotated[
+        int, setting("segments scanned at once, by all searches together; 0: one a core", ge=0)
+    ] = 0
+    query_timeout_ms: Annotated[
+        int, setting("time after which a search answers with what it has", ge=1)
+    ] = 30_000
+    query_characters: Annotated[int, setting("longest text of a query", ge=1)] = 4_096
+    rows_max: Annotated[int, setting("most rows of one page", ge=1)] = 10_000
+    list_max: Annotated[int, setting("most gaps or streams of one list", ge=1)] = 10_000

@@ -1,0 +1,135 @@
+"""From the container's file to the table, with real processes, on both bodies of each interface."""
+
+import asyncio
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.real_parts.kafka import Broker
+from tests.real_parts.s3 import Bucket
+from tests.way import Way, a_way, cri, environment, eventually, lines
+
+pytestmark = pytest.mark.real
+
+
+@pytest.fixture(params=["local", "servers"])
+def way(
+    request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Way]:
+    """A pipeline on local directories, or on a real Kafka and a real S3 server."""
+    if request.param == "local":
+        topic, bucket = str(tmp_path / "topic"), str(tmp_path / "bucket")
+    else:
+        broker: Broker = request.getfixturevalue("kafka")
+        store: Bucket = request.getfixturevalue("bucket")
+        for name, value in environment(store).items():
+            monkeypatch.setenv(name, value)
+        topic = f"kafka://{broker.bootstrap}/{asyncio.run(broker.new_topic(3))}"
+        bucket = f"s3://{store.name}/prefix"
+    with a_way(tmp_path, topic, bucket, partitions=3) as way:
+        yield way
+
+
+def generate(way: Way, seed: int, seconds: float, rotate_bytes: int = 40_000) -> "subprocess.Popen[bytes]":
+    """Start pods that write and rotate for a while."""
+    words = (
+        f"--out {way.logs} --pods 6 --seconds {seconds} --lines-per-second 900 "
+        f"--rotate-bytes {rotate_bytes} --keep 1000 --seed {seed}"
+    ).split()
+    way.logs.mkdir(parents=True, exist_ok=True)
+    process = subprocess.Popen([sys.executable, "-m", "load_tests.generate", *words])
+    way.processes["generate"] = process
+    return process
+
+
+def test_every_message_comes_back_byte_for_byte_once_and_in_order(way: Way) -> None:
+    assert generate(way, seed=1, seconds=3).wait() == 0
+    way.write("empty", b"")
+    way.collector()
+    way.indexer()
+    eventually(way.covers_everything)
+    assert way.differs() == []
+    assert way.gaps() == []
+
+
+def test_a_line_is_searchable_within_ten_seconds_of_its_writing(way: Way) -> None:
+    way.collector(**{"flush-age-ms": 1000, "scan-interval-ms": 1000})
+    way.indexer(**{"flush-age-ms": 2000})
+    path = way.write("web", lines(0, 10))
+    eventually(lambda: way.covers(path))
+    way.write("web", lines(10, 20))
+    eventually(lambda: way.covers(path), timeout_s=10)
+
+
+def test_killing_collector_and_indexer_ten_times_each_loses_and_doubles_nothing(way: Way) -> None:
+    """At random moments, while files grow and rotate."""
+    chance = random.Random(20)
+    writer = generate(way, seed=2, seconds=25)
+    way.collector()
+    way.indexer()
+    for name in ["collector", "indexer"] * 10:
+        time.sleep(chance.uniform(0.2, 1.8))
+        way.kill(name)
+        way.collector() if name == "collector" else way.indexer()
+    assert writer.wait() == 0
+    eventually(way.covers_everything, timeout_s=120)
+    assert way.differs() == []
+    assert way.gaps() == []
+
+
+def test_a_second_indexer_that_was_paused_changes_nothing_that_readers_see(way: Way) -> None:
+    way.collector()
+    way.write("web", lines(0, 1000))
+    first = way.indexer("first")
+    eventually(lambda: way.covers(way.logs / "shop_web_web-uid/app/0.log"))
+    way.indexer("second")
+    eventually(lambda: '"ready": true' in way.status("second"))
+    first.send_signal(signal.SIGSTOP)
+    path = way.write("web", lines(1000, 3000))
+    eventually(lambda: way.covers(path))
+    first.send_signal(signal.SIGCONT)
+    way.write("web", lines(3000, 4000))
+    eventually(lambda: way.covers(path))
+    time.sleep(2)
+    assert way.differs() == []
+    assert way.gaps() == []
+
+
+def test_a_stop_sends_what_was_read_and_a_start_goes_on(way: Way) -> None:
+    way.collector()
+    path = way.write("web", lines(0, 500))
+    way.indexer()
+    eventually(lambda: way.covers(path))
+    assert way.stop("collector") == 0
+    assert way.stop("indexer") == 0
+    way.write("web", lines(500, 900))
+    way.collector()
+    way.indexer()
+    eventually(lambda: way.covers(path))
+    assert way.differs() == []
+    assert way.gaps() == []
+
+
+def test_bad_input_is_kept_or_named_and_everything_else_goes_on(way: Way) -> None:
+    way.collector()
+    way.indexer()
+    way.write("torn", cri(1) + b"a line without a timestamp\n" + cri(2))
+    way.write("bytes", cri(1, "caf\u00e9").replace(b"\xc3\xa9", b"\xff\xfe") + cri(2, "\0\0"))
+    way.write("long", cri(1, "x" * 1_000_000) + cri(2))
+    way.write("open", cri(1, "a head ", tag="P") + cri(2, "of stderr", "stderr"))
+    way.write("empty", b"")
+    way.write("unborn", b"no newline yet")
+    good = way.write("good", lines(0, 100))
+    eventually(lambda: all(way.covers(p) for p in way.logs.glob("*/*/*.log") if p.stat().st_size > 14))
+    way.write("unborn", b" but now\n")
+    eventually(way.covers_everything)
+    way.write("good", lines(100, 200))
+    eventually(lambda: way.covers(good))
+    assert way.differs() == []
+    assert way.gaps() == []
