@@ -20,7 +20,7 @@ from collector.range import Range, Stream
 
 MAGIC = b"ELB"
 VERSION = 1
-# No batch that a collector may build is larger; a frame that claims more is torn or hostile.
+# No batch that a collector's settings allow is larger; a frame that claims more is torn or hostile.
 RAW_BYTES_MAX = 64 << 20
 
 _SCHEMA = fastavro.parse_schema(

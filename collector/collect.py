@@ -99,7 +99,7 @@ class Collector:
             gone_after_ns=settings.gone_after_ms * _MS,
             scan_late_ns=settings.scan_late_ms * _MS,
         )
-        self._scan(first=True)
+        self._scan()
         # From here on a crash must find this run's number, whose lanes have begun.
         self.save()
 
@@ -113,8 +113,12 @@ class Collector:
         now = self._clock()
         if now >= self._next_scan_ns:
             self._scan()
-            if now >= self._next_inventory_ns:
+            if now >= self._next_inventory_ns and self.shipper.has_room:
                 self._send_inventories()
+        # A topic that does not answer stops the reading, never the scans: each new file must be
+        # held open before it is deleted.
+        if not self.shipper.has_room:
+            await self.shipper.wait_for_room(self.idle_s())
         more = await self._read()
         await self.shipper.flush()
         if self._clock() >= self._next_checkpoint_ns:
@@ -136,12 +140,12 @@ class Collector:
 
     # -- reading -----------------------------------------------------------------------------
 
-    def _scan(self, *, first: bool = False) -> None:
+    def _scan(self) -> None:
         began_ns = self._clock()
         found = scan(self._roots, began_ns)
         self.watch.apply(found)
-        if first:
-            self.watch.account_for_missing(found, self._before.scan_began_ns)
+        self.watch.account_for_missing(found, self._before.scan_began_ns)
+        self._ready = self._with_news(began_ns)
         self._next_scan_ns = began_ns + self._settings.scan_interval_ms * _MS
         if not self.watch.errors:
             self._scan_began_ns = began_ns
@@ -149,7 +153,6 @@ class Collector:
             self._say_once(f"cannot look into {path}: {error}")
         if self.watch.compressed:
             self._say_once("compressed rotated files are not read by this version")
-        self._ready = self._with_news(began_ns)
         self._metrics.scan_seconds.observe((self._clock() - began_ns) / 1e9)
         self._metrics.scan_errors.set(len(self.watch.errors))
         self._metrics.files.set(len(self.watch.tails))
@@ -164,14 +167,22 @@ class Collector:
         ready = []
         for tail in list(self.watch.tails.values()):
             ended = self.watch.ended(tail, now_ns)
-            if not tail.file_id and not self.watch.name(tail, now_ns, ended=ended):
-                if ended and not tail.size:
-                    self.watch.drop_unborn(tail.inode)
-                continue
-            if tail.size != tail.read.offset:
-                ready.append(tail)
-            elif ended and tail.acked.offset == tail.size:
-                self.watch.seal(tail)
+            try:
+                if not tail.file_id and not self.watch.name(tail, now_ns, ended=ended):
+                    if ended and not tail.size:
+                        self.watch.drop_unborn(tail.inode)
+                elif tail.size == tail.read.offset and not ended:
+                    continue
+                elif not is_same_content(tail):
+                    self.watch.truncated(tail, now_ns)
+                elif tail.size != tail.read.offset:
+                    tail.size_max = max(tail.size_max, tail.size)
+                    ready.append(tail)
+                elif tail.acked.offset == tail.size:
+                    self.watch.seal(tail)
+            except OSError as error:
+                self.watch.errors[tail.path] = str(error)
+                self._say_once(f"cannot read {tail.path}: {error}")
         return ready
 
     async def _read(self) -> bool:
@@ -179,6 +190,9 @@ class Collector:
         more = []
         now = self._clock()
         for tail in self._ready:
+            if not self.shipper.has_room:
+                more.append(tail)
+                continue
             try:
                 if not is_same_content(tail):
                     self.watch.truncated(tail, now)
@@ -194,7 +208,7 @@ class Collector:
                     more.append(tail)
                 await self.shipper.flush()
         self._ready = more
-        return bool(more)
+        return bool(more) and self.shipper.has_room
 
     # -- control entries ---------------------------------------------------------------------
 
@@ -223,7 +237,11 @@ class Collector:
                 files=tuple(self._seen(tail) for tail in changed),
                 unborn=tuple(u for u in unborn if self._goes_to(u.stream, partition)),
                 unchanged=len(tails) - len(changed),
-                errors=tuple(f"{path}: {error}" for path, error in self.watch.errors.items()),
+                errors=tuple(
+                    # A name that is no UTF-8 cannot be part of a batch.
+                    f"{path}: {error}".encode(errors="backslashreplace").decode()
+                    for path, error in self.watch.errors.items()
+                ),
                 replaces=replaces,
             )
             streams = {tail.file_id: tail.stream for tail in changed}

@@ -75,7 +75,7 @@ def _is_directory(entry: "os.DirEntry[str]") -> bool:
 def _entries(path: "str | Path", result: Scan) -> list["os.DirEntry[str]"]:
     try:
         with os.scandir(path) as entries:
-            return sorted(entries, key=lambda entry: entry.name)
+            found = sorted(entries, key=lambda entry: entry.name)
     except FileNotFoundError as error:
         if isinstance(path, Path):  # a root must be there; a pod's directory may just have gone
             result.errors[path] = str(error)
@@ -83,6 +83,14 @@ def _entries(path: "str | Path", result: Scan) -> list["os.DirEntry[str]"]:
     except OSError as error:
         result.errors[Path(path)] = str(error)
         return []
+    # A name that is no UTF-8 cannot be part of a batch.
+    for entry in (entry for entry in found if not _is_text(entry.name)):
+        result.errors[Path(entry.path)] = "its name is not UTF-8"
+    return [entry for entry in found if _is_text(entry.name)]
+
+
+def _is_text(name: str) -> bool:
+    return not any("\ud800" <= character <= "\udfff" for character in name)
 
 
 def _scan_container(directory: "os.DirEntry[str]", pod: tuple[str, str, str], result: Scan) -> None:

@@ -26,7 +26,9 @@ class CollectorSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknow
         int, setting("how many partitions the pods of one node are spread over", ge=1)
     ] = 4
     compression_level: Annotated[int, setting("zstd level of a batch", ge=1, le=19)] = 1
-    read_bytes: Annotated[int, setting("bytes read from one file in one turn", ge=4096)] = 512 << 10
+    read_bytes: Annotated[
+        int, setting("bytes read from one file in one turn", ge=4096, le=16 << 20)
+    ] = 512 << 10
     event_bytes: Annotated[
         int, setting("longest event or line that is kept whole", ge=4096, le=32 << 20)
     ] = 2 << 20
@@ -34,7 +36,7 @@ class CollectorSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknow
         int, setting("how long an open event or line may hold back its file", ge=0)
     ] = 5_000
     batch_raw_bytes: Annotated[
-        int, setting("raw bytes that close a batch", ge=4096, le=32 << 20)
+        int, setting("raw bytes that close a batch", ge=4096, le=16 << 20)
     ] = 4 << 20
     batch_wire_bytes: Annotated[
         int, setting("largest batch on the wire; a larger one is cut in two", ge=65_536)

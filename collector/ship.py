@@ -6,6 +6,7 @@ whoever hears of one knows that everything before it is in the topic too.
 """
 
 import asyncio
+import contextlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -46,7 +47,7 @@ Acknowledged = Callable[[Sent], None]
 @dataclass(frozen=True, slots=True)
 class ShipLimits:
     """A batch is closed at ``batch_raw_bytes`` or ``flush_age_ns``; none is sent that is larger
-    than ``batch_wire_bytes``; ``unacked_bytes`` wire bytes may be on their way.
+    than ``batch_wire_bytes``; no more is read while ``unacked_bytes`` are on their way.
     """
 
     batch_raw_bytes: int
@@ -128,8 +129,21 @@ class Shipper:
         lane.inventory = inventory
         lane.opened_ns = 1
 
+    @property
+    def has_room(self) -> bool:
+        """Whether more may be read: the wire bytes on their way are below their limit."""
+        return self.unacked_bytes < self._limits.unacked_bytes
+
+    async def wait_for_room(self, timeout_s: float) -> None:
+        """Wait until the topic has taken something, but not for long."""
+        self._room.clear()
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._room.wait(), timeout_s)
+
     async def flush(self, *, everything: bool = False) -> None:
-        """Send the batches that are due, or all; waits while too much is on its way."""
+        """Send the batches that are due, or all; raise what the topic has refused one with."""
+        if self.failed is not None:
+            raise self.failed
         for lane in self.lanes.values():
             due = (
                 everything
@@ -154,12 +168,15 @@ class Shipper:
             files=lane.files,
             ranges=tuple(lane.ranges),
             inventory=lane.inventory,
-            **{place: tuple(entries) for place, entries in by_place.items()},
+            opens=tuple(by_place["opens"]),
+            seals=tuple(by_place["seals"]),
+            gaps=tuple(by_place["gaps"]),
+            elided=tuple(by_place["elided"]),
+            gone=tuple(by_place["gone"]),
         )
         lane.files, lane.ranges, lane.entries, lane.inventory = {}, [], [], None
         lane.raw_bytes = lane.opened_ns = 0
         for numbered, data in self._encoded(lane, batch):
-            await self._room_for_more()
             lane.sent[numbered.sequence] = _sent(numbered, len(data))
             self.unacked_bytes += len(data)
             self.wire_bytes += len(data)
@@ -167,13 +184,6 @@ class Shipper:
             headers = wire.record_headers(numbered)
             future = await self._topic.append(lane.partition, data, headers)
             future.add_done_callback(partial(self._done, lane, numbered.sequence))
-
-    async def _room_for_more(self) -> None:
-        while self.unacked_bytes >= self._limits.unacked_bytes and self.failed is None:
-            self._room.clear()
-            await self._room.wait()
-        if self.failed is not None:
-            raise self.failed
 
     def _encoded(self, lane: Lane, batch: Batch) -> Iterator[tuple[Batch, bytes]]:
         """Yield ``batch`` numbered and encoded, in as many pieces as its wire bytes ask for."""
@@ -210,7 +220,8 @@ class Shipper:
         """Send everything and wait for the topic; return whether it has taken it all."""
         try:
             async with asyncio.timeout(grace_s):
-                await self.flush(everything=True)
+                if self.failed is None:
+                    await self.flush(everything=True)
                 while self.unacked_bytes and self.failed is None:
                     self._room.clear()
                     await self._room.wait()
@@ -219,10 +230,13 @@ class Shipper:
         return self.failed is None
 
 
+def _entries(batch: Batch) -> tuple[Entry, ...]:
+    return (*batch.opens, *batch.seals, *batch.gaps, *batch.elided, *batch.gone)
+
+
 def _sent(batch: Batch, wire_bytes: int) -> Sent:
-    entries = (*batch.opens, *batch.seals, *batch.gaps, *batch.elided, *batch.gone)
     ends = tuple((r.file_id, r.epoch, r.end) for r in batch.ranges)
-    return Sent(ends, entries, wire_bytes, batch.created_ns)
+    return Sent(ends, _entries(batch), wire_bytes, batch.created_ns)
 
 
 def _halves(batch: Batch) -> Sequence[Batch]:
@@ -230,6 +244,8 @@ def _halves(batch: Batch) -> Sequence[Batch]:
     ranges = batch.ranges
     if not ranges:
         return ()
+    left: tuple[Range, ...]
+    right: tuple[Range, ...]
     if len(ranges) == 1:
         if len(ranges[0].data) < 2:
             return ()
@@ -238,4 +254,12 @@ def _halves(batch: Batch) -> Sequence[Batch]:
         middle = len(ranges) // 2
         left, right = ranges[:middle], ranges[middle:]
     first = replace(batch, ranges=left, seals=(), gaps=(), elided=(), gone=(), inventory=None)
-    return first, replace(batch, ranges=right, opens=())
+    return _narrow(first), _narrow(replace(batch, ranges=right, opens=()))
+
+
+def _narrow(batch: Batch) -> Batch:
+    """Return the batch with the headers of only those files that it speaks of."""
+    seen = batch.inventory.files if batch.inventory else ()
+    named = {r.file_id for r in batch.ranges} | {s.file_id for s in seen}
+    named |= {entry.file_id for entry in _entries(batch)}
+    return replace(batch, files={i: stream for i, stream in batch.files.items() if i in named})

@@ -59,7 +59,7 @@ class Tail:
     epoch: int = 0
     partition: int = 0
     size: int = 0  # at the last scan
-    size_max: int = 0
+    size_max: int = 0  # the largest that was seen with the content that was read
     read: Mark = field(default_factory=Mark)
     acked: Mark = field(default_factory=Mark)
     unacked: deque[Mark] = field(default_factory=deque)
@@ -94,15 +94,20 @@ class Tail:
             moved=bool(self.moved_ns),
         )
 
-    def resume(self, state: FileState) -> None:
-        """Go on from a checkpoint's state."""
+    def resume(self, state: FileState) -> bool:
+        """Go on from ``state``; return False, and change nothing, if the content is another."""
+        fresh = self.read
         self.read = Mark(
             state.acked, state.crc, state.lines, state.open_outputs, state.torn, state.tail
         )
+        if not is_same_content(self):
+            self.read = fresh
+            return False
         self.acked = self.read
         self.epoch = state.epoch
         self.partition = state.partition
         self.size_max = max(self.size_max, state.size)
+        return True
 
     def acknowledge(self, offset: int) -> None:
         """Note that everything before ``offset`` is in the topic."""

@@ -15,7 +15,7 @@ from collector.batch import Gap, Gone, Open, Seal
 from collector.checkpoint import FileState
 from collector.discover import Found, Scan
 from collector.range import Stream, file_id
-from collector.tail import Mark, Tail, first_line, is_same_content, open_file
+from collector.tail import Mark, Tail, first_line, open_file
 
 _log = logging.getLogger(__name__)
 
@@ -71,6 +71,7 @@ class Watch:
         self._latest: dict[tuple[str, str], Tail] = {}
         self._sealing: dict[_Key, Tail] = {}
         self._reported: set[_Key] = set()
+        self._replaced: set[_Key] = set()  # closed, and their content is no longer on disk
         self._seal_quiet_ns = seal_quiet_ns
         self._gone_after_ns = gone_after_ns
         self._scan_late_ns = scan_late_ns
@@ -80,7 +81,7 @@ class Watch:
 
     def apply(self, scan: Scan) -> None:
         """Bring the files up to what ``scan`` saw."""
-        self.errors = dict(scan.errors)
+        self.errors = scan.errors
         seen = set()
         self.compressed = 0
         for found in scan.files:
@@ -100,20 +101,20 @@ class Watch:
         self._scanned_ns = scan.began_ns
 
     def _is_closed(self, found: Found) -> bool:
-        key = self._closed_inodes.get(found.inode)
-        return key is not None and key in self.closed and self.closed[key].acked == found.size
+        # An inode is soon used again, and files of a crash loop often have the same size.
+        state = self.closed.get(self._closed_inodes.get(found.inode, (b"", 0)))
+        return state is not None and (state.path, state.acked) == (str(found.path), found.size)
 
     def _open(self, found: Found, now_ns: int) -> None:
         try:
             tail = open_file(found.path, found.stream, found.inode)
+            if tail is not None:
+                tail.moved_ns = now_ns if found.rotated else 0
+                tail.grown_ns = now_ns
+                self.tails[found.inode] = tail
+                self.name(tail, now_ns)
         except OSError as error:
             self.errors[found.path] = str(error)
-            return
-        if tail is not None:
-            tail.moved_ns = now_ns if found.rotated else 0
-            tail.grown_ns = now_ns
-            self.tails[found.inode] = tail
-            self.name(tail, now_ns)
 
     def name(self, tail: Tail, now_ns: int, *, ended: bool = False) -> bool:
         """Give the file its name if its first line is there; return whether it has one.
@@ -124,21 +125,10 @@ class Watch:
         if line is None:
             return False
         tail.file_id = file_id(self.place.cluster, self.place.node, tail.stream, line)
+        if self._resumed(tail):
+            return True
         tail.epoch = self._next_epoch(tail.file_id)
         tail.partition = self.place.of_pod(tail.stream.pod_uid)
-        state = self.closed.get((tail.file_id, tail.epoch - 1)) if tail.epoch else None
-        if state is not None:
-            fresh = tail.read
-            tail.resume(state)
-            if is_same_content(tail):
-                del self.closed[state_key(state)]
-                self.named[state_key(state)] = tail
-                self._latest[_container(tail.stream)] = tail
-                return True
-            tail.read = tail.acked = fresh
-            tail.epoch = state.epoch + 1
-            if not state.sealed:
-                self._gap(state, now_ns, "truncated or replaced")
         latest = self._latest.get(_container(tail.stream))
         previous = latest.file_id if latest is not None and latest.file_id else None
         self._latest[_container(tail.stream)] = tail
@@ -146,6 +136,23 @@ class Watch:
         opened = Open(tail.file_id, tail.epoch, previous, now_ns)
         self._emit(tail.partition, tail.stream, opened)
         return True
+
+    def _resumed(self, tail: Tail) -> bool:
+        """Return whether the file is one that was closed before, and go on with it then."""
+        epochs = range(self._next_epoch(tail.file_id))
+        keys = ((tail.file_id, epoch) for epoch in epochs)
+        states = [self.closed[k] for k in keys if k in self.closed and k not in self._replaced]
+        # What nothing was acknowledged of is like any content, so it comes last.
+        for state in sorted(states, key=lambda state: (state.acked, state.epoch), reverse=True):
+            if not tail.resume(state):
+                continue
+            key = state_key(state)
+            del self.closed[key]
+            self._reported.discard(key)
+            self.named[key] = tail
+            self._latest[_container(tail.stream)] = tail
+            return True
+        return False
 
     def _next_epoch(self, name: bytes) -> int:
         epoch = 0
@@ -175,6 +182,7 @@ class Watch:
         old = tail.state()
         self.named.pop(state_key(old), None)
         self.closed[state_key(old)] = old
+        self._replaced.add(state_key(old))
         # Batches on their way may still hold the last bytes that were read.
         lost = tail.state()
         lost.acked = tail.read.offset
@@ -212,26 +220,34 @@ class Watch:
             self.closed[_key(entry)] = state
             self.tails.pop(tail.inode, None)
             self.named.pop(_key(entry), None)
-            self._closed_inodes[tail.inode] = _key(entry)
+            if tail.linked:
+                self._closed_inodes[tail.inode] = _key(entry)
             tail.close()
         elif isinstance(entry, Seal | Gap) and _key(entry) in self.closed:
             self.closed[_key(entry)].sealed = True
         elif isinstance(entry, Gone):
             self.closed.pop(_key(entry), None)
             self._reported.discard(_key(entry))
+            self._replaced.discard(_key(entry))
 
     def account_for_missing(self, scan: Scan, scanned_ns: int) -> None:
-        """After a run's first scan: seal or report the checkpoint's files that are not there.
+        """Seal or report the files of the run before that two scans have not found.
 
+        One scan proves nothing: a file that is renamed meanwhile may be seen under neither name.
         ``scanned_ns``: when the last scan of the run before began.
         """
-        for state in self.closed.values():
-            if state.sealed or not scan.covers(Path(state.path)):
+        for key, state in self.closed.items():
+            if state.sealed or key in self._reported or key in self._replaced:
                 continue
+            if not 0 < state.missed_ns < scan.began_ns:
+                continue
+            if any(error.parent == Path(state.path).parent for error in scan.errors):
+                continue  # it may be what could not be opened, under another name
             if state.moved and state.acked >= state.size:
                 seal = Seal(
                     state.file_id, state.epoch, state.acked, state.lines, state.crc, "deleted"
                 )
+                self._reported.add(key)
                 self._emit(state.partition, state.stream, seal)
             else:
                 self._gap(state, scan.began_ns, "deleted while the collector was down", scanned_ns)
@@ -290,9 +306,7 @@ def _update(tail: Tail, found: Found, now_ns: int) -> None:
     if found.size != tail.size:
         tail.grown_ns = now_ns
     tail.size = found.size
-    tail.size_max = max(tail.size_max, found.size)
-    if found.rotated:
-        tail.moved_ns = tail.moved_ns or now_ns
+    tail.moved_ns = (tail.moved_ns or now_ns) if found.rotated else 0
 
 
 def _unlinked(tail: Tail, now_ns: int) -> None:
@@ -302,4 +316,3 @@ def _unlinked(tail: Tail, now_ns: int) -> None:
     tail.linked = False
     tail.moved_ns = tail.moved_ns or now_ns
     tail.size = size
-    tail.size_max = max(tail.size_max, size)

@@ -54,6 +54,7 @@ class Workload:
     restarts_s: tuple[int, int] = (0, 0)
     lives_s: int = 0
     hello: str = "starting"
+    template: str = ""
 
 
 WORKLOADS = (
@@ -65,6 +66,7 @@ WORKLOADS = (
         ledger_lines,
         restarts_s=(90, 200),
         hello="Starting LedgerApplication using Java 21.0.4 with PID 1",
+        template="7c9d5f6b8",
     ),
     Workload(
         "shop",
@@ -74,6 +76,7 @@ WORKLOADS = (
         checkout_lines,
         restarts_s=(150, 300),
         hello='{"level":"info","msg":"listening on :8080"}',
+        template="5f94b7c66d",
     ),
     Workload(
         "shop",
@@ -83,6 +86,7 @@ WORKLOADS = (
         web_lines,
         replicas=2,
         hello="nginx: configuration is read, 4 workers",
+        template="6b8c5d9f7",
     ),
     Workload(
         "platform",
@@ -91,6 +95,7 @@ WORKLOADS = (
         10,
         ingress_lines,
         hello='level=info msg="synchronised 4 routes"',
+        template="84d6f59bc9",
     ),
     Workload("batch", "report", "report", 3, report_lines, lives_s=50, hello="[report] starting"),
 )
@@ -155,7 +160,7 @@ class Demo:
     def _new_pod(self, workload: Workload, now_ns: int) -> Pod:
         rng = self._rng
         end = "".join(rng.choices(_ALPHABET, k=5))
-        middle = str(now_ns // (60 * _S)) if workload.lives_s else "7c9d5f6b8"
+        middle = str(now_ns // (60 * _S)) if workload.lives_s else workload.template
         uid = random_hex(rng, 32)
         uid = f"{uid[:8]}-{uid[8:12]}-4{uid[13:16]}-a{uid[17:20]}-{uid[20:]}"
         name = f"{workload.namespace}_{workload.name}-{middle}-{end}_{uid}"

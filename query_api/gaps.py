@@ -102,9 +102,7 @@ def _id(*parts: object) -> str:
 def _file_gaps(file: FileEntry, lost: Lost) -> Iterator[Gap]:
     """Yield one gap for each part of the loss that is still missing, or one that has come."""
     parts = [
-        (max(start, lost.start), end)
-        for start, end in missing(file, lost.end)
-        if end > lost.start
+        (max(start, lost.start), end) for start, end in missing(file, lost.end) if end > lost.start
     ]
     if parts:
         last = len(parts) - 1

@@ -130,7 +130,7 @@ def show_status(snapshot: Snapshot, cluster: str, program: str, now_ns: int) -> 
                 topic=position.topic,
                 generation=position.generation,
                 position=position.end,
-                last_record=position.last and format_time(position.last.created_ns),
+                last_record=format_time(position.last.created_ns) if position.last else None,
             )
             for number, position in sorted(ledger.positions.items())
         ],

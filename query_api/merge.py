@@ -19,7 +19,15 @@ import pyarrow as pa
 from indexer.bucket import Bucket
 from query_api.errors import BadParameter
 from query_api.plan import Planned
-from query_api.scan import RESULT_SCHEMA, Key, Scanned, ScanTask, first_rows, scan_segment, tightened
+from query_api.scan import (
+    RESULT_SCHEMA,
+    Key,
+    Scanned,
+    ScanTask,
+    first_rows,
+    scan_segment,
+    tightened,
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -116,5 +116,5 @@ class NoParameters(BaseModel):
 def _bounded(from_: str, to: str, equals: dict[str, tuple[str, ...]], now_ns: int) -> Scope:
     from_ns, to_ns = parse_time(from_, "from", now_ns), parse_time(to, "to", now_ns)
     if from_ns >= to_ns:
-        raise BadParameter(f"from={from_!r} is not before to={to!r}", "swap them, or widen the span")
+        raise BadParameter(f"from={from_!r} is not before to={to!r}", "swap or widen them")
     return Scope(from_ns, to_ns, equals)

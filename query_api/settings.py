@@ -16,9 +16,7 @@ class QuerySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
         str, setting("HOST:PORT of the service; loopback only, as it asks nobody who they are")
     ] = "127.0.0.1:8080"
     log_level: Annotated[str, setting("debug, info, warning or error")] = "info"
-    refresh_ms: Annotated[
-        int, setting("age at which the table is looked at again", ge=10)
-    ] = 1_000
+    refresh_ms: Annotated[int, setting("age at which the table is looked at again", ge=10)] = 1_000
     pinned_versions: Annotated[
         int, setting("versions of the table kept in memory for cursors", ge=1)
     ] = 32

@@ -73,18 +73,18 @@ class Introduction:
     changed: float = field(default=0.0)
 
 
-def main(argv: Sequence[str], environ: Mapping[str, str]) -> int:
-    """Run everything until it is told to stop; return the exit code."""
+def main(argv: Sequence[str], environ: Mapping[str, str], rollout: Rollout | None = None) -> int:
+    """Run everything until it is told to stop; return the exit code.
+
+    ``rollout``: other times for the demo than it usually has. Raises CannotStart.
+    """
     options = _parser().parse_args(argv)
     data = Path(os.path.expanduser(options.data)).resolve()
-    try:
-        with _only_one(data):
-            names, nodes = settle_names(data, options.logs, options.cluster, options.node)
-            port = _query_port(options.port)
-            return Everything(data, names.cluster, nodes, port, environ, not options.logs).run()
-    except CannotStart as error:
-        print(f"everyline up: {error}", file=sys.stderr)
-        return 1
+    with _only_one(data):
+        names, nodes = settle_names(data, options.logs, options.cluster, options.node)
+        port = _query_port(options.port)
+        demo = None if options.logs else rollout or Rollout()
+        return Everything(data, names.cluster, nodes, port, environ, demo).run()
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -238,15 +238,17 @@ class Everything:
         nodes: Mapping[str, Sequence[Path]],
         port: int,
         environ: Mapping[str, str],
-        demo: bool,
+        rollout: Rollout | None,
     ) -> None:
-        """``nodes`` has the directories of each; ``port`` is the query service's."""
+        """``nodes`` has the directories of each; ``port`` is the query service's; with a
+        ``rollout`` the demo runs.
+        """
         self._data = data
         self._cluster = cluster
         self._nodes = nodes
         self._port = port
         self._url = f"http://127.0.0.1:{port}"
-        self._rollout = Rollout() if demo else None
+        self._rollout = rollout
         self._supervisor = Supervisor(environ, say, data / "processes.json")
         self._supervisor.heard = self._heard
         self._kept_ports = _kept_ports(data / "processes.json")
@@ -258,7 +260,7 @@ class Everything:
         say(f"everyline: starting in {self._data}; Ctrl-C stops it")
         try:
             for child in self._children():
-                supervisor.start(child)
+                supervisor.add(child)
             while not supervisor.stops:
                 supervisor.watch()
                 if not self._introduction.done:
@@ -289,8 +291,10 @@ class Everything:
             flags = (*cluster, "--node", node, *roots, *topic, *state)
             yield self._child(f"collector {node}", flags, 1, 8.0)
         yield self._child("indexer", (*cluster, *topic, *bucket), 2, 6.0)
-        yield self._child("keeper", (*cluster, *bucket), 3, 2.0)
-        yield self._child("query", (*cluster, *bucket), 3, 2.0, self._port)
+        yield self._child("query", (*cluster, *bucket), 3, 6.0, self._port)
+        keeper = self._child("keeper", (*cluster, *bucket), 3, 6.0)
+        keeper.held = True  # it has nothing to keep before there is a table
+        yield keeper
 
     def _child(
         self, name: str, words: Sequence[str], stage: int, stop_s: float, port: int = 0
@@ -342,8 +346,10 @@ class Everything:
             say(f"everyline: query service at {self._url}, its API at {self._url}/docs")
         span = time_range(status)
         if span != seen.range:
+            if not seen.first_line:
+                seen.first_line = now
+                self._supervisor.start(self._supervisor.children[-1])
             seen.range, seen.changed = span, now
-            seen.first_line = seen.first_line or now
         if seen.range is None:
             if now - seen.began > _FIRST_LINE_WAIT_S:
                 seen.done = True
@@ -364,7 +370,7 @@ class Everything:
             words += ["--limit", "20"]
         between = between_flags(span, time.time_ns()) if span else []
         say("  " + self._command(*words, *between))
-        say("  " + self._command("gaps", *between))
+        say("  " + self._command("gaps"))
 
     def _command(self, *words: str) -> str:
         url = [] if self._port == DEFAULT_PORT else ["--url", self._url]

@@ -96,10 +96,12 @@ class Supervisor:
         with suppress(BlockingIOError):
             os.read(self._wake, 1024)
 
+    def add(self, child: Child) -> None:
+        """Take on a child; ``watch`` starts it unless it is held."""
+        self.children.append(child)
+
     def start(self, child: Child) -> None:
         """Start a child; its log goes on where it ended."""
-        if child not in self.children:
-            self.children.append(child)
         child.log.parent.mkdir(parents=True, exist_ok=True)
         with suppress(FileNotFoundError):
             if child.log.stat().st_size > LOG_BYTES:
@@ -287,7 +289,9 @@ _BESIDE = frozenset({"time", "level", "logger", "message", "exception"})
 
 def one_line(name: str, line: Mapping[str, Any]) -> str:
     """Return a child's log line as one short line for people."""
-    fields = " ".join(f"{key}={value}" for key, value in line.items() if key not in _BESIDE)
+    # The longest last: it is what is cut.
+    more = sorted((f"{key}={value}" for key, value in line.items() if key not in _BESIDE), key=len)
+    fields = " ".join(more)
     text = f"{name}: {_SHOWN.get(line['level'], line['level'])}: {line.get('message', '')}"
     text = " ".join(f"{text} ({fields})".split() if fields else text.split())
     return text if len(text) <= _SHOWN_CHARACTERS else text[: _SHOWN_CHARACTERS - 1] + "…"

@@ -87,8 +87,9 @@ def judge(snapshot: Snapshot, scope: Scope, cluster: str, trouble: Trouble) -> C
     return Completeness(
         verdict="incomplete" if loss else "unknown" if doubt else "complete",
         complete_until=format_optional(until_ns),
-        held_back_by=holder
-        and HeldBack(node=holder.node, partition=holder.partition, why=holder.why),
+        held_back_by=HeldBack(node=holder.node, partition=holder.partition, why=holder.why)
+        if holder
+        else None,
         reasons=loss + doubt,
         gaps=[gap_view(gap, cluster) for gap in gaps[:GAPS_SHOWN]],
         gaps_total=len(gaps),

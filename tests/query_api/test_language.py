@@ -1,0 +1,133 @@
+"""The language and its filter against a slow reading of the same rules."""
+
+import re
+
+import pyarrow as pa
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from query_api.errors import BadQuery
+from query_api.filter import Filter
+from query_api.language import Term, parse_query
+
+# Few characters, so that texts meet: cases, the two letters that Unicode folds to ASCII, edges.
+ALPHABET = "abkKsS_09 -.:/\\\u212a\u017f\xe9\u4e2d\n\x00[]^$+?"
+messages = st.lists(st.text(ALPHABET, max_size=12), max_size=8)
+quoted = st.text(ALPHABET + '"\\*()', min_size=1, max_size=4)
+bare = st.text("abkKsS_09.\xe9\u212a[]^$+?", min_size=1, max_size=5).filter(
+    lambda word: word not in ("AND", "OR", "NOT")
+)
+
+
+def lower(text: str) -> str:
+    return "".join(c.lower() if c.isascii() else c for c in text)
+
+
+def is_token(character: str) -> bool:
+    return not character.isascii() or character.isalnum() or character == "_"
+
+
+def slow_match(term: Term, message: str) -> bool:
+    """Try the text at each place of the message."""
+    text, whole = lower(term.text), lower(message)
+    for at in range(len(whole)):
+        end = at + len(text)
+        if whole[at:end] != text:
+            continue
+        torn_before = term.starts_token and at > 0 and is_token(whole[at - 1])
+        torn_behind = term.ends_token and end < len(whole) and is_token(whole[end])
+        if not torn_before and not torn_behind:
+            return True
+    return False
+
+
+def found(query: str, rows: list[str]) -> list[str]:
+    chosen = Filter(parse_query(query)).rows(pa.chunked_array([rows], pa.string()))
+    return rows if chosen is None else [rows[at] for at in chosen.to_pylist()]
+
+
+def escaped(phrase: str) -> str:
+    return '"' + phrase.replace("\\", "\\\\").replace('"', '\\"') + '"'
+
+
+@given(st.lists(st.tuples(st.booleans(), quoted), max_size=3), messages)
+def test_phrases_are_substrings_without_regard_to_ascii_case(terms, rows):
+    query = " ".join(("-" if negated else "") + escaped(text) for negated, text in terms)
+    expected = [
+        row
+        for row in rows
+        if all((lower(text) in lower(row)) != negated for negated, text in terms)
+    ]
+    assert found(query, rows) == expected
+
+
+@given(st.lists(st.tuples(st.booleans(), bare), max_size=3), messages)
+@example([(False, "k")], ["\u212a", "K", "ak", "a k"])
+@example([(True, "s")], ["\u017f", "S"])
+def test_words_match_whole_tokens(terms, rows):
+    query = " ".join(("-" if negated else "") + word for negated, word in terms)
+    parsed = parse_query(query)
+    assert [(term.negated, term.text) for term in parsed] == terms
+    for term in parsed:
+        assert term.starts_token == is_token(term.text[0])
+        assert term.ends_token == is_token(term.text[-1])
+    expected = [
+        row for row in rows if all(slow_match(term, row) != term.negated for term in parsed)
+    ]
+    assert found(query, rows) == expected
+
+
+@given(st.text(max_size=20))
+def test_any_text_is_a_query_or_an_error_at_one_of_its_columns(text):
+    try:
+        terms = parse_query(text)
+    except BadQuery as error:
+        assert 1 <= error.column <= len(text)
+    else:
+        assert bool(terms) == bool(re.sub("[ \t\r\n]", "", text))
+        Filter(terms).rows(pa.chunked_array([["a"]]))
+
+
+def test_a_word_with_other_characters_is_text_between_edges_of_tokens():
+    rows = ["to 10.0.0.1:80 now", "to 10.0.0.1:808", "to 110.0.0.1:80", "10.0.0.1:80"]
+    assert found("10.0.0.1:80", rows) == [rows[0], rows[3]]
+
+
+def test_a_character_that_is_no_token_has_no_edge():
+    assert found("=>", ["a=>b", "a= >b"]) == ["a=>b"]
+
+
+@pytest.mark.parametrize(
+    ("query", "column", "says"),
+    [
+        ('a "b', 3, "not closed"),
+        ('a ""', 3, "empty phrase"),
+        ("a -", 3, "nothing after"),
+        ("a --b", 4, "second '-'"),
+        ('"a"b', 4, "no blank after"),
+        ('a"b"', 2, "inside a word"),
+        ("level:error", 6, "field with ':' is not supported yet"),
+        ("status>=500", 7, "field with '>=' is not supported yet"),
+        ("a AND b", 3, "operator AND is not supported yet"),
+        ("a OR b", 3, "operator OR is not supported yet"),
+        ("NOT b", 1, "operator NOT is not supported yet"),
+        ("(a b)", 1, "parenthesis is not supported yet"),
+        ("a b)", 4, "parenthesis is not supported yet"),
+        ("api-*", 5, "wildcard '*' is not supported yet"),
+        ("x /timeo+ut/", 3, "regular expression is not supported yet"),
+        ("-/x/", 2, "regular expression is not supported yet"),
+    ],
+)
+def test_an_error_points_at_its_column(query, column, says):
+    with pytest.raises(BadQuery, match=re.escape(f"{says}")) as caught:
+        parse_query(query)
+    assert caught.value.column == column
+
+
+def test_the_hint_for_later_syntax_finds_its_text():
+    text = 'path:"x'
+    with pytest.raises(BadQuery) as caught:
+        parse_query(text)
+    phrase = caught.value.hint.partition("write ")[2]
+    assert found(phrase, ['the path:"x" here', "path"]) == ['the path:"x" here']

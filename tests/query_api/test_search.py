@@ -1,0 +1,289 @@
+"""Searches over real tables: what is found, in which order, page by page, at which cost."""
+
+import json
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from indexer.bucket import LocalBucket
+from query_api.answer import Answer
+from tests.query_api.conftest import served
+from tests.query_api.written import HOUR, SECOND, START_NS, Line, Written
+
+EVER = {"from": "0", "to": "now"}
+
+
+def messages(answer) -> list[str]:
+    return [row["message"] for row in answer["rows"]]
+
+
+async def test_a_row_has_what_was_written(any_bucket):
+    written = Written(any_bucket)
+    line = Line(START_NS + 123_456_789, "ERROR caf\xe9", output="stderr")
+    written.ship(line)
+    async with served(any_bucket) as client:
+        response = await client.get("/v1/search", params={"from": START_NS})
+    assert response.status_code == 200
+    answer = response.json()
+    Answer.model_validate(answer)
+    [row] = answer["rows"]
+    [file] = written.node().files.values()
+    assert row == {
+        "time": "2026-09-21T14:00:00.123456789Z",
+        "namespace": "shop",
+        "pod": "api-1",
+        "container": "app",
+        "node": "node-1",
+        "output": "stderr",
+        "level": "error",
+        "message": "ERROR caf\xe9",
+        "file_id": file.id.hex(),
+        "offset": 0,
+    }
+    assert answer["version"] == written.version
+    assert answer["from"] == "2026-09-21T14:00:00.000000000Z"
+    assert answer["next"] is None
+    assert answer["cost"]["segments_read"] == 1
+    assert answer["cost"]["gets"] >= 1
+    assert answer["cost"]["bytes"] > 0
+
+
+async def test_bytes_that_are_no_utf8_come_as_base64(written):
+    written.ship(Line(START_NS, "a\udcffb"))
+    async with served(written.bucket) as client:
+        answer = (await client.get("/v1/search", params=EVER)).json()
+    Answer.model_validate(answer)
+    [row] = answer["rows"]
+    assert (row["message"], row["raw"]) == ("a\ufffdb", "Yf9i")
+
+
+async def test_filters_words_and_times_narrow_the_answer(written):
+    written.ship(
+        Line(START_NS, "INFO one two"),
+        Line(START_NS + 1, "ERROR two", pod="db-1", namespace="data"),
+        Line(START_NS + 2, "WARN three", container="sidecar"),
+    )
+    written.ship(Line(START_NS + 3, "INFO four"), node="node-2")
+    asked = [
+        ({"query": "two"}, ["ERROR two", "INFO one two"]),
+        ({"query": "two -error"}, ["INFO one two"]),
+        ({"query": '"WO"'}, ["ERROR two", "INFO one two"]),
+        ({"query": "wo"}, []),
+        ({"namespace": "data"}, ["ERROR two"]),
+        ({"namespace": "data,shop", "pod": ["db-1", "api-1"], "node": "node-1"},
+         ["WARN three", "ERROR two", "INFO one two"]),
+        ({"container": "sidecar"}, ["WARN three"]),
+        ({"node": "node-2"}, ["INFO four"]),
+        ({"level": "warn,error"}, ["WARN three", "ERROR two"]),
+        ({"from": START_NS + 1, "to": START_NS + 3}, ["WARN three", "ERROR two"]),
+        ({"pod": "none"}, []),
+    ]  # fmt: skip
+    async with served(written.bucket) as client:
+        for parameters, expected in asked:
+            answer = (await client.get("/v1/search", params={**EVER, **parameters})).json()
+            assert messages(answer) == expected, parameters
+
+
+async def test_segments_outside_of_the_time_are_not_read(written):
+    for hour in range(4):
+        written.ship(Line(START_NS + hour * HOUR, f"hour {hour}"))
+    async with served(written.bucket, START_NS + 10 * HOUR) as client:
+        asked = {"from": START_NS + HOUR, "to": START_NS + 2 * HOUR}
+        answer = (await client.get("/v1/search", params=asked)).json()
+    assert messages(answer) == ["hour 1"]
+    cost = answer["cost"]
+    assert (cost["segments_considered"], cost["segments_pruned"], cost["segments_read"]) == (4, 3, 1)
+
+
+async def test_a_row_filed_under_another_hour_is_found_by_its_time(written):
+    # Outside of what the table accepts, so it is filed under the hour of the commit.
+    written.ship(Line(START_NS + 2_000 * HOUR, "from the future"))
+    async with served(written.bucket, START_NS + 3_000 * HOUR) as client:
+        asked = {"from": START_NS + 1_999 * HOUR, "to": START_NS + 2_001 * HOUR}
+        answer = (await client.get("/v1/search", params=asked)).json()
+    assert messages(answer) == ["from the future"]
+
+
+async def test_a_full_page_stops_before_older_segments(written):
+    for hour in range(5):
+        written.ship(*(Line(START_NS + hour * HOUR + n, f"{hour} {n}") for n in range(3)))
+    async with served(written.bucket, START_NS + 10 * HOUR, scan_threads=1) as client:
+        answer = (await client.get("/v1/search", params={**EVER, "limit": 2})).json()
+        assert messages(answer) == ["4 2", "4 1"]
+        assert answer["cost"]["segments_read"] == 1
+        asked = {**EVER, "limit": 2, "order": "asc"}
+        answer = (await client.get("/v1/search", params=asked)).json()
+        assert messages(answer) == ["0 0", "0 1"]
+        assert answer["cost"]["segments_read"] == 1
+
+
+times = st.integers(0, 6).map(lambda n: START_NS + n * (HOUR // 2) + n % 3)
+commits = st.lists(
+    st.lists(st.tuples(times, st.sampled_from("ab"), st.sampled_from("xyz")), min_size=1, max_size=6),
+    min_size=1,
+    max_size=4,
+)
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
+@given(commits, st.integers(1, 5), st.sampled_from(["asc", "desc"]), st.sampled_from(["", "x"]))
+async def test_pages_together_are_all_rows_in_order(tmp_path_factory, shipped, limit, order, query):
+    bucket = LocalBucket(tmp_path_factory.mktemp("pages"))
+    written = Written(bucket)
+    expected = []
+    for lines in shipped:
+        made = [Line(time_ns, f"{word} {n}", pod) for n, (time_ns, pod, word) in enumerate(lines)]
+        at = {s: (f.id, f.size) for s, f in written.node().files.items()}
+        written.ship(*made)
+        for line in made:
+            file = written.node().files[line.stream]
+            offset = at.get(line.stream, (file.id, 0))[1]
+            at[line.stream] = (file.id, offset + len(line.bytes))
+            if query in line.message:
+                expected.append((line.time_ns, file.id, offset, line.message))
+    expected.sort(reverse=order == "desc")
+    rows, cursor = [], ""
+    async with served(bucket, START_NS + 10 * HOUR, scan_threads=2) as client:
+        asked = {**EVER, "limit": limit, "order": order, "query": query}
+        while True:
+            answer = (await client.get("/v1/search", params={**asked, "cursor": cursor})).json()
+            assert len(answer["rows"]) <= limit
+            rows += answer["rows"]
+            if not (cursor := answer["next"]):
+                break
+            assert len(answer["rows"]) == limit
+    found = [(bytes.fromhex(row["file_id"]), row["offset"], row["message"]) for row in rows]
+    assert found == [tuple(row[1:]) for row in expected]
+
+
+async def test_a_cursor_stays_with_its_version(written):
+    written.ship(*(Line(START_NS + n, f"old {n}") for n in range(4)))
+    async with served(written.bucket) as client:
+        asked = {**EVER, "limit": 2}
+        first = (await client.get("/v1/search", params=asked)).json()
+        written.ship(Line(START_NS + 1, "new", pod="late"))
+        asked["cursor"] = first["next"]
+        second = (await client.get("/v1/search", params=asked)).json()
+    assert messages(first) + messages(second) == ["old 3", "old 2", "old 1", "old 0"]
+    assert second["version"] == first["version"] == written.version - 1
+
+
+async def test_another_replica_answers_a_cursor_with_the_same_ledger(written):
+    written.ship(*(Line(START_NS + n, f"old {n}") for n in range(3)))
+    written.inventory(START_NS + SECOND)
+    asked = {"from": START_NS, "to": START_NS + 10, "limit": 2}
+    async with served(written.bucket) as client:
+        first = (await client.get("/v1/search", params=asked)).json()
+    stream = next(iter(written.node().files))
+    written.lose(stream, 10_000, False, START_NS, START_NS + SECOND)
+    async with served(written.bucket) as client:
+        asked["cursor"] = first["next"]
+        second = (await client.get("/v1/search", params=asked)).json()
+        del asked["cursor"]
+        latest = (await client.get("/v1/search", params=asked)).json()
+    assert messages(second) == ["old 0"]
+    assert first["completeness"] == second["completeness"]
+    assert second["completeness"]["verdict"] == "complete"
+    assert latest["completeness"]["verdict"] == "incomplete"
+
+
+async def test_a_version_that_is_gone_says_to_ask_again(written):
+    written.ship(*(Line(START_NS + n, f"old {n}") for n in range(3)))
+    asked = {**EVER, "limit": 1}
+    async with served(written.bucket) as client:
+        first = (await client.get("/v1/search", params=asked)).json()
+        for name in list(written.bucket.names(written.table.folder + "date=")):
+            written.bucket.delete(name)
+        response = await client.get("/v1/search", params={**asked, "cursor": first["next"]})
+    assert response.status_code == 410
+    assert response.json()["error"]["code"] == "version_gone"
+    assert "without a cursor" in response.json()["error"]["hint"]
+
+
+async def test_a_segment_that_is_broken_makes_the_answer_incomplete(written):
+    written.ship(Line(START_NS, "good"))
+    written.inventory(START_NS + SECOND)
+    written.ship(Line(START_NS + 1, "bad"))
+    written.inventory(START_NS + 2 * SECOND)
+    asked = {"from": START_NS, "to": START_NS + SECOND}
+    async with served(written.bucket) as client:
+        whole = (await client.get("/v1/search", params=asked)).json()
+        assert whole["completeness"]["verdict"] == "complete"
+        paths = sorted(
+            (written.bucket.get(name), name)
+            for name in written.bucket.names(written.table.folder + "date=")
+        )
+        data, name = next(each for each in paths if b"bad" in each[0])
+        written.bucket.delete(name)
+        written.bucket.put(name, data[:-20] + b"x" * 20)
+        answer = (await client.get("/v1/search", params=asked)).json()
+    assert messages(answer) == ["good"]
+    completeness = answer["completeness"]
+    assert completeness["verdict"] == "incomplete"
+    assert completeness["scan"]["segments_failed"] == 1
+    assert name in completeness["scan"]["errors"][0]
+
+
+async def test_a_search_that_takes_too_long_says_what_it_left_out(written):
+    for n in range(30):
+        written.ship(Line(START_NS + n * HOUR, f"hour {n}"))
+    now_ns = START_NS + 50 * HOUR
+    async with served(written.bucket, now_ns, query_timeout_ms=1, scan_threads=1) as client:
+        answer = (await client.get("/v1/search", params=EVER)).json()
+        metrics = (await client.get("/metrics")).text
+    assert answer["completeness"]["verdict"] == "incomplete"
+    assert "time limit" in answer["completeness"]["scan"]["cut_off"]
+    assert answer["next"] is None
+    assert 'everyline_query_limit_reached_total{limit="query_timeout_ms"} 1.0' in metrics
+
+
+async def test_a_streamed_answer_ends_with_its_verdict(written):
+    written.ship(*(Line(START_NS + n, f"line {n}") for n in range(3)))
+    async with served(written.bucket) as client:
+        response = await client.get(
+            "/v1/search", params={**EVER, "limit": 2}, headers={"Accept": "application/x-ndjson"}
+        )
+    assert response.headers["content-type"].startswith("application/x-ndjson")
+    header, *rows, last = (json.loads(line) for line in response.text.splitlines())
+    assert header["version"] == written.version
+    assert header["plan"]["segments_considered"] == 1
+    assert [row["message"] for row in rows] == ["line 2", "line 1"]
+    assert set(last) == {"next", "completeness", "cost"}
+    assert last["completeness"]["verdict"] == "unknown"
+
+
+@pytest.mark.parametrize("accept", ["application/json", "application/x-ndjson"])
+async def test_who_requires_a_complete_answer_gets_it_or_an_error(written, accept):
+    written.ship(Line(START_NS, "line"))
+    written.inventory(START_NS + SECOND)
+    async with served(written.bucket) as client:
+        asked = {"from": START_NS, "to": START_NS + 1, "require": "complete"}
+        headers = {"Accept": accept}
+        assert (await client.get("/v1/search", params=asked, headers=headers)).status_code == 200
+        asked["to"] = START_NS + 2 * SECOND
+        response = await client.get("/v1/search", params=asked, headers=headers)
+    assert response.status_code == 409
+    error = response.json()["error"]
+    assert (error["code"], error["completeness"]["verdict"]) == ("not_complete", "unknown")
+
+
+async def test_thousands_of_rows_in_several_row_groups_are_paged_in_order(written, monkeypatch):
+    monkeypatch.setattr("indexer.segment.ROW_GROUP_ROWS", 500)
+    count = 4_000
+    lines = [Line(START_NS + (n * 7919 % count) * 1000, f"n {n}", f"pod-{n % 3}") for n in range(count)]
+    lines.sort(key=lambda line: line.pod)
+    written.ship(*lines)
+    async with served(written.bucket) as client:
+        asked = {**EVER, "limit": 1_500, "pod": "pod-1,pod-2"}
+        rows = []
+        while True:
+            answer = (await client.get("/v1/search", params=asked)).json()
+            rows += answer["rows"]
+            if not answer["next"]:
+                break
+            asked["cursor"] = answer["next"]
+    expected = sorted((ln for ln in lines if ln.pod != "pod-0"), key=lambda ln: -ln.time_ns)
+    assert [row["message"] for row in rows] == [line.message for line in expected]
+
+

@@ -1,0 +1,176 @@
+"""A table as collectors and an indexer leave it, written by the real parts without processes.
+
+A test says which lines a node ships, what is lost and what its inventories say; every call is one
+commit of segments and coverage, made by the indexer's own functions.
+"""
+
+import json
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from collector.batch import Batch, Gap, Inventory, Seal, Seen
+from collector.range import Range, Stream, crc32, file_id
+from indexer.assemble import Intake, assemble
+from indexer.bucket import Bucket
+from indexer.coverage import Jump, LaneSpan, Position, to_object
+from indexer.ledger import Ledger
+from indexer.table import COVERAGE_FOLDER, Added, Table
+from query_api.times import format_time
+
+CLUSTER = "test"
+SECOND = 10**9
+HOUR = 3_600 * SECOND
+START_NS = 1_790_000_000 * SECOND // HOUR * HOUR
+
+
+@dataclass(frozen=True)
+class Line:
+    """One line of one container."""
+
+    time_ns: int
+    message: str
+    pod: str = "api-1"
+    namespace: str = "shop"
+    container: str = "app"
+    output: str = "stdout"
+
+    @property
+    def stream(self) -> Stream:
+        return Stream(self.namespace, self.pod, f"uid-{self.pod}", self.container, 0)
+
+    @property
+    def bytes(self) -> bytes:
+        text = f"{format_time(self.time_ns)} {self.output} F {self.message}\n"
+        return text.encode("utf-8", "surrogateescape")
+
+
+@dataclass
+class File:
+    """What a collector knows of one file."""
+
+    id: bytes
+    stream: Stream
+    size: int = 0
+    crc: int = 0
+
+
+@dataclass
+class Node:
+    """One collector run."""
+
+    name: str
+    run: bytes
+    sequence: int = 0
+    files: dict[Stream, File] = field(default_factory=dict)
+
+
+class Written:
+    """Writes one table; ``version`` is that of the last commit."""
+
+    def __init__(self, bucket: Bucket, cluster: str = CLUSTER) -> None:
+        self.bucket = bucket
+        self.table = Table(bucket, cluster)
+        self.table.make()
+        self.ledger = Ledger()
+        self.nodes: dict[str, Node] = {}
+        self.position = 0
+        self.version = 0
+
+    def node(self, name: str = "node-1") -> Node:
+        return self.nodes.setdefault(name, Node(name, uuid.uuid4().bytes))
+
+    def ship(self, *lines: Line, node: str = "node-1", partition: int = 0) -> int:
+        """Commit a batch of lines; return the table's version."""
+        ranges, files = [], {}
+        for stream in dict.fromkeys(line.stream for line in lines):
+            of = [line.bytes for line in lines if line.stream == stream]
+            file = self.file(stream, of[0], node)
+            data = b"".join(of)
+            ranges.append(Range(file.id, 0, file.size, data, len(of), file.crc))
+            file.size += len(data)
+            file.crc = crc32(data, file.crc)
+            files[file.id] = stream
+        return self.commit([self.batch(node, partition, files=files, ranges=tuple(ranges))])
+
+    def file(self, stream: Stream, first_line: bytes, node: str = "node-1") -> File:
+        """Return the file of a stream."""
+        known = self.node(node).files
+        if stream not in known:
+            name = file_id(CLUSTER, node, stream, first_line.rstrip(b"\n"))
+            known[stream] = File(name, stream)
+        return known[stream]
+
+    def inventory(
+        self,
+        began_ns: int,
+        node: str = "node-1",
+        partition: int = 0,
+        partitions: Sequence[int] = (0,),
+        errors: Sequence[str] = (),
+    ) -> int:
+        """Commit what a full scan of the node found."""
+        files = self.node(node).files.values()
+        seen = tuple(Seen(f.id, 0, f.size, f.size, f.size) for f in files)
+        found = Inventory(began_ns, tuple(partitions), True, seen, (), 0, tuple(errors), None)
+        named = {f.id: f.stream for f in files}
+        return self.commit([self.batch(node, partition, files=named, inventory=found)])
+
+    def lose(self, stream: Stream, end: int, exact: bool, from_ns: int, to_ns: int) -> int:
+        """Commit a collector's entry: the file is gone from its covered end on."""
+        file = self.node().files[stream]
+        gap = Gap(file.id, 0, file.size, end, exact, from_ns, to_ns, "deleted while away")
+        return self.commit([self.batch("node-1", 0, files={file.id: stream}, gaps=(gap,))])
+
+    def seal(self, stream: Stream, size: int) -> int:
+        """Commit that a file has ended."""
+        file = self.node().files[stream]
+        seal = Seal(file.id, 0, size, 0, 0, "renamed")
+        return self.commit([self.batch("node-1", 0, files={file.id: stream}, seals=(seal,))])
+
+    def jump(self, kind: str, positions: int, partition: int = 0) -> int:
+        """Commit that positions of the topic were passed over."""
+        start, self.position = self.position, self.position + positions
+        jump = Jump(partition, kind, start, self.position, START_NS, START_NS + SECOND, "test")
+        return self.commit([], [jump])
+
+    def batch(self, node: str, partition: int, **entries) -> Batch:
+        """Return the next batch of a node's lane."""
+        state = self.node(node)
+        number = state.sequence
+        state.sequence += 1
+        return Batch(
+            CLUSTER, node, state.run, partition, number, number, START_NS + number, **entries
+        )
+
+    def commit(self, batches: Sequence[Batch], jumps: Sequence[Jump] = ()) -> int:
+        """Commit batches as an indexer does; return the table's version."""
+        partition = batches[0].partition if batches else jumps[0].partition
+        known = self.ledger.positions.get(partition)
+        start = known.end if known else 0
+        end = jumps[-1].end if jumps else start + len(batches)
+        self.position = end
+        position = Position("logs", "", 0, partition, start, end, None)
+        lanes = [
+            LaneSpan(partition, b.node, b.run, b.sequence, b.sequence, b.oldest_unacked,
+                     b.created_ns, b.created_ns)
+            for b in batches
+        ]  # fmt: skip
+        intake = Intake(position, list(batches), lanes, list(jumps))
+        assembled = assemble([intake], self.ledger.files, START_NS + 50 * HOUR, None)
+        added = []
+        for segment in assembled.segments:
+            name = f"date={segment.date}/hour={segment.hour}/{uuid.uuid4().hex}.parquet"
+            self.bucket.put(self.table.folder + name, segment.data)
+            added.append(
+                Added(name, len(segment.data), segment.stats, segment.date, segment.hour)
+            )
+        data = to_object(assembled.coverage)
+        name = f"{COVERAGE_FOLDER}{uuid.uuid4().hex}.parquet"
+        self.bucket.put(self.table.folder + name, data)
+        added.append(Added(name, len(data), json.dumps({"numRecords": 0})))
+        app = f"logs/0/{partition}"
+        expected = {app: start if known else None}
+        self.version = self.table.commit(added, expected, {app: end})
+        self.ledger.apply(assembled.coverage, self.version)
+        return self.version
