@@ -227,6 +227,12 @@ class Collector:
         old_lanes = {lane.partition: lane.oldest_unacked for lane in self._before.lanes}
         for partition, tails in by_partition.items():
             changed = [tail for tail in tails if full or self._changed(tail)]
+            seen = [self._seen(tail) for tail in changed]
+            streams = {tail.file_id: tail.stream for tail in changed}
+            if full:
+                closed = [s for s in self.watch.closed.values() if s.partition == partition]
+                seen += [Seen(s.file_id, s.epoch, s.size, s.acked, s.acked) for s in closed]
+                streams |= {state.file_id: state.stream for state in closed}
             replaces = None
             if self._first_inventory and self._before.run:
                 replaces = Replaces(self._before.run, old_lanes.get(partition, 0))
@@ -234,7 +240,7 @@ class Collector:
                 scan_began_ns=self._scan_began_ns,
                 partitions=partitions,
                 full=full,
-                files=tuple(self._seen(tail) for tail in changed),
+                files=tuple(seen),
                 unborn=tuple(u for u in unborn if self._goes_to(u.stream, partition)),
                 unchanged=len(tails) - len(changed),
                 errors=tuple(
@@ -244,9 +250,9 @@ class Collector:
                 ),
                 replaces=replaces,
             )
-            streams = {tail.file_id: tail.stream for tail in changed}
             self.shipper.add_inventory(partition, inventory, streams)
         if full:
+            self._reported = {k: v for k, v in self._reported.items() if k in self.watch.named}
             self._next_full_ns = now + self._settings.inventory_full_interval_ms * _MS
         self._next_inventory_ns = now + self._settings.inventory_interval_ms * _MS
         self._first_inventory = False

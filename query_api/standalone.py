@@ -17,7 +17,7 @@ import sys
 import time
 import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +31,8 @@ DEMO_PODS = Path("demo", "pods")
 _CLI = ("-m", "query_api.cli")
 _NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,251}[A-Za-z0-9])?")
 _POLL_S = 0.2
-_FIRST_LINE_WAIT_S = 20.0
+_PATIENCE_SAID_S = 6.0
+_FIRST_LINE_WAIT_S = 60.0
 _SETTLED_S = 2.0  # given logs are old: wait until no more of them appear, but not for ever
 _SETTLED_MAX_S = 8.0
 _RECENT_NS = 50 * 60 * 10**9  # without a time range a search sees the last hour
@@ -67,10 +68,11 @@ class Introduction:
 
     began: float
     url_said: bool = False
+    patience_said: bool = False
     done: bool = False
     first_line: float = 0.0
     range: tuple[str, str] | None = None
-    changed: float = field(default=0.0)
+    changed: float = 0.0
 
 
 def main(argv: Sequence[str], environ: Mapping[str, str], rollout: Rollout | None = None) -> int:
@@ -285,7 +287,11 @@ class Everything:
             words = ("-m", "query_api.demo", str(data / DEMO_PODS))
             yield Child("demo", words, data / "logs" / "demo.log", 0, 2.0, fed=True)
         for node, directories in self._nodes.items():
-            say(f"everyline: node {node} reads {', '.join(map(str, directories))}")
+            more = f" and {len(directories) - 1} more" if directories[1:] else ""
+            say(f"everyline: node {node} reads {directories[0]}{more}")
+            for empty in directories if self._rollout is None else ():
+                if not any(empty.glob("*_*_*/*/*.log*")):
+                    say(f"everyline: {empty} holds no NAMESPACE_POD_UID/CONTAINER/N.log yet")
             roots = ("--roots", os.pathsep.join(map(str, directories)))
             state = ("--state", str(data / "collector" / node), "--drain-ms", "6000")
             flags = (*cluster, "--node", node, *roots, *topic, *state)
@@ -351,6 +357,9 @@ class Everything:
                 self._supervisor.start(self._supervisor.children[-1])
             seen.range, seen.changed = span, now
         if seen.range is None:
+            if now - seen.began > _PATIENCE_SAID_S and not seen.patience_said:
+                seen.patience_said = True
+                say("everyline: no line yet; at the very first start the indexer is compiled first")
             if now - seen.began > _FIRST_LINE_WAIT_S:
                 seen.done = True
                 say("everyline: no line is searchable yet; try:")

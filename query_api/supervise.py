@@ -130,12 +130,13 @@ class Supervisor:
         """
         now = time.monotonic()
         for child in self.children:
-            self._listen(child, now)
             if child.process is None:
                 if not child.held and now >= child._due:
                     self.start(child)
-            elif (code := child.process.poll()) is not None:
-                self._listen(child, now)
+                continue
+            code = child.process.poll()
+            self._listen(child, now)
+            if code is not None:
                 self._died(child, code, now)
 
     def _died(self, child: Child, code: int, now: float) -> None:

@@ -11,6 +11,11 @@ from tests.real_parts.kafka import Broker
 from tests.real_parts.s3 import Bucket, S3Server
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add the option that accepts what is new in golden files."""
+    parser.addoption("--update-golden", action="store_true", help="rewrite tests/golden")
+
+
 @pytest.hookimpl(tryfirst=True)  # before -m selects
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark the tests that ask for a server as real."""

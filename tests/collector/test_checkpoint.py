@@ -1,4 +1,4 @@
-"""The checkpoint after torn writes, flipped bytes, kills and a full disk: old or new, never else."""
+"""The checkpoint after torn writes, flipped bytes, kills and a full disk: old or new."""
 
 import os
 import signal
@@ -13,7 +13,7 @@ from collector.checkpoint import Checkpoint, FileState, LaneState, load, save
 from collector.errors import CheckpointError
 
 
-def made(number: int, files: int = 2) -> Checkpoint:
+def made(number: int, files: int = 1) -> Checkpoint:
     """A checkpoint whose every field follows from ``number``."""
     states = [
         FileState(
@@ -75,12 +75,12 @@ def test_a_flipped_byte_anywhere_gives_the_one_before(tmp_path: Path) -> None:
         assert load(tmp_path) == made(1), at
 
 
-@pytest.mark.parametrize("content", [b"", b"\0" * 500, b"everyline checkpoint 1 00000000\n"])
+@pytest.mark.parametrize("content", [b"", b"\0" * 500, b"everyline checkpoint 1 00000000\n{}"])
 def test_two_damaged_checkpoints_are_as_good_as_none(tmp_path: Path, content: bytes) -> None:
     save(tmp_path, made(1))
     save(tmp_path, made(2))
     for name in ("checkpoint", "checkpoint.previous"):
-        (tmp_path / name).write_bytes(content[:20] if name == "checkpoint" else content[:31])
+        (tmp_path / name).write_bytes(content)
     assert load(tmp_path) is None
 
 

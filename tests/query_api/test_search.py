@@ -1,6 +1,7 @@
 """Searches over real tables: what is found, in which order, page by page, at which cost."""
 
 import json
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -11,7 +12,7 @@ from query_api.answer import Answer
 from tests.query_api.conftest import served
 from tests.query_api.written import HOUR, SECOND, START_NS, Line, Written
 
-EVER = {"from": "0", "to": "now"}
+EVER: dict[str, Any] = {"from": "0", "to": "now"}
 
 
 def messages(answer) -> list[str]:
@@ -89,18 +90,22 @@ async def test_segments_outside_of_the_time_are_not_read(written):
     for hour in range(4):
         written.ship(Line(START_NS + hour * HOUR, f"hour {hour}"))
     async with served(written.bucket, START_NS + 10 * HOUR) as client:
-        asked = {"from": START_NS + HOUR, "to": START_NS + 2 * HOUR}
+        asked: dict[str, Any] = {"from": START_NS + HOUR, "to": START_NS + 2 * HOUR}
         answer = (await client.get("/v1/search", params=asked)).json()
     assert messages(answer) == ["hour 1"]
     cost = answer["cost"]
-    assert (cost["segments_considered"], cost["segments_pruned"], cost["segments_read"]) == (4, 3, 1)
+    assert (cost["segments_considered"], cost["segments_pruned"], cost["segments_read"]) == (
+        4,
+        3,
+        1,
+    )
 
 
 async def test_a_row_filed_under_another_hour_is_found_by_its_time(written):
     # Outside of what the table accepts, so it is filed under the hour of the commit.
     written.ship(Line(START_NS + 2_000 * HOUR, "from the future"))
     async with served(written.bucket, START_NS + 3_000 * HOUR) as client:
-        asked = {"from": START_NS + 1_999 * HOUR, "to": START_NS + 2_001 * HOUR}
+        asked: dict[str, Any] = {"from": START_NS + 1_999 * HOUR, "to": START_NS + 2_001 * HOUR}
         answer = (await client.get("/v1/search", params=asked)).json()
     assert messages(answer) == ["from the future"]
 
@@ -112,7 +117,7 @@ async def test_a_full_page_stops_before_older_segments(written):
         answer = (await client.get("/v1/search", params={**EVER, "limit": 2})).json()
         assert messages(answer) == ["4 2", "4 1"]
         assert answer["cost"]["segments_read"] == 1
-        asked = {**EVER, "limit": 2, "order": "asc"}
+        asked: dict[str, Any] = {**EVER, "limit": 2, "order": "asc"}
         answer = (await client.get("/v1/search", params=asked)).json()
         assert messages(answer) == ["0 0", "0 1"]
         assert answer["cost"]["segments_read"] == 1
@@ -120,7 +125,9 @@ async def test_a_full_page_stops_before_older_segments(written):
 
 times = st.integers(0, 6).map(lambda n: START_NS + n * (HOUR // 2) + n % 3)
 commits = st.lists(
-    st.lists(st.tuples(times, st.sampled_from("ab"), st.sampled_from("xyz")), min_size=1, max_size=6),
+    st.lists(
+        st.tuples(times, st.sampled_from("ab"), st.sampled_from("xyz")), min_size=1, max_size=6
+    ),
     min_size=1,
     max_size=4,
 )
@@ -145,7 +152,7 @@ async def test_pages_together_are_all_rows_in_order(tmp_path_factory, shipped, l
     expected.sort(reverse=order == "desc")
     rows, cursor = [], ""
     async with served(bucket, START_NS + 10 * HOUR, scan_threads=2) as client:
-        asked = {**EVER, "limit": limit, "order": order, "query": query}
+        asked: dict[str, Any] = {**EVER, "limit": limit, "order": order, "query": query}
         while True:
             answer = (await client.get("/v1/search", params={**asked, "cursor": cursor})).json()
             assert len(answer["rows"]) <= limit
@@ -160,7 +167,7 @@ async def test_pages_together_are_all_rows_in_order(tmp_path_factory, shipped, l
 async def test_a_cursor_stays_with_its_version(written):
     written.ship(*(Line(START_NS + n, f"old {n}") for n in range(4)))
     async with served(written.bucket) as client:
-        asked = {**EVER, "limit": 2}
+        asked: dict[str, Any] = {**EVER, "limit": 2}
         first = (await client.get("/v1/search", params=asked)).json()
         written.ship(Line(START_NS + 1, "new", pod="late"))
         asked["cursor"] = first["next"]
@@ -172,7 +179,7 @@ async def test_a_cursor_stays_with_its_version(written):
 async def test_another_replica_answers_a_cursor_with_the_same_ledger(written):
     written.ship(*(Line(START_NS + n, f"old {n}") for n in range(3)))
     written.inventory(START_NS + SECOND)
-    asked = {"from": START_NS, "to": START_NS + 10, "limit": 2}
+    asked: dict[str, Any] = {"from": START_NS, "to": START_NS + 10, "limit": 2}
     async with served(written.bucket) as client:
         first = (await client.get("/v1/search", params=asked)).json()
     stream = next(iter(written.node().files))
@@ -190,7 +197,7 @@ async def test_another_replica_answers_a_cursor_with_the_same_ledger(written):
 
 async def test_a_version_that_is_gone_says_to_ask_again(written):
     written.ship(*(Line(START_NS + n, f"old {n}") for n in range(3)))
-    asked = {**EVER, "limit": 1}
+    asked: dict[str, Any] = {**EVER, "limit": 1}
     async with served(written.bucket) as client:
         first = (await client.get("/v1/search", params=asked)).json()
         for name in list(written.bucket.names(written.table.folder + "date=")):
@@ -206,7 +213,7 @@ async def test_a_segment_that_is_broken_makes_the_answer_incomplete(written):
     written.inventory(START_NS + SECOND)
     written.ship(Line(START_NS + 1, "bad"))
     written.inventory(START_NS + 2 * SECOND)
-    asked = {"from": START_NS, "to": START_NS + SECOND}
+    asked: dict[str, Any] = {"from": START_NS, "to": START_NS + SECOND}
     async with served(written.bucket) as client:
         whole = (await client.get("/v1/search", params=asked)).json()
         assert whole["completeness"]["verdict"] == "complete"
@@ -258,7 +265,7 @@ async def test_who_requires_a_complete_answer_gets_it_or_an_error(written, accep
     written.ship(Line(START_NS, "line"))
     written.inventory(START_NS + SECOND)
     async with served(written.bucket) as client:
-        asked = {"from": START_NS, "to": START_NS + 1, "require": "complete"}
+        asked: dict[str, Any] = {"from": START_NS, "to": START_NS + 1, "require": "complete"}
         headers = {"Accept": accept}
         assert (await client.get("/v1/search", params=asked, headers=headers)).status_code == 200
         asked["to"] = START_NS + 2 * SECOND
@@ -271,11 +278,13 @@ async def test_who_requires_a_complete_answer_gets_it_or_an_error(written, accep
 async def test_thousands_of_rows_in_several_row_groups_are_paged_in_order(written, monkeypatch):
     monkeypatch.setattr("indexer.segment.ROW_GROUP_ROWS", 500)
     count = 4_000
-    lines = [Line(START_NS + (n * 7919 % count) * 1000, f"n {n}", f"pod-{n % 3}") for n in range(count)]
+    lines = [
+        Line(START_NS + (n * 7919 % count) * 1000, f"n {n}", f"pod-{n % 3}") for n in range(count)
+    ]
     lines.sort(key=lambda line: line.pod)
     written.ship(*lines)
     async with served(written.bucket) as client:
-        asked = {**EVER, "limit": 1_500, "pod": "pod-1,pod-2"}
+        asked: dict[str, Any] = {**EVER, "limit": 1_500, "pod": "pod-1,pod-2"}
         rows = []
         while True:
             answer = (await client.get("/v1/search", params=asked)).json()
@@ -285,5 +294,3 @@ async def test_thousands_of_rows_in_several_row_groups_are_paged_in_order(writte
             asked["cursor"] = answer["next"]
     expected = sorted((ln for ln in lines if ln.pod != "pod-0"), key=lambda ln: -ln.time_ns)
     assert [row["message"] for row in rows] == [line.message for line in expected]
-
-

@@ -133,6 +133,8 @@ def test_given_logs_are_searchable_by_what_it_prints_and_a_second_start_goes_on(
     assert first.pids() == {}
 
     ports = {p["name"]: p["url"] for p in first.record()["processes"] if p["name"] != "query"}
+    with (first.data / "logs" / "indexer.log").open("a") as log:
+        log.write('{"level": "warning", "message": "of the start before"}\n')
     second = up("--logs", f"node-7={directory}")
     second.until("are searchable")
     assert second.get("/v1/status")["rows"] == rows

@@ -162,15 +162,14 @@ class Written:
         for segment in assembled.segments:
             name = f"date={segment.date}/hour={segment.hour}/{uuid.uuid4().hex}.parquet"
             self.bucket.put(self.table.folder + name, segment.data)
-            added.append(
-                Added(name, len(segment.data), segment.stats, segment.date, segment.hour)
-            )
+            added.append(Added(name, len(segment.data), segment.stats, segment.date, segment.hour))
         data = to_object(assembled.coverage)
         name = f"{COVERAGE_FOLDER}{uuid.uuid4().hex}.parquet"
         self.bucket.put(self.table.folder + name, data)
         added.append(Added(name, len(data), json.dumps({"numRecords": 0})))
         app = f"logs/0/{partition}"
         expected = {app: start if known else None}
-        self.version = self.table.commit(added, expected, {app: end})
+        self.table.commit(added, expected, {app: end})
+        self.version = self.table.snapshot().version()
         self.ledger.apply(assembled.coverage, self.version)
         return self.version

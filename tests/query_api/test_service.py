@@ -1,0 +1,151 @@
+"""The service's border: errors, parameters, the page, and the description of the API."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from query_api.answer import ErrorAnswer
+from query_api.errors import BadParameter
+from query_api.service import make_app
+from query_api.settings import QuerySettings
+from query_api.times import format_time, parse_time
+from tests.query_api.conftest import served
+from tests.query_api.written import START_NS, Line
+
+GOLDEN = Path(__file__).parents[1] / "golden" / "openapi.json"
+
+
+async def test_without_a_table_the_service_says_what_to_start(local):
+    async with served(local) as client:
+        response = await client.get("/v1/search")
+        ready = await client.get("/readyz")
+        healthy = await client.get("/healthz")
+    assert (response.status_code, ready.status_code, healthy.status_code) == (503, 503, 200)
+    error = response.json()["error"]
+    assert error["code"] == "table_unavailable"
+    assert "start an indexer first" in error["message"]
+
+
+@pytest.mark.parametrize(
+    ("path", "parameters", "says", "hint"),
+    [
+        ("search", {"namspace": "a"}, "unknown parameter 'namspace'", "'namespace'"),
+        ("search", {"frm": "-1h"}, "unknown parameter 'frm'", "'from'"),
+        ("status", {"pod": "a"}, "unknown parameter 'pod'", "known: none"),
+        ("gaps", {"qwertz": "1"}, "unknown parameter 'qwertz'", "known: namespace"),
+        ("search", {"limit": "many"}, "limit='many'", "/docs"),
+        ("search", {"limit": "0"}, "limit='0'", "/docs"),
+        ("search", {"limit": "10001"}, "limit is 10001, the most is 10000", "rows_max"),
+        ("gaps", {"limit": "10001"}, "limit is 10001, the most is 10000", "list_max"),
+        ("search", {"order": "up"}, "order='up'", "/docs"),
+        ("search", {"level": "loud"}, "level='loud' is none", "warn"),
+        ("gaps", {"state": "lost"}, "state='lost' is none", "LOST"),
+        ("search", {"from": "yesterday"}, "from='yesterday' is no time", "RFC|2026|-15m"),
+        ("search", {"from": "now", "to": "-1h"}, "is not before", "swap"),
+        ("search", {"cursor": "???"}, "cursor cannot be read", "next"),
+        ("search", {"cursor": "e30"}, "cursor cannot be read", "next"),
+        ("search", {"query": "x" * 4097}, "query is 4097", "query_characters"),
+    ],
+)
+async def test_a_wrong_parameter_is_named_with_what_to_do(written, path, parameters, says, hint):
+    async with served(written.bucket) as client:
+        response = await client.get(f"/v1/{path}", params=parameters)
+    assert response.status_code == 400
+    ErrorAnswer.model_validate(response.json())
+    error = response.json()["error"]
+    assert error["code"] == "bad_parameter"
+    assert says in error["message"]
+    assert re.search(hint, error["hint"])
+
+
+async def test_a_bad_query_is_an_error_with_its_column(written):
+    async with served(written.bucket) as client:
+        response = await client.get("/v1/search", params={"query": 'ok "open'})
+    assert response.status_code == 400
+    error = response.json()["error"]
+    assert (error["code"], error["column"]) == ("bad_query", 4)
+
+
+async def test_a_cursor_of_another_question_is_refused(written):
+    written.ship(*(Line(START_NS + n, f"line {n}") for n in range(3)))
+    async with served(written.bucket) as client:
+        first = (await client.get("/v1/search", params={"from": "0", "limit": 1})).json()
+        asked = {"from": "0", "limit": 1, "pod": "other", "cursor": first["next"]}
+        response = await client.get("/v1/search", params=asked)
+    assert response.status_code == 400
+    assert "another question" in response.json()["error"]["message"]
+
+
+async def test_an_unknown_path_has_the_same_shape_of_error(written):
+    async with served(written.bucket) as client:
+        response = await client.get("/v2/search")
+    assert response.status_code == 404
+    ErrorAnswer.model_validate(response.json())
+
+
+async def test_metrics_count_answers_and_requests(written):
+    async with served(written.bucket) as client:
+        await client.get("/v1/search")
+        metrics = (await client.get("/metrics")).text
+    assert 'everyline_query_answers_total{verdict="unknown"} 1.0' in metrics
+    assert (
+        'everyline_query_request_seconds_count{endpoint="/v1/search",status="200"} 1.0' in metrics
+    )
+
+
+async def test_the_page_of_the_api_loads_nothing_from_elsewhere(written):
+    async with served(written.bucket) as client:
+        page = (await client.get("/docs")).text
+        described = (await client.get("/openapi.json")).json()
+    assert not re.search(r"//\w|\bsrc=|@import|url\(", page)
+    assert "openapi.json" in page
+    assert set(described["paths"]) == {"/v1/search", "/v1/gaps", "/v1/streams", "/v1/status"}
+
+
+def test_the_api_is_what_it_was(local, request):
+    described = make_app(QuerySettings(), local).openapi()
+    del described["info"]["version"]
+    text = json.dumps(described, indent=2, sort_keys=True) + "\n"
+    if request.config.getoption("--update-golden"):
+        GOLDEN.parent.mkdir(exist_ok=True)
+        GOLDEN.write_text(text)
+    assert text == GOLDEN.read_text(), "if this change is meant: pytest --update-golden"
+
+
+NOW_NS = 1_790_000_000_123_456_789
+
+
+@pytest.mark.parametrize(
+    ("text", "time_ns"),
+    [
+        ("now", NOW_NS),
+        ("-15m", NOW_NS - 900 * 10**9),
+        ("now-2h", NOW_NS - 7_200 * 10**9),
+        ("-5ms", NOW_NS - 5 * 10**6),
+        ("1700000000", 1_700_000_000 * 10**9),
+        ("1700000000.25", 1_700_000_000_250_000_000),
+        ("1700000000123", 1_700_000_000_123 * 10**6),
+        ("1700000000123456", 1_700_000_000_123_456 * 10**3),
+        ("1700000000123456789", 1_700_000_000_123_456_789),
+        ("2023-11-14T22:13:20Z", 1_700_000_000 * 10**9),
+        ("2023-11-14t23:13:20.000000001+01:00", 1_700_000_000 * 10**9 + 1),
+        ("1969-12-31T23:59:59.5Z", -500_000_000),
+    ],
+)
+def test_times_are_read_in_each_form(text, time_ns):
+    assert parse_time(text, "from", NOW_NS) == time_ns
+
+
+@pytest.mark.parametrize(
+    "text", ["", "2023-11-14", "2023-11-14T22:13:20", "2023-02-30T00:00:00Z", "-1y", "9" * 19]
+)
+def test_what_is_no_time_is_an_error(text):
+    with pytest.raises(BadParameter, match="from="):
+        parse_time(text, "from", NOW_NS)
+
+
+def test_times_are_written_so_that_they_sort():
+    assert format_time(-1) == "1969-12-31T23:59:59.999999999Z"
+    assert parse_time(format_time(NOW_NS), "to", 0) == NOW_NS

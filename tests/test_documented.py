@@ -1,0 +1,61 @@
+"""Every setting, metric and route stands in deploy/REFERENCE.md as the code has it."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import msgspec
+import prometheus_client
+import pytest
+
+from collector.metrics import CollectorMetrics
+from collector.process import described
+from collector.settings import CollectorSettings
+from indexer.metrics import IndexerMetrics, KeeperMetrics
+from indexer.settings import IndexerSettings, KeeperSettings
+from query_api.metrics import QueryMetrics
+from query_api.settings import QuerySettings
+
+ROOT = Path(__file__).parents[1]
+REFERENCE = (ROOT / "deploy" / "REFERENCE.md").read_text("utf-8").splitlines()
+
+
+def settings() -> Iterator[str]:
+    """Yield the row of every setting."""
+    sections: tuple[tuple[str, type[msgspec.Struct]], ...] = (
+        ("collector", CollectorSettings),
+        ("indexer", IndexerSettings),
+        ("keeper", KeeperSettings),
+        ("query", QuerySettings),
+    )
+    for section, kind in sections:
+        for name, (default, text) in described(kind).items():
+            yield f"| {section} | `{name}` | `{default}` | {text} |"
+
+
+def metrics() -> Iterator[str]:
+    """Yield the row of every metric."""
+    registry = prometheus_client.CollectorRegistry()
+    for kind in (CollectorMetrics, IndexerMetrics, KeeperMetrics, QueryMetrics):
+        kind(registry)
+    for family in registry.collect():
+        suffix = "_total" if family.type == "counter" else ""
+        yield f"| `{family.name}{suffix}` | {family.type} | {family.documentation} |"
+
+
+def routes() -> Iterator[str]:
+    """Yield the first cells of the row of every route."""
+    openapi = json.loads((ROOT / "tests" / "golden" / "openapi.json").read_text("utf-8"))
+    for path, methods in openapi["paths"].items():
+        for method in methods:
+            yield f"| `{method.upper()} {path}` |"
+
+
+@pytest.mark.parametrize("row", [*settings(), *metrics()])
+def test_each_setting_and_metric_is_in_the_reference(row: str) -> None:
+    assert row in REFERENCE
+
+
+@pytest.mark.parametrize("row", list(routes()))
+def test_each_route_is_in_the_reference(row: str) -> None:
+    assert any(line.startswith(row) for line in REFERENCE)
