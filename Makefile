@@ -94,6 +94,8 @@ tools: .tools/kafka-$(KAFKA)/.done .tools/versitygw-$(VERSITYGW).done
 define install
 	@$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes $(1)
 	@$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@echo 'make: compiling the kernels'
+	@$(BIN)/python -c 'from indexer.parse import compile_kernels; compile_kernels()'
 	@touch $@
 endef
 

@@ -16,7 +16,7 @@ from collector.range import Stream
 
 # `0.log`, `0.log.20230129-084209` and, once the kubelet has compressed it, `….gz`
 # (pkg/kubelet/logs/container_log_manager.go); `….tmp` is a gzip or a reopen in the making.
-_NAME = re.compile(r"(\d{1,9})\.log(\.(?!.*tmp$)[^/]*)?")
+_NAME = re.compile(r"([0-9]{1,9})\.log(\.(?!.*tmp$)[^/]*)?")
 
 
 @dataclass(frozen=True, slots=True)

@@ -154,10 +154,7 @@ class Shipper:
                 await self._send(lane)
 
     async def _send(self, lane: Lane) -> None:
-        by_place: dict[str, list[Any]] = {place: [] for place in _PLACES.values()}
-        for entry in lane.entries:
-            by_place[_PLACES[type(entry)]].append(entry)
-        batch = Batch(
+        empty = Batch(
             cluster=self._cluster,
             node=self._node,
             run=self._run,
@@ -166,14 +163,9 @@ class Shipper:
             oldest_unacked=0,
             created_ns=self._clock(),
             files=lane.files,
-            ranges=tuple(lane.ranges),
             inventory=lane.inventory,
-            opens=tuple(by_place["opens"]),
-            seals=tuple(by_place["seals"]),
-            gaps=tuple(by_place["gaps"]),
-            elided=tuple(by_place["elided"]),
-            gone=tuple(by_place["gone"]),
         )
+        batch = _filled(empty, [*lane.ranges, *lane.entries])
         lane.files, lane.ranges, lane.entries, lane.inventory = {}, [], [], None
         lane.raw_bytes = lane.opened_ns = 0
         for numbered, data in self._encoded(lane, batch):
@@ -241,25 +233,27 @@ def _sent(batch: Batch, wire_bytes: int) -> Sent:
 
 def _halves(batch: Batch) -> Sequence[Batch]:
     """Return two smaller batches with the same content, or nothing if it cannot be cut."""
-    ranges = batch.ranges
-    if not ranges:
-        return ()
-    left: tuple[Range, ...]
-    right: tuple[Range, ...]
-    if len(ranges) == 1:
-        if len(ranges[0].data) < 2:
-            return ()
-        left, right = ((half,) for half in split(ranges[0]))
-    else:
-        middle = len(ranges) // 2
-        left, right = ranges[:middle], ranges[middle:]
-    first = replace(batch, ranges=left, seals=(), gaps=(), elided=(), gone=(), inventory=None)
-    return _narrow(first), _narrow(replace(batch, ranges=right, opens=()))
+    content = [*batch.opens, *batch.ranges, *_entries(batch)[len(batch.opens) :]]
+    alone = replace(batch, inventory=None)
+    if batch.inventory is not None:
+        return (_filled(alone, content), _filled(batch, [])) if content else ()
+    if len(content) > 1:
+        middle = len(content) // 2
+        return _filled(alone, content[:middle]), _filled(alone, content[middle:])
+    if len(batch.ranges) == 1 and len(batch.ranges[0].data) > 1:
+        left, right = split(batch.ranges[0])
+        return _filled(alone, [left]), _filled(alone, [right])
+    return ()
 
 
-def _narrow(batch: Batch) -> Batch:
-    """Return the batch with the headers of only those files that it speaks of."""
-    seen = batch.inventory.files if batch.inventory else ()
-    named = {r.file_id for r in batch.ranges} | {s.file_id for s in seen}
-    named |= {entry.file_id for entry in _entries(batch)}
-    return replace(batch, files={i: stream for i, stream in batch.files.items() if i in named})
+def _filled(batch: Batch, content: Sequence[Range | Entry]) -> Batch:
+    """Return the batch with this content instead, and the headers of only its files."""
+    by_place: dict[str, list[Any]] = {place: [] for place in ("ranges", *_PLACES.values())}
+    for each in content:
+        by_place[_PLACES.get(type(each), "ranges")].append(each)
+    named = {each.file_id for each in content}
+    if batch.inventory is not None:
+        named.update(seen.file_id for seen in batch.inventory.files)
+    files = {i: stream for i, stream in batch.files.items() if i in named}
+    values: dict[str, Any] = {place: tuple(each) for place, each in by_place.items()}
+    return replace(batch, files=files, **values)

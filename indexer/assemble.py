@@ -200,9 +200,7 @@ def _file(piece: _Piece) -> FileKey:
     return piece.header.file_id, piece.header.epoch
 
 
-def _add_spans(
-    covers: Mapping[FileKey, FileCover], pieces: Sequence[_Piece], rows: Rows
-) -> None:
+def _add_spans(covers: Mapping[FileKey, FileCover], pieces: Sequence[_Piece], rows: Rows) -> None:
     counts = zip(
         rows.lines.tolist(),
         rows.rows.tolist(),

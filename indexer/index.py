@@ -204,9 +204,7 @@ class Indexer:
         for segment in assembled.segments:
             name = f"date={segment.date}/hour={segment.hour}/{uuid.uuid4().hex}.parquet"
             self._put(self._table.folder + name, segment.data)
-            added.append(
-                Added(name, len(segment.data), segment.stats, segment.date, segment.hour)
-            )
+            added.append(Added(name, len(segment.data), segment.stats, segment.date, segment.hour))
         for letter in assembled.dead_letters:
             with contextlib.suppress(ObjectExists):  # the same letter, kept before a crash
                 self._bucket.put(letter.name, letter.data)

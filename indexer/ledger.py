@@ -9,9 +9,48 @@ from collections.abc import Iterator
 
 import msgspec
 
-from collector.batch import Gap, Gone, Inventory, Open, Seal
-from collector.range import Stream
-from indexer.coverage import Coverage, FileCover, Jump, LaneSpan, Note, Position, Span, note_entry
+from collector.batch import Gap, Gone, Inventory, Open, Replaces, Seal
+from indexer.coverage import Coverage, FileCover, LaneSpan, Note, Position, Span, note_entry
+from indexer.entries import (
+    LOST_RETENTION,
+    LOST_ROTATED,
+    LOST_TOPIC,
+    TOPIC_RESET,
+    UNACCOUNTED,
+    UNPARSED,
+    Covered,
+    FileEntry,
+    FileKey,
+    JumpEntry,
+    LaneEntry,
+    LaneHole,
+    LaneKey,
+    Lost,
+    NodeEntry,
+    PendingInventory,
+    SeenNumbers,
+    missing,
+)
+
+__all__ = [
+    "ENDS_KEPT",
+    "LOST_RETENTION",
+    "LOST_ROTATED",
+    "LOST_TOPIC",
+    "TOPIC_RESET",
+    "UNACCOUNTED",
+    "UNPARSED",
+    "Covered",
+    "FileEntry",
+    "FileKey",
+    "JumpEntry",
+    "LaneEntry",
+    "LaneHole",
+    "Ledger",
+    "Lost",
+    "NodeEntry",
+    "missing",
+]
 
 ENDS_KEPT = 256
 """Range ends of a file whose running CRC is remembered; a replay starts at one of the latest."""
@@ -19,147 +58,6 @@ ENDS_KEPT = 256
 # Collectors list a closed file for an hour after it has left the disk (their `gone_after_ms`), so
 # a later full inventory still speaks of every file that a hole younger than this can have held.
 EXPLAINED_WITHIN_NS = 3_600_000_000_000
-
-LOST_TOPIC = "LOST_TOPIC"  # the topic acknowledged it and does not have it
-LOST_RETENTION = "LOST_RETENTION"  # the topic deleted it before it was read
-TOPIC_RESET = "TOPIC_RESET"  # the topic was made anew
-LOST_ROTATED = "LOST_ROTATED"  # the file went before it was read to its end
-UNACCOUNTED = "UNACCOUNTED"  # a new run of the collector knows nothing of the file
-UNPARSED = "UNPARSED"  # a dead letter
-
-FileKey = tuple[bytes, int]
-LaneKey = tuple[bytes, int]
-
-
-class Covered(msgspec.Struct):
-    """Bytes ``[start, end)`` without a hole, and the times of the rows in them (0: none)."""
-
-    start: int
-    end: int
-    first_ns: int
-    last_ns: int
-
-
-class Lost(msgspec.Struct):
-    """Bytes ``[start, end)`` that are not there; ``end`` is a lower bound unless exact."""
-
-    type: str
-    start: int
-    end: int
-    end_exact: bool
-    from_ns: int | None
-    to_ns: int | None
-    reason: str
-    proof: str
-    found_ns: int
-
-
-class FileEntry(msgspec.Struct, kw_only=True):
-    """One file: who wrote it, what of it is covered, what is lost."""
-
-    file_id: bytes
-    epoch: int
-    partition: int
-    node: str
-    namespace: str
-    pod: str
-    pod_uid: str
-    container: str
-    restart: int
-    covered: list[Covered] = []
-    ends: list[tuple[int, int]] = []  # offset and running CRC-32 of the latest range ends
-    lost: list[Lost] = []
-    size: int = 0  # the largest size that a collector has seen
-    seen_ns: int = 0
-    sealed: bool = False
-    gone: bool = False
-    previous: bytes | None = None
-    lines: int = 0
-    rows: int = 0
-    elided: int = 0
-
-    @property
-    def stream(self) -> Stream:
-        """Return the stream that wrote the file."""
-        return Stream(self.namespace, self.pod, self.pod_uid, self.container, self.restart)
-
-    @property
-    def covered_end(self) -> int:
-        """Return where the last covered byte ends."""
-        return self.covered[-1].end if self.covered else 0
-
-    @property
-    def last_ns(self) -> int:
-        """Return the latest time of a row; 0 if there is none."""
-        return max((part.last_ns for part in self.covered), default=0)
-
-    @property
-    def first_ns(self) -> int:
-        """Return the earliest time of a row; 0 if there is none."""
-        return min((part.first_ns for part in self.covered if part.first_ns), default=0)
-
-
-class LaneHole(msgspec.Struct):
-    """Batches ``first`` to ``last`` that the topic acknowledged and that never came."""
-
-    first: int
-    last: int
-    from_ns: int | None
-    to_ns: int | None
-    proof: str
-    found_ns: int
-    explained: bool = False  # a full inventory since then has named the bytes
-
-
-class SeenNumbers(msgspec.Struct):
-    """Batches ``first`` to ``last`` came, and when the collector made these two."""
-
-    first: int
-    last: int
-    first_created_ns: int
-    last_created_ns: int
-
-
-class LaneEntry(msgspec.Struct, kw_only=True):
-    """The numbers of one run in one partition."""
-
-    run: bytes
-    partition: int
-    node: str
-    seen: list[SeenNumbers] = []
-    oldest_unacked: int = 0
-    holes: list[LaneHole] = []
-
-
-class PendingInventory(msgspec.Struct):
-    """An inventory whose sizes are not all covered yet."""
-
-    scan_began_ns: int
-    sequence: int
-    wanted: list[tuple[bytes, int, int]]  # file_id, epoch, size
-    proves: bool  # the scan saw everything, and every file had a name
-
-
-class NodeEntry(msgspec.Struct, kw_only=True):
-    """One node in one partition: how far its files there are complete, in its own clock."""
-
-    node: str
-    partition: int
-    run: bytes
-    partitions: list[int]
-    complete_until_ns: int = 0
-    scan_began_ns: int = 0
-    pending: list[PendingInventory] = []
-    holds_back: str = ""
-    errors: list[str] = []
-
-
-class JumpEntry(msgspec.Struct, kw_only=True):
-    """Positions that were passed over; ``unexplained`` nodes have not sent a full inventory."""
-
-    jump: Jump
-    found_ns: int
-    unexplained: list[str] = []
 
 
 class Ledger(msgspec.Struct):
@@ -183,7 +81,8 @@ class Ledger(msgspec.Struct):
         for span in coverage.lanes:
             self._number(span, coverage.committed_ns)
         touched = {(span.node, span.partition) for span in coverage.lanes}
-        for note in coverage.notes:
+        # What an inventory does not list may have been opened after its scan: openings first.
+        for note in sorted(coverage.notes, key=lambda note: note.kind == "inventory"):
             self._note(note, coverage.committed_ns)
         for jump in coverage.jumps:
             nodes = [n for n, p in self.nodes if p == jump.partition]
@@ -306,6 +205,8 @@ class Ledger(msgspec.Struct):
             here = (file.node, file.partition) == (note.node, note.partition)
             if not here or file.sealed or file.gone or key in listed or _is_over(file):
                 continue
+            if file.seen_ns >= inventory.scan_began_ns:
+                continue  # born after the scan
             file.lost.append(
                 Lost(
                     type=UNACCOUNTED,
@@ -371,17 +272,6 @@ def _cover(file: FileEntry, span: Span) -> None:
     if span.rule:
         file.elided += span.end - span.start
     file.size = max(file.size, span.end)
-
-
-def missing(file: FileEntry, end: int) -> Iterator[tuple[int, int]]:
-    """Yield the holes in the covered bytes of ``[0, end)``."""
-    at = 0
-    for part in file.covered:
-        if at < min(part.start, end):
-            yield at, min(part.start, end)
-        at = max(at, part.end)
-    if at < end:
-        yield at, end
 
 
 def _unaccounted(file: FileEntry, end: int) -> Iterator[tuple[int, int]]:

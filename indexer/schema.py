@@ -44,4 +44,4 @@ SEGMENT_SCHEMA = pa.schema(
         pa.field("offset", pa.int64(), nullable=False),
     ]
 )
-"""Columns inside a segment's Parquet; ``date`` and ``hour`` stand in its path and in the Delta log."""
+"""Columns of a segment's Parquet; ``date`` and ``hour`` stand in its path and in the Delta log."""

@@ -24,9 +24,7 @@ class IndexerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     flush_bytes: Annotated[
         int, setting("raw bytes that make a commit", ge=1 << 20, le=512 << 20)
     ] = 32 << 20
-    fetch_bytes: Annotated[
-        int, setting("bytes asked of the topic at a time", ge=65_536)
-    ] = 4 << 20
+    fetch_bytes: Annotated[int, setting("bytes asked of the topic at a time", ge=65_536)] = 4 << 20
     check_interval_ms: Annotated[
         int, setting("time between two looks at whether the topic is still the same", ge=10)
     ] = 10_000

@@ -103,9 +103,7 @@ def _may_be_same(whole: Range, known: _Known) -> bool:
     return crc32(upto, whole.crc_before) == known.ends[last]
 
 
-def _uncovered(
-    covered: list[tuple[int, int]], start: int, end: int
-) -> Iterator[tuple[int, int]]:
+def _uncovered(covered: list[tuple[int, int]], start: int, end: int) -> Iterator[tuple[int, int]]:
     for covered_start, covered_end in list(covered):
         if covered_end <= start:
             continue

@@ -51,7 +51,9 @@ def run_zstd(*words: str) -> Cost:
     return wait_for(subprocess.Popen(["zstd", "--single-thread", "-q", "-f", *words]))
 
 
-def run_everyline(words: Sequence[str], port: int, done: Callable[[dict[str, object]], bool]) -> Cost:
+def run_everyline(
+    words: Sequence[str], port: int, done: Callable[[dict[str, object]], bool]
+) -> Cost:
     """Run one of Everyline's processes until its status page says that it is done."""
     command = [sys.executable, "-m", "query_api.cli", *words, f"--listen=127.0.0.1:{port}"]
     process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
@@ -59,7 +61,7 @@ def run_everyline(words: Sequence[str], port: int, done: Callable[[dict[str, obj
     while time.monotonic() < until and process.poll() is None:
         time.sleep(0.1)
         try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{port}/status", timeout=5) as answer:  # noqa: S310
+            with urllib.request.urlopen(f"http://127.0.0.1:{port}/status", timeout=5) as answer:
                 if done(json.load(answer)):
                     break
         except OSError:

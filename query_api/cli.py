@@ -81,6 +81,8 @@ def _parser(environ: Mapping[str, str]) -> argparse.ArgumentParser:
         "search",
         help="find log lines",
         description='Find lines that hold all words and "phrases", and no -word.',
+        epilog="For your shell, put the whole query in quotes: everyline search "
+        """'"connection refused" -healthz'""",
     )
     search.add_argument("query", nargs="*", metavar="QUERY", help="words, quoted phrases, -words")
     _add_scope(search, default_from="-1h")

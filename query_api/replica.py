@@ -82,11 +82,6 @@ class Replica:
                 self._refreshed_s = now_s
             return self._latest
 
-    @property
-    def held(self) -> Snapshot | None:
-        """The newest version that is held, without a look at the table."""
-        return self._latest
-
     def pin(self, snapshot: Snapshot) -> None:
         """Keep a snapshot for the cursors that name its version."""
         with self._lock:

@@ -21,7 +21,7 @@ from query_api.language import parse_query
 
 _TAIL_BYTES = 64 << 10  # what Arrow reads first; holds most footers
 _TOGETHER_BYTES = 64 << 10  # a gap between two ranges that costs less than another request
-_WHOLE_BYTES = 1 << 20  # a row group of so few bytes is read by one request
+_WHOLE_BYTES = 1 << 20  # a segment or row group of so few bytes is read by one request
 
 _KEYS = ("ns", "file_id", "epoch", "offset")
 _SHOWN = ("namespace", "pod", "container", "node", "output", "level", "message", "raw", "partial")
@@ -86,7 +86,8 @@ def scan_segment(
     file = RangedFile(bucket or open_bucket(task.bucket), task.name, task.size_bytes)
     best = RESULT_SCHEMA.empty_table()
     try:
-        file.fetch([(max(0, task.size_bytes - _TAIL_BYTES), task.size_bytes)])
+        tail_bytes = _WHOLE_BYTES if task.size_bytes <= _WHOLE_BYTES else _TAIL_BYTES
+        file.fetch([(max(0, task.size_bytes - tail_bytes), task.size_bytes)])
         parquet = pq.ParquetFile(file)
         for group in _row_groups(parquet.metadata, task):
             if cancelled():

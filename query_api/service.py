@@ -7,6 +7,7 @@ work that blocks runs in threads.
 import asyncio
 import contextlib
 import difflib
+import ipaddress
 import logging
 import os
 import time
@@ -132,7 +133,7 @@ async def _keep_up(service: Service) -> None:
             service.metrics.version.set(snapshot.version)
             service.metrics.refresh_failed.set(0)
             said = ""
-        except IndexerError as error:
+        except Exception as error:  # whatever it is, a later look may succeed, and requests say it
             service.metrics.refresh_failed.set(1)
             if str(error) != said:
                 said = str(error)
@@ -235,11 +236,29 @@ def _add_operations(app: FastAPI, service: Service) -> None:
     @app.middleware("http")
     async def measure(request: Request, call_next: Any) -> Response:
         began = time.perf_counter()
-        response: Response = await call_next(request)
+        response: Response
+        if _is_loopback(request.url.hostname or ""):
+            response = await call_next(request)
+        else:
+            hint = "ask 127.0.0.1 or localhost"
+            response = _error(403, "wrong_host", "the service answers to loopback names only", hint)
         endpoint = request.url.path if request.url.path in _PARAMETERS else "other"
         seconds = service.metrics.request_seconds.labels(endpoint, str(response.status_code))
         seconds.observe(time.perf_counter() - began)
         return response
+
+
+def _is_loopback(host: str) -> bool:
+    """Return whether a request names this machine.
+
+    Any other name was made to lead here: a web page that a user visits could read all logs so.
+    """
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 def _add_errors(app: FastAPI) -> None:

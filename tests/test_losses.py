@@ -76,7 +76,7 @@ def test_bytes_that_were_seen_and_then_deleted_unread_are_lost_up_to_a_lower_bou
     start = path.stat().st_size
     # An event that does not end is seen by the scan and not read on.
     local.stop("collector")
-    local.collector(**{"event-wait-ms": 600_000})
+    local.collector(event_wait_ms=600_000)
     head = b"2026-03-01T12:00:00.1Z stdout P a head without an end\n"
     local.write("web", head)
     size = path.stat().st_size
@@ -90,7 +90,7 @@ def test_bytes_that_were_seen_and_then_deleted_unread_are_lost_up_to_a_lower_bou
 
 
 def test_a_batch_cut_out_of_the_local_topic_is_found_to_the_byte(local: Way) -> None:
-    local.collector(**{"inventory-interval-ms": 60_000})
+    local.collector(inventory_interval_ms=60_000)
     path = local.write("web", lines(0, 10))
     other = local.write("other", lines(0, 10))
     records = local.folder / "topic/0/00000000000000000000.log"

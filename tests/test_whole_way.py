@@ -36,7 +36,9 @@ def way(
         yield way
 
 
-def generate(way: Way, seed: int, seconds: float, rotate_bytes: int = 40_000) -> "subprocess.Popen[bytes]":
+def generate(
+    way: Way, seed: int, seconds: float, rotate_bytes: int = 40_000
+) -> "subprocess.Popen[bytes]":
     """Start pods that write and rotate for a while."""
     words = (
         f"--out {way.logs} --pods 6 --seconds {seconds} --lines-per-second 900 "
@@ -59,8 +61,8 @@ def test_every_message_comes_back_byte_for_byte_once_and_in_order(way: Way) -> N
 
 
 def test_a_line_is_searchable_within_ten_seconds_of_its_writing(way: Way) -> None:
-    way.collector(**{"flush-age-ms": 1000, "scan-interval-ms": 1000})
-    way.indexer(**{"flush-age-ms": 2000})
+    way.collector(flush_age_ms=1000, scan_interval_ms=1000)
+    way.indexer(flush_age_ms=2000)
     path = way.write("web", lines(0, 10))
     eventually(lambda: way.covers(path))
     way.write("web", lines(10, 20))
@@ -126,7 +128,9 @@ def test_bad_input_is_kept_or_named_and_everything_else_goes_on(way: Way) -> Non
     way.write("empty", b"")
     way.write("unborn", b"no newline yet")
     good = way.write("good", lines(0, 100))
-    eventually(lambda: all(way.covers(p) for p in way.logs.glob("*/*/*.log") if p.stat().st_size > 14))
+    eventually(
+        lambda: all(way.covers(p) for p in way.logs.glob("*/*/*.log") if p.stat().st_size > 14)
+    )
     way.write("unborn", b" but now\n")
     eventually(way.covers_everything)
     way.write("good", lines(100, 200))

@@ -27,15 +27,15 @@ from query_api.gaps import RECOVERED, Gap, find_gaps
 
 CLUSTER = "test"
 _COLLECTOR = {
-    "flush-age-ms": 100,
-    "scan-interval-ms": 100,
-    "inventory-interval-ms": 300,
-    "inventory-full-interval-ms": 1_000,
-    "seal-quiet-ms": 1_000,
-    "event-wait-ms": 1_000,
-    "checkpoint-interval-ms": 100,
+    "flush_age_ms": 100,
+    "scan_interval_ms": 100,
+    "inventory_interval_ms": 300,
+    "inventory_full_interval_ms": 1_000,
+    "seal_quiet_ms": 1_000,
+    "event_wait_ms": 1_000,
+    "checkpoint_interval_ms": 100,
 }
-_INDEXER = {"flush-age-ms": 200, "check-interval-ms": 500, "retry-most-ms": 500}
+_INDEXER = {"flush_age_ms": 200, "check_interval_ms": 500, "retry_most_ms": 500}
 
 
 def eventually(true: Callable[[], object], timeout_s: float = 60.0) -> None:
@@ -93,7 +93,9 @@ class Way:
 
     def _start(self, name: str, module: str, flags: dict[str, Any]) -> "subprocess.Popen[bytes]":
         words = [f"--{key.replace('_', '-')}={value}" for key, value in flags.items()]
-        program = f"import os, sys; from {module} import main; sys.exit(main(sys.argv[1:], os.environ))"
+        program = (
+            f"import os, sys; from {module} import main; sys.exit(main(sys.argv[1:], os.environ))"
+        )
         with (self.folder / f"{name}.log").open("ab") as log:
             process = subprocess.Popen(
                 [sys.executable, "-c", program, *words, "--listen=127.0.0.1:0"],
@@ -213,5 +215,3 @@ def environment(bucket: Any) -> dict[str, str]:
         "AWS_REGION": bucket.region,
         "AWS_ALLOW_HTTP": "true",
     }
-
-

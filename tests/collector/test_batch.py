@@ -209,7 +209,7 @@ def test_a_frame_that_claims_too_much_is_refused_before_it_is_inflated() -> None
 
 def test_a_list_that_claims_many_entries_ends_with_its_bytes() -> None:
     # Avro gives the number of entries before them: 2**40 here, and none follows.
-    empty = replace(golden(), files={}, **dict.fromkeys(("ranges", "opens", "seals"), ()))
+    empty = replace(golden(), files={}, ranges=(), opens=(), seals=())
     empty = replace(empty, gaps=(), elided=(), gone=(), inventory=None)
     inner = body(encode(empty, COMPRESSOR))
     cut = len(inner) - 8  # seven empty lists and the null of the inventory

@@ -132,7 +132,8 @@ async def test_two_partitions_are_read_at_once(opener: Opener) -> None:
     topic = opener()
     await put(topic, b"a", partition=0)
     await put(topic, b"b", partition=1)
-    reader, found = opener(), {}
+    reader = opener()
+    found: dict[int, list[Record]] = {}
     async with asyncio.timeout(20):
         while len(found) < 2:
             found |= await reader.read({p: 0 for p in (0, 1) if p not in found}, BYTES_MAX, 500)
@@ -334,7 +335,7 @@ async def test_files_that_the_table_holds_are_deleted(
     assert len(files_of(tmp_path)) == 4  # three records each
     other = LocalTopic(tmp_path)
     assert [r.position for r in await take(other, 0, 3)] == [0, 1, 2]
-    kept = {before: [] for before in (3, 4, 7, 12)}
+    kept: dict[int, list[int]] = {before: [] for before in (3, 4, 7, 12)}
     for before, records in kept.items():
         await topic.forget(0, before)
         start, end = await topic.bounds(0)
@@ -492,6 +493,7 @@ async def unavailable(call: Callable[[], Awaitable[object]]) -> None:
     await asyncio.wait_for(call(), 60)
 
 
+@pytest.mark.real
 async def test_what_a_broker_does_not_answer_is_sent_again_in_order() -> None:
     broker = Broker.start()
     try:

@@ -50,6 +50,6 @@ async def served(bucket: Bucket, now_ns: int = NOW_NS, **more) -> AsyncIterator[
     transport = httpx2.ASGITransport(app)
     async with (
         app.router.lifespan_context(app),
-        httpx2.AsyncClient(transport=transport, base_url="http://service") as client,
+        httpx2.AsyncClient(transport=transport, base_url="http://127.0.0.1") as client,
     ):
         yield client

@@ -32,6 +32,7 @@ def service(written):
     process = subprocess.Popen(
         [*CLI, "query", *flags, "--refresh-ms", "50"], stderr=subprocess.PIPE, text=True
     )
+    assert process.stderr is not None
     listening = json.loads(process.stderr.readline())
     yield f"http://{listening['address']}"
     process.send_signal(signal.SIGTERM)
@@ -124,6 +125,8 @@ def test_a_reader_that_goes_away_is_no_error(written: Written, service, now_ns):
     with subprocess.Popen(
         words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environ
     ) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
         process.stdout.readline()
         process.stdout.close()
         assert "Broken" not in process.stderr.read()
@@ -136,9 +139,11 @@ def test_follow_prints_each_new_line_once(written: Written, service):
     process = subprocess.Popen(
         [*CLI, "search", "--follow", "-o", "ndjson"], stdout=subprocess.PIPE, text=True, env=environ
     )
+    lines = process.stdout
+    assert lines is not None
     printed: list[str] = []
     reader = threading.Thread(
-        target=lambda: printed.extend(json.loads(line)["message"] for line in process.stdout)
+        target=lambda: printed.extend(json.loads(line)["message"] for line in lines)
     )
     reader.start()
     try:
@@ -153,7 +158,7 @@ def test_follow_prints_each_new_line_once(written: Written, service):
         process.send_signal(signal.SIGINT)
         code = process.wait(30)
         reader.join()
-        process.stdout.close()
+        lines.close()
     assert (code, printed) == (0, ["first", "late", "second", "third"])
 
 

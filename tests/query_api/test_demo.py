@@ -79,6 +79,7 @@ def test_services_log_what_such_services_log(demo: Demo, tmp_path: Path) -> None
 
 
 def test_files_rotate_restart_and_stay_few(demo: Demo, tmp_path: Path) -> None:
+    kept: list[str] = []
     for minute in range(10):
         demo.running(START_NS + minute * 60 * S)
         run(demo, minute * 60, minute * 60 + 60)

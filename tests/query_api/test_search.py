@@ -1,6 +1,9 @@
 """Searches over real tables: what is found, in which order, page by page, at which cost."""
 
 import json
+import pickle
+import secrets
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -9,6 +12,7 @@ from hypothesis import strategies as st
 
 from indexer.bucket import LocalBucket
 from query_api.answer import Answer
+from query_api.scan import ScanTask, scan_segment
 from tests.query_api.conftest import served
 from tests.query_api.written import HOUR, SECOND, START_NS, Line, Written
 
@@ -66,7 +70,7 @@ async def test_filters_words_and_times_narrow_the_answer(written):
         Line(START_NS + 2, "WARN three", container="sidecar"),
     )
     written.ship(Line(START_NS + 3, "INFO four"), node="node-2")
-    asked = [
+    asked: list[tuple[dict[str, Any], list[str]]] = [
         ({"query": "two"}, ["ERROR two", "INFO one two"]),
         ({"query": "two -error"}, ["INFO one two"]),
         ({"query": '"WO"'}, ["ERROR two", "INFO one two"]),
@@ -294,3 +298,42 @@ async def test_thousands_of_rows_in_several_row_groups_are_paged_in_order(writte
             asked["cursor"] = answer["next"]
     expected = sorted((ln for ln in lines if ln.pod != "pod-0"), key=lambda ln: -ln.time_ns)
     assert [row["message"] for row in rows] == [line.message for line in expected]
+
+
+def test_a_scan_is_a_function_of_plain_values(written):
+    written.ship(*(Line(START_NS + n, f"line {n}") for n in range(3)))
+    folder = written.table.folder
+    [name] = written.bucket.names(folder + "date=")
+    task = ScanTask(
+        bucket=written.bucket.uri,
+        name=name,
+        size_bytes=written.bucket.size(name),
+        from_ns=START_NS,
+        to_ns=START_NS + 2,
+        equals=(("pod", ("api-1",)),),
+        query="line",
+        newest_first=True,
+        after=None,
+        limit=10,
+    )
+    scanned = scan_segment(pickle.loads(pickle.dumps(task)))  # noqa: S301 - our own bytes
+    assert scanned.rows.column("message").to_pylist() == ["line 1", "line 0"]
+    assert (scanned.gets, scanned.bytes) == (1, task.size_bytes)
+
+
+def test_a_scan_without_a_match_reads_no_more_than_what_shows_that(written, monkeypatch):
+    monkeypatch.setattr("query_api.scan._WHOLE_BYTES", 0)
+    monkeypatch.setattr("query_api.scan._TOGETHER_BYTES", 0)
+    written.ship(*(Line(START_NS + n, secrets.token_hex(50)) for n in range(10_000)))
+    [name] = written.bucket.names(written.table.folder + "date=")
+    size = written.bucket.size(name)
+    task = ScanTask("", name, size, START_NS, START_NS + 10_000, (), "", True, None, 10)
+    whole = scan_segment(task, written.bucket)
+    by_level = replace(task, equals=(("level", ("fatal",)),))
+    by_time = replace(task, from_ns=START_NS + HOUR, to_ns=START_NS + 2 * HOUR)
+    by_word = replace(task, query="none")
+    read = [scan_segment(each, written.bucket) for each in (by_time, by_level, by_word)]
+    assert [len(each.rows) for each in (whole, *read)] == [10, 0, 0, 0]
+    assert [each.gets for each in read[:2]] == [1, 1]  # the footer's statistics say it
+    assert read[0].bytes < size / 5
+    assert read[2].bytes < whole.bytes

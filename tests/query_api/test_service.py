@@ -78,6 +78,16 @@ async def test_a_cursor_of_another_question_is_refused(written):
     assert "another question" in response.json()["error"]["message"]
 
 
+async def test_a_name_that_was_made_to_lead_here_gets_no_answer(written):
+    async with served(written.bucket) as client:
+        for host in ("localhost:8080", "[::1]:8080"):
+            response = await client.get("/v1/status", headers={"Host": host})
+            assert response.status_code == 200
+        response = await client.get("/v1/status", headers={"Host": "evil.example"})
+    assert response.status_code == 403
+    ErrorAnswer.model_validate(response.json())
+
+
 async def test_an_unknown_path_has_the_same_shape_of_error(written):
     async with served(written.bucket) as client:
         response = await client.get("/v2/search")

@@ -1,0 +1,164 @@
+"""What the ledger holds: one entry for each file, lane, node and jump in positions.
+
+The fold changes them, readers look at them. Each is stored as it is, so a field that is added
+needs a default, and none changes its meaning.
+"""
+
+from collections.abc import Iterator
+
+import msgspec
+
+from collector.range import Stream
+from indexer.coverage import Jump
+
+LOST_TOPIC = "LOST_TOPIC"  # the topic acknowledged it and does not have it
+LOST_RETENTION = "LOST_RETENTION"  # the topic deleted it before it was read
+TOPIC_RESET = "TOPIC_RESET"  # the topic was made anew
+LOST_ROTATED = "LOST_ROTATED"  # the file went before it was read to its end
+UNACCOUNTED = "UNACCOUNTED"  # a new run of the collector knows nothing of the file
+UNPARSED = "UNPARSED"  # a dead letter
+
+FileKey = tuple[bytes, int]
+LaneKey = tuple[bytes, int]
+
+
+class Covered(msgspec.Struct):
+    """Bytes ``[start, end)`` without a hole, and the times of the rows in them (0: none)."""
+
+    start: int
+    end: int
+    first_ns: int
+    last_ns: int
+
+
+class Lost(msgspec.Struct):
+    """Bytes ``[start, end)`` that are not there; ``end`` is a lower bound unless exact."""
+
+    type: str
+    start: int
+    end: int
+    end_exact: bool
+    from_ns: int | None
+    to_ns: int | None
+    reason: str
+    proof: str
+    found_ns: int
+
+
+class FileEntry(msgspec.Struct, kw_only=True):
+    """One file: who wrote it, what of it is covered, what is lost."""
+
+    file_id: bytes
+    epoch: int
+    partition: int
+    node: str
+    namespace: str
+    pod: str
+    pod_uid: str
+    container: str
+    restart: int
+    covered: list[Covered] = []
+    ends: list[tuple[int, int]] = []  # offset and running CRC-32 of the latest range ends
+    lost: list[Lost] = []
+    size: int = 0  # the largest size that a collector has seen
+    seen_ns: int = 0
+    sealed: bool = False
+    gone: bool = False
+    previous: bytes | None = None
+    lines: int = 0
+    rows: int = 0
+    elided: int = 0
+
+    @property
+    def stream(self) -> Stream:
+        """Return the stream that wrote the file."""
+        return Stream(self.namespace, self.pod, self.pod_uid, self.container, self.restart)
+
+    @property
+    def covered_end(self) -> int:
+        """Return where the last covered byte ends."""
+        return self.covered[-1].end if self.covered else 0
+
+    @property
+    def last_ns(self) -> int:
+        """Return the latest time of a row; 0 if there is none."""
+        return max((part.last_ns for part in self.covered), default=0)
+
+    @property
+    def first_ns(self) -> int:
+        """Return the earliest time of a row; 0 if there is none."""
+        return min((part.first_ns for part in self.covered if part.first_ns), default=0)
+
+
+class LaneHole(msgspec.Struct):
+    """Batches ``first`` to ``last`` that the topic acknowledged and that never came."""
+
+    first: int
+    last: int
+    from_ns: int | None
+    to_ns: int | None
+    proof: str
+    found_ns: int
+    explained: bool = False  # a full inventory since then has named the bytes
+
+
+class SeenNumbers(msgspec.Struct):
+    """Batches ``first`` to ``last`` came, and when the collector made these two."""
+
+    first: int
+    last: int
+    first_created_ns: int
+    last_created_ns: int
+
+
+class LaneEntry(msgspec.Struct, kw_only=True):
+    """The numbers of one run in one partition."""
+
+    run: bytes
+    partition: int
+    node: str
+    seen: list[SeenNumbers] = []
+    oldest_unacked: int = 0
+    holes: list[LaneHole] = []
+
+
+class PendingInventory(msgspec.Struct):
+    """An inventory whose sizes are not all covered yet."""
+
+    scan_began_ns: int
+    sequence: int
+    wanted: list[tuple[bytes, int, int]]  # file_id, epoch, size
+    proves: bool  # the scan saw everything, and every file had a name
+
+
+class NodeEntry(msgspec.Struct, kw_only=True):
+    """One node in one partition: how far its files there are complete, in its own clock."""
+
+    node: str
+    partition: int
+    run: bytes
+    partitions: list[int]
+    complete_until_ns: int = 0
+    scan_began_ns: int = 0
+    pending: list[PendingInventory] = []
+    holds_back: str = ""
+    errors: list[str] = []
+
+
+class JumpEntry(msgspec.Struct, kw_only=True):
+    """Positions that were passed over; ``unexplained`` nodes have not sent a full inventory."""
+
+    jump: Jump
+    found_ns: int
+    unexplained: list[str] = []
+
+
+def missing(file: FileEntry, end: int) -> Iterator[tuple[int, int]]:
+    """Yield the holes in the covered bytes of ``[0, end)``."""
+    at = 0
+    for part in file.covered:
+        if at < min(part.start, end):
+            yield at, min(part.start, end)
+        at = max(at, part.end)
+    if at < end:
+        yield at, end
