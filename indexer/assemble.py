@@ -14,7 +14,9 @@ import numpy as np
 from collector.batch import Batch
 from collector.range import Stream
 from indexer.coverage import (
+    UNKNOWN_CRC,
     Balance,
+    Control,
     Coverage,
     FileCover,
     Jump,
@@ -102,7 +104,8 @@ def assemble(
                 cover = covers[entry.file_id, entry.epoch]
                 for start, end in trimmer.elide(entry):
                     elided += end - start
-                    cover.spans.append(Span(start, end, entry.crc_after, 0, 0, 0, 0, entry.rule))
+                    crc_after = entry.crc_after if end == entry.end else UNKNOWN_CRC
+                    cover.spans.append(Span(start, end, crc_after, 0, 0, 0, 0, entry.rule))
     # In this order the rows of one file lie together, and zstd finds what repeats.
     pieces.sort(
         key=lambda p: (
@@ -217,9 +220,9 @@ def _add_spans(covers: Mapping[FileKey, FileCover], pieces: Sequence[_Piece], ro
 
 
 def _notes(batch: Batch) -> list[Note]:
-    entries = (*batch.opens, *batch.seals, *batch.gaps, *batch.gone)
+    entries: list[Control] = [*batch.opens, *batch.seals, *batch.gaps, *batch.gone]
     if batch.inventory is not None:
-        entries = (*entries, batch.inventory)
+        entries.append(batch.inventory)
     return [
         Note(batch.partition, batch.node, batch.run, batch.sequence, *note_body(entry))
         for entry in entries
@@ -235,8 +238,8 @@ def _balance(
 ) -> Balance:
     """Return the two equations; raise NotBalanced if one of them does not hold.
 
-    ``counted_bytes`` are those shipped, elided and trimmed. The terms come from different places: lines were counted by the collector, rows in the segments that
-    were written.
+    ``counted_bytes`` are those shipped, elided and trimmed. The terms come from different places:
+    lines were counted by the collector, rows in the segments that were written.
     """
     shipped, elided, trimmed = counted_bytes
     letters = sum(len(letter.data) for intake in intakes for letter in intake.dead_letters)

@@ -6,12 +6,15 @@ overwrites; what it has returned from survives a crash.
 
 import contextlib
 import os
+import re
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Protocol
 
 from indexer.errors import BucketError, BucketUnavailable, ObjectExists, ObjectMissing
+
+_TEMPORARY = re.compile(r"\.[0-9a-f]{32}\.tmp")
 
 
 class Bucket(Protocol):
@@ -83,7 +86,7 @@ class LocalBucket:
     def put(self, name: str, data: bytes) -> None:
         """Write aside, fsync, and link to the name: another object is never overwritten."""
         path = self._root / name
-        temporary = path.parent / f".{uuid.uuid4().hex}.tmp"
+        temporary = path.parent / f".{uuid.uuid4().hex}.tmp"  # as _TEMPORARY
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             with temporary.open("wb") as file:
@@ -124,12 +127,12 @@ class LocalBucket:
 
     def names(self, prefix: str) -> Iterator[str]:
         """Yield the files' names."""
-        base = self._root / prefix
-        start = base if base.is_dir() else base.parent
-        for path in start.rglob("*"):
-            name = path.relative_to(self._root).as_posix()
-            if name.startswith(prefix) and path.is_file() and not path.name.endswith(".tmp"):
-                yield name
+        below = prefix.rpartition("/")[0]
+        for folder, _, files in os.walk(self._root / below, onerror=_not_listed):
+            for file in files:
+                name = (Path(folder) / file).relative_to(self._root).as_posix()
+                if name.startswith(prefix) and not _TEMPORARY.fullmatch(file):
+                    yield name
 
     def delete(self, name: str) -> None:
         """Unlink the file."""
@@ -146,6 +149,11 @@ class LocalBucket:
             raise BucketUnavailable(f"cannot read {name} in {self._root}: {error}") from error
 
 
+def _not_listed(error: OSError) -> None:
+    if not isinstance(error, FileNotFoundError):
+        raise BucketUnavailable(f"cannot list {error.filename}: {error}") from error
+
+
 class S3Bucket:
     """Objects below a prefix of an S3-compatible bucket."""
 
@@ -156,7 +164,8 @@ class S3Bucket:
 
         self._bucket = bucket
         self._prefix = prefix.strip("/") + "/" if prefix.strip("/") else ""
-        self._client: Any = boto3.client(
+        # A session of its own: the default one keeps the first credentials that it has seen.
+        self._client: Any = boto3.Session().client(
             "s3",
             region_name=os.environ.get("AWS_REGION") or "us-east-1",
             config=Config(
@@ -239,10 +248,11 @@ class S3Bucket:
             code = error.response.get("Error", {}).get("Code", "")
             if code in ("404", "NoSuchKey"):
                 return ObjectMissing(f"no object {name} in {self.uri}")
-            if code in ("412", "PreconditionFailed", "ConditionalRequestConflict"):
+            if code in ("412", "PreconditionFailed"):
                 return ObjectExists(f"object {name} exists already in {self.uri}")
             status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
-            if status >= 500 or code in ("SlowDown", "RequestTimeout"):
+            # 409: another writer is at it at this moment, and may still fail.
+            if status >= 500 or status == 409 or code in ("SlowDown", "RequestTimeout"):
                 return BucketUnavailable(f"{self.uri} answered {code} for {name}")
             return BucketError(f"{self.uri} refused {name}: {code}; check bucket and credentials")
         if isinstance(error, BotoCoreError | OSError):

@@ -28,7 +28,7 @@ class Following:
     """One partition: where its next commit starts, and what has come since."""
 
     position: Position  # start: of the next commit; end: the next record to read
-    replaces: str = ""  # app_id of the generation that the next commit closes
+    replaces: Position | None = None  # in the generation that the next commit closes
     batches: list[Batch] = field(default_factory=list)
     lanes: list[LaneSpan] = field(default_factory=list)
     jumps: list[Jump] = field(default_factory=list)
@@ -60,8 +60,8 @@ def app_id(position: Position) -> str:
 class Consumer:
     """All partitions that one indexer follows."""
 
-    def __init__(self, name: str, new_letter: Callable[[int, int], str]) -> None:
-        """``name`` is the topic's; ``new_letter(partition, position)`` names a dead letter."""
+    def __init__(self, name: str, new_letter: Callable[[int, int, int], str]) -> None:
+        """``name`` is the topic's; ``new_letter(partition, position, crc)`` names a dead letter."""
         self._name = name
         self._new_letter = new_letter
         self._decompressor = zstandard.ZstdDecompressor()
@@ -143,7 +143,7 @@ class Consumer:
             "the topic was made anew",
             extra={"partition": old.partition, "position": old.end, "generation": old.generation},
         )
-        following.replaces = app_id(old)
+        following.replaces = old
         following.position = Position(
             self._name, identity, old.generation + 1, old.partition, start, start, None
         )
@@ -186,6 +186,8 @@ class Consumer:
             self._jump(following, LOST_TOPIC, record.position, proof)
         try:
             batch = wire.decode(record.value, self._decompressor)
+            if batch.partition != position.partition:
+                raise TornBatch(f"it says that it is of partition {batch.partition}")
         except NewerWireVersion as error:
             following.stopped = str(error)
             _log.error(
@@ -208,7 +210,8 @@ class Consumer:
     def _bury(self, following: Following, record: Record, error: TornBatch) -> None:
         """Keep a record that is no batch, and go on after it."""
         position = following.position
-        name = self._new_letter(position.partition, record.position)
+        crc = crc32(record.value)
+        name = self._new_letter(position.partition, record.position, crc)
         _log.error(
             "record is no batch; kept as a dead letter",
             extra={"partition": position.partition, "at": record.position, "object": name,
@@ -222,9 +225,8 @@ class Consumer:
                 str(error), name,
             )
         )  # fmt: skip
-        headers = dict(record.headers)
-        run, number = headers.get("run", b""), int.from_bytes(headers.get("sequence", b""), "big")
-        last = LastRecord(record.position, run, number, crc32(record.value), from_ns or 0)
+        run, number = _named(record)
+        last = LastRecord(record.position, run, number, crc, from_ns or 0)
         if run:  # its number has come, so it leaves no hole in its lane
             created_ns = (from_ns or 0, from_ns or 0)
             following.lanes.append(
@@ -232,6 +234,16 @@ class Consumer:
             )
         following.raw_bytes += len(record.value)
         following.position = _at(position, record.position + 1, last)
+
+
+def _named(record: Record) -> tuple[bytes, int]:
+    """Return run and number as the record's headers have them; no run if they make no sense."""
+    headers = dict(record.headers)
+    sequence = headers.get("sequence", b"")
+    number = int.from_bytes(sequence, "big")
+    if len(sequence) != 8 or number >= 1 << 63:
+        return b"", 0
+    return headers.get("run", b""), number
 
 
 def _at(position: Position, end: int, last: LastRecord | None) -> Position:

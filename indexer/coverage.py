@@ -20,6 +20,9 @@ from collector.batch import Gap, Gone, Inventory, Open, Seal
 from indexer.errors import CoverageError
 from indexer.segment import read_blob, write_parquet
 
+UNKNOWN_CRC = -1
+"""``crc_after`` of a stretch whose bytes nobody has given, elided and cut by what was covered."""
+
 _BLOB = "coverage"
 _SCHEMA = fastavro.parse_schema(
     json.loads(resources.files("indexer").joinpath("coverage.avsc").read_text("utf-8"))

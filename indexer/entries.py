@@ -4,7 +4,7 @@ The fold changes them, readers look at them. Each is stored as it is, so a field
 needs a default, and none changes its meaning.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import msgspec
 
@@ -138,6 +138,7 @@ class NodeEntry(msgspec.Struct, kw_only=True):
     partition: int
     run: bytes
     partitions: list[int]
+    full_run: bytes = b""  # the run of its last full inventory
     complete_until_ns: int = 0
     scan_began_ns: int = 0
     pending: list[PendingInventory] = []
@@ -146,19 +147,30 @@ class NodeEntry(msgspec.Struct, kw_only=True):
 
 
 class JumpEntry(msgspec.Struct, kw_only=True):
-    """Positions that were passed over; ``unexplained`` nodes have not sent a full inventory."""
+    """Positions that were passed over; a full inventory of each node explains what it lost.
+
+    Nobody knows beforehand whose records they were, so every other node may have had some.
+    """
 
     jump: Jump
     found_ns: int
-    unexplained: list[str] = []
+    explained_by: list[str] = []
+
+
+def holes(parts: Iterable[tuple[int, int]], start: int, end: int) -> Iterator[tuple[int, int]]:
+    """Yield the stretches of ``[start, end)`` that lie in none of ``parts``, sorted by start."""
+    for part_start, part_end in parts:
+        if part_end <= start:
+            continue
+        if part_start >= end:
+            break
+        if start < part_start:
+            yield start, part_start
+        start = part_end
+    if start < end:
+        yield start, end
 
 
 def missing(file: FileEntry, end: int) -> Iterator[tuple[int, int]]:
     """Yield the holes in the covered bytes of ``[0, end)``."""
-    at = 0
-    for part in file.covered:
-        if at < min(part.start, end):
-            yield at, min(part.start, end)
-        at = max(at, part.end)
-    if at < end:
-        yield at, end
+    return holes(((part.start, part.end) for part in file.covered), 0, end)

@@ -187,11 +187,10 @@ class Indexer:
             name = app_id(following.position)
             expected[name] = following.position.start if known else None
             reached[name] = following.position.end
-            if following.replaces:
-                assert known is not None
-                expected[following.replaces] = known.end
+            if old := following.replaces:
+                expected[app_id(old)] = old.end if known else None
                 expected[name] = None
-                reached[following.replaces] = CLOSED
+                reached[app_id(old)] = CLOSED
         self._table.commit(added, expected, reached)
         # Nobody else can have committed for these partitions in between, so the trim state is the
         # ledger with what was just added; other writers' work concerns other files.
@@ -222,8 +221,9 @@ class Indexer:
             if self._bucket.size(name) != len(data):
                 raise
 
-    def _letter_name(self, partition: int, position: int) -> str:
-        return f"{self._settings.cluster}/dead_letters/{partition}/{position:020d}"
+    def _letter_name(self, partition: int, position: int, crc: int) -> str:
+        # With its CRC: a topic that was made anew has other records at the same positions.
+        return f"{self._settings.cluster}/dead_letters/{partition}/{position:020d}-{crc:08x}"
 
     def _measure(self, assembled: Assembled, seconds: float) -> None:
         metrics, balance = self._metrics, assembled.coverage.balance

@@ -10,7 +10,16 @@ from collections.abc import Iterator
 import msgspec
 
 from collector.batch import Gap, Gone, Inventory, Open, Replaces, Seal
-from indexer.coverage import Coverage, FileCover, LaneSpan, Note, Position, Span, note_entry
+from indexer.coverage import (
+    UNKNOWN_CRC,
+    Coverage,
+    FileCover,
+    LaneSpan,
+    Note,
+    Position,
+    Span,
+    note_entry,
+)
 from indexer.entries import (
     LOST_RETENTION,
     LOST_ROTATED,
@@ -29,6 +38,7 @@ from indexer.entries import (
     NodeEntry,
     PendingInventory,
     SeenNumbers,
+    holes,
     missing,
 )
 
@@ -78,17 +88,14 @@ class Ledger(msgspec.Struct):
             entry = self._file(cover)
             for span in cover.spans:
                 _cover(entry, span)
-        for span in coverage.lanes:
-            self._number(span, coverage.committed_ns)
-        touched = {(span.node, span.partition) for span in coverage.lanes}
+        for numbers in coverage.lanes:
+            self._number(numbers, coverage.committed_ns)
+        touched = {(numbers.node, numbers.partition) for numbers in coverage.lanes}
         # What an inventory does not list may have been opened after its scan: openings first.
         for note in sorted(coverage.notes, key=lambda note: note.kind == "inventory"):
             self._note(note, coverage.committed_ns)
         for jump in coverage.jumps:
-            nodes = [n for n, p in self.nodes if p == jump.partition]
-            self.jumps.append(
-                JumpEntry(jump=jump, found_ns=coverage.committed_ns, unexplained=nodes)
-            )
+            self.jumps.append(JumpEntry(jump=jump, found_ns=coverage.committed_ns))
         for key in touched:
             if key in self.nodes:
                 self._settle(self.nodes[key])
@@ -160,12 +167,13 @@ class Ledger(msgspec.Struct):
                 node=note.node, partition=note.partition, run=note.run, partitions=partitions
             )
             self.nodes[key] = node
-        new_run = node.run != note.run
+        if node.run != note.run:  # numbers of another lane: they say nothing in this one
+            node.pending.clear()
         node.run, node.partitions = note.run, partitions
         node.scan_began_ns = inventory.scan_began_ns
         node.errors = list(inventory.errors)
         if inventory.replaces is not None and inventory.replaces.run != note.run:
-            self._replace(note, inventory, now_ns)
+            self._replace(note, inventory.replaces, now_ns)
         proof = f"inventory in batch {note.sequence} of run {note.run.hex()}"
         wanted = []
         for seen in inventory.files:
@@ -175,19 +183,17 @@ class Ledger(msgspec.Struct):
                 acked = f"{proof}: the topic acknowledged {seen.acked} bytes"
                 _lose_missing(file, seen.acked, acked, now_ns)
         if inventory.full:
-            if new_run:
-                node.pending.clear()
+            if node.full_run != note.run:
                 self._find_unaccounted(note, inventory, now_ns)
+            node.full_run = note.run
             self._explain(note, inventory)
         proves = not inventory.errors and not inventory.unborn
         node.pending.append(
             PendingInventory(inventory.scan_began_ns, note.sequence, wanted, proves)
         )
 
-    def _replace(self, note: Note, inventory: Inventory, now_ns: int) -> None:
+    def _replace(self, note: Note, old: Replaces, now_ns: int) -> None:
         """Close the lane of the run before: what it had acknowledged must have come."""
-        assert inventory.replaces is not None
-        old = inventory.replaces
         key = (old.run, note.partition)
         if key not in self.lanes and not old.oldest_unacked:
             return
@@ -226,12 +232,15 @@ class Ledger(msgspec.Struct):
         for lane in self.lanes.values():
             if (lane.node, lane.partition) == (note.node, note.partition):
                 for hole in lane.holes:
+                    if lane.run == note.run and hole.last > note.sequence:
+                        continue  # it was made after the inventory
                     young = inventory.scan_began_ns - (hole.from_ns or 0) < EXPLAINED_WITHIN_NS
                     hole.explained = hole.explained or young
         for entry in self.jumps:
             young = inventory.scan_began_ns - (entry.jump.from_ns or 0) < EXPLAINED_WITHIN_NS
-            if entry.jump.partition == note.partition and young:
-                entry.unexplained = [node for node in entry.unexplained if node != note.node]
+            here = entry.jump.partition == note.partition
+            if here and young and note.node not in entry.explained_by:
+                entry.explained_by.append(note.node)
 
     def _settle(self, node: NodeEntry) -> None:
         """Move the node's mark over every inventory whose bytes are all accounted for."""
@@ -266,7 +275,8 @@ def _cover(file: FileEntry, span: Span) -> None:
             max(old.last_ns, new.last_ns),
         )
     file.covered = sorted([*rest, new], key=lambda part: part.start)
-    file.ends = [*file.ends, (span.end, span.crc_after)][-ENDS_KEPT:]
+    if span.crc_after != UNKNOWN_CRC:
+        file.ends = [*file.ends, (span.end, span.crc_after)][-ENDS_KEPT:]
     file.lines += span.lines
     file.rows += span.rows
     if span.rule:
@@ -276,13 +286,9 @@ def _cover(file: FileEntry, span: Span) -> None:
 
 def _unaccounted(file: FileEntry, end: int) -> Iterator[tuple[int, int]]:
     """Yield the holes of ``[0, end)`` that are not known to be lost either."""
+    known = sorted((lost.start, lost.end if lost.end_exact else end) for lost in file.lost)
     for start, stop in missing(file, end):
-        for lost in sorted(file.lost, key=lambda each: each.start):
-            if lost.start > start:
-                break
-            start = max(start, lost.end if lost.end_exact else stop)
-        if start < stop:
-            yield start, stop
+        yield from holes(known, start, stop)
 
 
 def _is_over(file: FileEntry) -> bool:
@@ -353,15 +359,20 @@ def _unseen(lane: LaneEntry, end: int) -> Iterator[tuple[int, int, int | None, i
 
 
 def _prove_holes(lane: LaneEntry, proof: str, now_ns: int) -> None:
-    known = {number for hole in lane.holes for number in range(hole.first, hole.last + 1)}
+    known = _known_holes(lane)
     for first, last, from_ns, to_ns in _unseen(lane, lane.oldest_unacked):
-        if first not in known:
-            lane.holes.append(LaneHole(first, last, from_ns, to_ns, proof, now_ns))
+        for start, end in holes(known, first, last + 1):
+            lane.holes.append(LaneHole(start, end - 1, from_ns, to_ns, proof, now_ns))
 
 
 def _hole_before(lane: LaneEntry, sequence: int) -> str:
     """Return which number is neither here nor known to be lost; empty if there is none."""
+    known = _known_holes(lane)
     for first, last, _, _ in _unseen(lane, sequence):
-        if not any(hole.first <= first and last <= hole.last for hole in lane.holes):
-            return f"batch {first} of run {lane.run.hex()} has not come"
+        for start, _ in holes(known, first, last + 1):
+            return f"batch {start} of run {lane.run.hex()} has not come"
     return ""
+
+
+def _known_holes(lane: LaneEntry) -> list[tuple[int, int]]:
+    return sorted((hole.first, hole.last + 1) for hole in lane.holes)

@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 import pyarrow as pa
 from deltalake import CommitProperties, DeltaTable, Transaction, write_deltalake
-from deltalake.exceptions import DeltaError, TableNotFoundError
+from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
 
 from indexer.bucket import Bucket
 from indexer.coverage import Position
@@ -92,7 +92,7 @@ def _from_rows(rows: pa.Table, version: int) -> Ledger:
     for kind, body in zip(
         rows.column("kind").to_pylist(), rows.column("entry").to_pylist(), strict=True
     ):
-        entry = msgspec.msgpack.decode(body, type=_KINDS[kind])
+        entry: Any = msgspec.msgpack.decode(body, type=_KINDS[kind])
         if isinstance(entry, FileEntry):
             ledger.files[entry.file_id, entry.epoch] = entry
         elif isinstance(entry, LaneEntry):
@@ -144,6 +144,8 @@ class LedgerTable:
             if (-1 if stored is None else stored) != before:
                 return False
             write_deltalake(table, rows, mode="overwrite", commit_properties=properties)
+        except CommitFailedError:
+            return False
         except (DeltaError, OSError) as error:
             raise TableUnavailable(f"cannot write {self._uri}: {error}") from error
         return True

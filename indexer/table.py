@@ -5,8 +5,10 @@ to readers or none. A commit is made only against a snapshot whose positions are
 writer went on from, so nobody's work is done twice.
 """
 
+import heapq
+import itertools
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import pyarrow as pa
@@ -109,6 +111,7 @@ class Table:
             raise TableError(f"no table at {self.uri}; start an indexer first") from error
         except (DeltaError, OSError) as error:
             if version is not None:
+                self.snapshot()  # raises TableUnavailable if it is not this version's fault
                 raise VersionGone(f"version {version} of {self.uri} is gone: {error}") from error
             raise TableUnavailable(f"cannot open {self.uri}: {error}") from error
 
@@ -170,7 +173,36 @@ class Table:
         """Return every coverage object of a snapshot, in the order in which they were committed."""
         paths = table.get_add_actions().column("path").to_pylist()
         names = [path for path in paths if path.startswith(COVERAGE_FOLDER)]
-        return sorted((self.coverage(name) for name in names), key=lambda c: c.committed_ns)
+        return in_order([self.coverage(name) for name in names])
+
+
+def in_order(found: Iterable[Coverage]) -> list[Coverage]:
+    """Return coverage as it was committed: by positions in each partition, else by clock.
+
+    Indexers have clocks of their own, so a later commit of a partition may bear an earlier time.
+    """
+    waiting = sorted(found, key=lambda coverage: coverage.committed_ns)
+    queues: dict[int, list[tuple[int, int, int, int]]] = {}
+    for at, coverage in enumerate(waiting):
+        for each in coverage.positions:
+            place = (each.generation, each.start, each.end, at)
+            queues.setdefault(each.partition, []).append(place)
+    before: list[set[int]] = [set() for _ in waiting]
+    after: list[list[int]] = [[] for _ in waiting]
+    for queue in queues.values():
+        for (*_, first), (*_, second) in itertools.pairwise(sorted(queue)):
+            before[second].add(first)
+            after[first].append(second)
+    free = [at for at, needs in enumerate(before) if not needs]
+    ordered = []
+    while free:
+        at = heapq.heappop(free)
+        ordered.append(waiting[at])
+        for each_after in after[at]:
+            before[each_after].discard(at)
+            if not before[each_after]:
+                heapq.heappush(free, each_after)
+    return ordered
 
 
 def _add_action(added: Added) -> AddAction:

@@ -5,12 +5,13 @@ no commit covers yet. Judged by covered intervals of a file and by its running C
 content, time or equal cuts.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from collector.batch import Elided
 from collector.range import Range, crc32, open_outputs
-from indexer.ledger import ENDS_KEPT, FileEntry, FileKey
+from indexer.entries import FileEntry, FileKey, holes
+from indexer.ledger import ENDS_KEPT
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +60,7 @@ class Trimmer:
         self.epochs_raised += epoch != whole.epoch
         self.trimmed_bytes += _overlap(known.covered, whole.start, whole.end)
         parts = []
-        for start, end in _uncovered(known.covered, whole.start, whole.end):
+        for start, end in list(holes(known.covered, whole.start, whole.end)):
             parts.append(_part(whole, epoch, start, end))
             known.ends[end] = parts[-1].crc_after
             _add(known.covered, start, end)
@@ -69,7 +70,7 @@ class Trimmer:
         """Return the stretches of an elided one that nothing covers yet."""
         known = self._of((entry.file_id, entry.epoch))
         self.trimmed_bytes += _overlap(known.covered, entry.start, entry.end)
-        stretches = list(_uncovered(known.covered, entry.start, entry.end))
+        stretches = list(holes(known.covered, entry.start, entry.end))
         for start, end in stretches:
             _add(known.covered, start, end)
         if stretches and stretches[-1][1] == entry.end:
@@ -101,19 +102,6 @@ def _may_be_same(whole: Range, known: _Known) -> bool:
     last = max(inside)
     upto = memoryview(whole.data)[: last - whole.start]
     return crc32(upto, whole.crc_before) == known.ends[last]
-
-
-def _uncovered(covered: list[tuple[int, int]], start: int, end: int) -> Iterator[tuple[int, int]]:
-    for covered_start, covered_end in list(covered):
-        if covered_end <= start:
-            continue
-        if covered_start >= end:
-            break
-        if start < covered_start:
-            yield start, covered_start
-        start = covered_end
-    if start < end:
-        yield start, end
 
 
 def _overlap(covered: list[tuple[int, int]], start: int, end: int) -> int:

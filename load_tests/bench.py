@@ -158,12 +158,12 @@ def scan_cpu_s(table: str) -> float:
         for name, size in names
         if not name.startswith("coverage/")
     ]
-    scan_segment(tasks[0])
-    began = time.process_time()
-    for task in tasks:
-        scanned = scan_segment(task)
-        if scanned.error or len(scanned.rows):
-            raise SystemExit(scanned.error or "a row matched")
+    for _ in range(2):  # the first one is that of a service that has just started
+        began = time.process_time()
+        for task in tasks:
+            scanned = scan_segment(task)
+            if scanned.error or len(scanned.rows):
+                raise SystemExit(scanned.error or "a row matched")
     return time.process_time() - began
 
 

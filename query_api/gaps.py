@@ -90,9 +90,9 @@ def find_gaps(ledger: Ledger) -> Iterator[Gap]:
     for lane in ledger.lanes.values():
         for hole in lane.holes:
             yield from _lane_gaps(lane, hole)
-    known = {partition for _, partition in ledger.nodes}
     for entry in ledger.jumps:
-        yield _jump_gap(entry, somebody_known=entry.jump.partition in known)
+        nodes = {node for node, partition in ledger.nodes if partition == entry.jump.partition}
+        yield _jump_gap(entry, nodes)
 
 
 def _id(*parts: object) -> str:
@@ -169,8 +169,10 @@ def _lane_gaps(lane: LaneEntry, hole: LaneHole) -> Iterator[Gap]:
         )
 
 
-def _jump_gap(entry: JumpEntry, somebody_known: bool) -> Gap:
+def _jump_gap(entry: JumpEntry, nodes: set[str]) -> Gap:
+    """Return the gap of a jump; ``nodes`` are those that use its partition."""
     jump = entry.jump
+    unexplained = nodes.difference(entry.explained_by)
     return Gap(
         id=_id("jump", jump.partition, jump.type, jump.start, jump.end, entry.found_ns),
         type=jump.type,
@@ -181,8 +183,8 @@ def _jump_gap(entry: JumpEntry, somebody_known: bool) -> Gap:
         partition=jump.partition,
         from_ns=jump.from_ns,
         to_ns=jump.to_ns,
-        nodes=tuple(entry.unexplained) if somebody_known else None,
-        explained=somebody_known and not entry.unexplained,
+        nodes=tuple(sorted(unexplained)) if nodes else None,
+        explained=bool(nodes) and not unexplained,
         positions=(jump.start, jump.end),
         object=jump.object,
     )

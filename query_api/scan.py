@@ -5,6 +5,7 @@ the answer, and what they cost. Only the footer, the row groups that may match a
 needed of those are read, and of a row group without a match nothing but what showed that.
 """
 
+import functools
 import io
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -258,6 +259,13 @@ class _RowGroup:
         if max(ends) - min(starts) <= _WHOLE_BYTES:
             file.fetch([(min(starts), max(ends))])
 
+    @functools.cached_property
+    def ns(self) -> pa.ChunkedArray:
+        """The time of every row in nanoseconds; read only where it is needed."""
+        times = self.read(["time", "time_ns"])
+        us = times.column("time").cast(pa.int64())
+        return pc.add(pc.multiply(us, 1000), times.column("time_ns").cast(pa.int64()))
+
     def read(self, names: Sequence[str]) -> pa.Table:
         """Return the columns, all rows."""
         self._file.fetch(self._places[name] for name in names)
@@ -269,12 +277,7 @@ def _matches(
 ) -> pa.Table:
     """Return the matching rows of a row group (RESULT_SCHEMA), no more than the limit."""
     nothing = RESULT_SCHEMA.empty_table()
-    first = reader.read(["time", "time_ns", *reader.group.compared])
-    ns = pc.add(
-        pc.multiply(first.column("time").cast(pa.int64()), 1000),
-        first.column("time_ns").cast(pa.int64()),
-    )
-    chosen = _in_scope(first, ns, task, reader.group, from_ns, to_ns)
+    chosen = _in_scope(reader, task, from_ns, to_ns)
     if chosen is not None and not len(chosen):
         return nothing
     if matching:
@@ -283,7 +286,7 @@ def _matches(
         chosen = found if chosen is None or found is None else chosen.take(found)
         if chosen is not None and not len(chosen):
             return nothing
-    keys = reader.read(["file_id", "epoch", "offset"]).add_column(0, "ns", ns)
+    keys = reader.read(["file_id", "epoch", "offset"]).add_column(0, "ns", reader.ns)
     keys = keys.append_column("row", pa.array(range(len(keys)), pa.int64()))
     if chosen is not None:
         keys = keys.take(chosen)
@@ -299,19 +302,17 @@ def _matches(
     return pa.table(found_rows).cast(RESULT_SCHEMA)
 
 
-def _in_scope(
-    first: pa.Table, ns: pa.ChunkedArray, task: ScanTask, group: _Group, from_ns: int, to_ns: int
-) -> pa.Array | None:
+def _in_scope(reader: _RowGroup, task: ScanTask, from_ns: int, to_ns: int) -> pa.Array | None:
     """Return the rows whose time and words are in scope, None for all of them."""
-    masks = []
+    group, masks = reader.group, []
     if from_ns > group.low_ns:
-        masks.append(pc.greater_equal(ns, from_ns))
+        masks.append(pc.greater_equal(reader.ns, from_ns))
     if to_ns <= group.high_ns:
-        masks.append(pc.less(ns, to_ns))
+        masks.append(pc.less(reader.ns, to_ns))
     for name, wanted in task.equals:
         if name in group.compared:
-            values = pa.array(wanted, pa.string())
-            masks.append(pc.is_in(first.column(name), value_set=values))
+            words = reader.read([name]).column(name)
+            masks.append(pc.is_in(words, value_set=pa.array(wanted, pa.string())))
     if not masks:
         return None
     mask = masks[0]

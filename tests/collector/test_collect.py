@@ -154,12 +154,12 @@ async def test_an_inode_used_again_is_another_file(make: Make, inode_reused: boo
     if inode_reused:  # what ext4 does at once, made certain: the same inode, size and pod
         os.rename(node.file(0, rotated="1"), node.file(1))
         with node.file(1).open("r+b") as file:
-            file.write(lines(60, 5))
+            file.write(lines(5, 5))
     else:
         node.file(0, rotated="1").unlink()
-        node.write(node.file(1), lines(60, 5))
+        node.write(node.file(1), lines(5, 5))
     await node.pass_time(5)
-    assert sorted(content_of(await node.batches()).values()) == [lines(0, 5), lines(60, 5)]
+    assert sorted(content_of(await node.batches()).values()) == [lines(0, 5), lines(5, 5)]
 
 
 async def test_fds_are_given_back(make: Make) -> None:
@@ -192,18 +192,18 @@ async def test_a_truncated_file_is_a_gap_and_a_new_file(
     held = HeldTopic(node.topic_folder)
     node.open_topic = lambda: held
     path = node.file()
-    old = node.write(path, lines(0, 20))
+    old = node.write(path, lines(100, 20))
     await node.start()
     if acked:
         await held.release()
     await node.pass_time(2, acknowledged=acked)
-    path.write_bytes(lines(60, count))
+    path.write_bytes(lines(200, count))
     await node.pass_time(3, acknowledged=acked)
     await held.release()
     path.rename(node.file(rotated="1"))
     await node.pass_time(10)
     batches = await node.batches()
-    assert sorted(content_of(batches).values()) == sorted([old, lines(60, count)])
+    assert sorted(content_of(batches).values()) == sorted([old, lines(200, count)])
     (gap,) = gaps_of(batches)
     assert (gap.start, gap.end, gap.end_exact) == (len(old), len(old), False)
     assert gap.reason == "truncated"

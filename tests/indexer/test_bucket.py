@@ -1,0 +1,226 @@
+"""One suite for both bodies of the bucket, and what only one of them can suffer."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from indexer.bucket import Bucket, LocalBucket, open_bucket
+from indexer.errors import BucketError, BucketUnavailable, ObjectExists, ObjectMissing
+from tests.real_parts.guard import free_port
+from tests.real_parts.s3 import Bucket as RealBucket
+from tests.way import environment, eventually
+
+WRITERS = 16
+
+
+def test_what_was_put_comes_out_whole_and_by_range(store: Bucket) -> None:
+    data = bytes(range(256)) * 40
+    store.put("logs/date=2026-03-01/hour=7/a.parquet", data)
+    name = "logs/date=2026-03-01/hour=7/a.parquet"
+    assert store.get(name) == data
+    assert store.size(name) == len(data)
+    assert store.get_range(name, 0, len(data)) == data
+    assert store.get_range(name, 3, 5) == data[3:8]
+    assert store.get_range(name, len(data) - 1, 1) == data[-1:]
+    assert store.get_range(name, 7, 0) == b""
+
+
+def test_an_empty_object_is_an_object(store: Bucket) -> None:
+    store.put("empty", b"")
+    assert store.get("empty") == b""
+    assert store.size("empty") == 0
+
+
+@pytest.mark.parametrize(("start", "length"), [(5, 6), (10, 1), (11, 1), (0, 11)])
+def test_a_range_past_the_end_is_an_error_that_names_the_object(
+    store: Bucket, start: int, length: int
+) -> None:
+    store.put("ten", b"0123456789")
+    with pytest.raises(BucketError, match="ten") as refused:
+        store.get_range("ten", start, length)
+    assert not isinstance(refused.value, ObjectMissing)
+    assert not refused.value.retriable
+
+
+def test_a_missing_object_is_named(store: Bucket) -> None:
+    for read in (store.get, store.size, lambda name: store.get_range(name, 0, 1)):
+        with pytest.raises(ObjectMissing, match="no object not/here"):
+            read("not/here")
+
+
+def test_a_put_never_overwrites(store: Bucket) -> None:
+    store.put("a/name", b"first")
+    with pytest.raises(ObjectExists, match="a/name"):
+        store.put("a/name", b"second")
+    assert store.get("a/name") == b"first"
+
+
+def test_of_sixteen_that_put_one_name_at_once_one_wins(store: Bucket) -> None:
+    def put(attempt: tuple[int, int]) -> tuple[int, bytes] | None:
+        key, writer = attempt
+        try:
+            store.put(f"log/{key}", body := f"writer {writer}".encode() * 1000)
+        except (ObjectExists, BucketUnavailable):
+            return None
+        return key, body
+
+    attempts = [(key, writer) for key in range(5) for writer in range(WRITERS)]
+    with ThreadPoolExecutor(WRITERS) as pool:
+        won = [win for win in pool.map(put, attempts) if win]
+    assert Counter(key for key, _ in won) == dict.fromkeys(range(5), 1)
+    for key, body in won:
+        assert store.get(f"log/{key}") == body
+    assert sorted(store.names("")) == [f"log/{key}" for key in range(5)]
+
+
+def test_names_are_those_below_a_prefix_at_any_depth(store: Bucket) -> None:
+    names = {f"c/logs/hour={n % 24}/{n:04}.parquet" for n in range(300)}
+    names |= {"c/logs2/x", "c/log", "c/logs/coverage/deep/er/y", "d"}
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda name: store.put(name, b"1"), sorted(names)))
+    for prefix in ("", "c/", "c/logs", "c/logs/", "c/logs/hour=1", "c/logs/hour=1/", "nothing/at"):
+        found = list(store.names(prefix))
+        assert len(found) == len(set(found))
+        assert set(found) == {name for name in names if name.startswith(prefix)}, prefix
+
+
+def test_names_of_an_empty_bucket_are_none(store: Bucket) -> None:
+    assert list(store.names("")) == []
+
+
+def test_delete_removes_and_is_no_error_twice(store: Bucket) -> None:
+    store.put("a/b", b"1")
+    store.delete("a/b")
+    store.delete("a/b")
+    store.delete("never/was")
+    assert list(store.names("")) == []
+    with pytest.raises(ObjectMissing):
+        store.get("a/b")
+
+
+def test_a_url_of_another_scheme_is_refused() -> None:
+    with pytest.raises(BucketError, match="expected a directory or s3://BUCKET/PREFIX"):
+        open_bucket("gs://bucket")
+
+
+# -- only on S3 ------------------------------------------------------------------------------
+
+
+def test_a_server_that_is_away_is_named_and_secrets_are_not(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{free_port()}")
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIASECRETID")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "hunter2hunter2")
+    away = open_bucket("s3://logs/prefix")
+    calls = (
+        lambda: away.put("x", b"1"),
+        lambda: away.get("x"),
+        lambda: list(away.names("x")),
+    )
+    for call in calls:
+        with pytest.raises(BucketUnavailable, match="cannot reach s3://logs/prefix") as gone:
+            call()
+        assert gone.value.retriable
+        assert "EndpointConnectionError" in str(gone.value)
+        assert "SECRET" not in str(gone.value)
+        assert "hunter2" not in str(gone.value)
+    assert "hunter2hunter2" not in str(away.storage_options)
+
+
+@pytest.mark.real
+def test_wrong_credentials_are_refused_for_good_and_not_repeated(
+    bucket: RealBucket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in environment(bucket).items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "hunter2hunter2")
+    with pytest.raises(BucketError, match="check bucket and credentials") as refused:
+        open_bucket(f"s3://{bucket.name}").put("x", b"1")
+    assert not refused.value.retriable
+    assert "hunter2" not in str(refused.value)
+
+
+@pytest.mark.real
+def test_a_bucket_that_does_not_exist_is_no_missing_object(
+    bucket: RealBucket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in environment(bucket).items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(BucketError, match="NoSuchBucket") as refused:
+        open_bucket("s3://no-such-bucket-here").put("x", b"1")
+    assert not isinstance(refused.value, ObjectMissing)
+
+
+# -- only on a directory ---------------------------------------------------------------------
+
+
+def test_a_full_directory_is_said_and_nothing_is_left_under_the_name() -> None:
+    full = LocalBucket(Path("/dev/full"))
+    with pytest.raises(BucketUnavailable, match="cannot store a/b in /dev/full") as refused:
+        full.put("a/b", b"1")
+    assert refused.value.retriable
+
+
+def test_a_file_size_limit_leaves_no_object_and_no_temporary_file(tmp_path: Path) -> None:
+    """As a full disk does: the write fails in the middle."""
+    program = (
+        "import resource, signal, sys; from pathlib import Path\n"
+        "from indexer.bucket import LocalBucket\n"
+        "from indexer.errors import BucketUnavailable\n"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))\n"
+        "try: LocalBucket(Path(sys.argv[1])).put('a', bytes(200_000))\n"
+        "except BucketUnavailable as error: print(error)\n"
+    )
+    command = [sys.executable, "-c", program, str(tmp_path)]
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    assert "cannot store a in" in done.stdout
+    assert "File too large" in done.stdout
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+def test_an_unwritable_directory_is_said(tmp_path: Path) -> None:
+    tmp_path.chmod(0o500)
+    with pytest.raises(BucketUnavailable, match="cannot store a/b"):
+        LocalBucket(tmp_path).put("a/b", b"1")
+
+
+def test_a_directory_that_is_a_file_is_said(tmp_path: Path) -> None:
+    (tmp_path / "bucket").write_text("no directory")
+    bucket = LocalBucket(tmp_path / "bucket")
+    with pytest.raises(BucketUnavailable, match="cannot store a"):
+        bucket.put("a", b"1")
+    with pytest.raises(BucketUnavailable, match="cannot read a"):
+        bucket.get("a")
+    with pytest.raises(BucketUnavailable, match="cannot list"):
+        list(bucket.names(""))
+
+
+def test_a_put_that_is_killed_leaves_no_object_under_the_name(tmp_path: Path) -> None:
+    """Objects are there whole or not at all, whenever the process ends."""
+    program = (
+        "import itertools, sys; from pathlib import Path; from indexer.bucket import LocalBucket\n"
+        "bucket = LocalBucket(Path(sys.argv[1]))\n"
+        "for n in itertools.count(): bucket.put(f'o/{sys.argv[2]}-{n}', b'x' * 2_000_000)\n"
+    )
+    bucket = LocalBucket(tmp_path)
+    for round_ in range(3):
+        process = subprocess.Popen([sys.executable, "-c", program, str(tmp_path), str(round_)])
+        try:
+            eventually(lambda r=round_: list(bucket.names(f"o/{r}-")))  # type: ignore[misc]
+            time.sleep(0.003 * round_)
+        finally:
+            process.send_signal(signal.SIGKILL)
+            process.wait()
+    names = list(bucket.names(""))
+    assert len(names) >= 3
+    assert {bucket.size(name) for name in names} == {2_000_000}
