@@ -93,14 +93,15 @@ class LocalBucket:
                 file.write(data)
                 file.flush()
                 os.fsync(file.fileno())
-            os.link(temporary, path)
+            try:
+                os.link(temporary, path)
+            except FileExistsError:
+                raise ObjectExists(f"object {name} exists already") from None
             directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
             try:
                 os.fsync(directory)
             finally:
                 os.close(directory)
-        except FileExistsError:
-            raise ObjectExists(f"object {name} exists already") from None
         except OSError as error:
             raise BucketUnavailable(f"cannot store {name} in {self._root}: {error}") from error
         finally:

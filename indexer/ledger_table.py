@@ -17,7 +17,7 @@ from indexer.bucket import Bucket
 from indexer.coverage import Position
 from indexer.errors import TableUnavailable, VersionGone
 from indexer.ledger import FileEntry, JumpEntry, LaneEntry, Ledger, NodeEntry
-from indexer.table import Table
+from indexer.table import Table, one_line
 
 _FOLDED = "folded"
 _KINDS: dict[str, type] = {
@@ -123,7 +123,7 @@ class LedgerTable:
         except TableNotFoundError:
             return Ledger()
         except (DeltaError, OSError) as error:
-            raise TableUnavailable(f"cannot read {self._uri}: {error}") from error
+            raise TableUnavailable(f"cannot read {self._uri}: {one_line(error)}") from error
         return _from_rows(rows, -1 if version is None else version)
 
     def save(self, ledger: Ledger, before: int) -> bool:
@@ -147,7 +147,7 @@ class LedgerTable:
         except CommitFailedError:
             return False
         except (DeltaError, OSError) as error:
-            raise TableUnavailable(f"cannot write {self._uri}: {error}") from error
+            raise TableUnavailable(f"cannot write {self._uri}: {one_line(error)}") from error
         return True
 
     def sweep(self) -> int:
@@ -159,7 +159,7 @@ class LedgerTable:
         except TableNotFoundError:
             return 0
         except (DeltaError, OSError) as error:
-            raise TableUnavailable(f"cannot sweep {self._uri}: {error}") from error
+            raise TableUnavailable(f"cannot sweep {self._uri}: {one_line(error)}") from error
         return len(gone)
 
 

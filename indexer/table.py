@@ -8,6 +8,7 @@ writer went on from, so nobody's work is done twice.
 import heapq
 import itertools
 import json
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -29,6 +30,11 @@ _CONFIGURATION = {
     "delta.logRetentionDuration": "interval 1 days",
     "delta.deletedFileRetentionDuration": "interval 1 days",
 }
+
+
+def one_line(error: Exception) -> str:
+    """Return what Delta Lake says of an error, without its colours and line breaks."""
+    return " ".join(re.sub(r"\x1b\[[0-9;]*m|↳", "", str(error)).split())
 
 
 def _plain(kind: pa.DataType) -> pa.DataType:
@@ -112,8 +118,9 @@ class Table:
         except (DeltaError, OSError) as error:
             if version is not None:
                 self.snapshot()  # raises TableUnavailable if it is not this version's fault
-                raise VersionGone(f"version {version} of {self.uri} is gone: {error}") from error
-            raise TableUnavailable(f"cannot open {self.uri}: {error}") from error
+                said = one_line(error)
+                raise VersionGone(f"version {version} of {self.uri} is gone: {said}") from error
+            raise TableUnavailable(f"cannot open {self.uri}: {one_line(error)}") from error
 
     def commit(
         self,
@@ -145,9 +152,10 @@ class Table:
                 ),
             )
         except CommitFailedError as error:
-            raise PositionMoved(f"another commit to {self.uri} was faster: {error}") from error
+            said = one_line(error)
+            raise PositionMoved(f"another commit to {self.uri} was faster: {said}") from error
         except (DeltaError, OSError) as error:
-            raise TableUnavailable(f"cannot commit to {self.uri}: {error}") from error
+            raise TableUnavailable(f"cannot commit to {self.uri}: {one_line(error)}") from error
         return table.version()
 
     def log(self, after: int, until: int) -> Iterator[LogEntry]:

@@ -49,7 +49,7 @@ def main(argv: Sequence[str] | None = None, environ: Mapping[str, str] | None = 
             module = importlib.import_module(PROCESSES[argv[0]][0])
             code: int = module.main(argv[1:], environ)
             return code
-        asked = _parser(environ).parse_args(argv)
+        asked = _parser(environ).parse_args(_with_times(argv))
         code = asked.run(asked, environ)
         sys.stdout.flush()
         return code
@@ -64,6 +64,17 @@ def main(argv: Sequence[str] | None = None, environ: Mapping[str, str] | None = 
         return COMPLETE
     except KeyboardInterrupt:
         return 130
+
+
+def _with_times(argv: Sequence[str]) -> list[str]:
+    """Return the words with each time joined to its flag: argparse takes `-15m` for a flag."""
+    words: list[str] = []
+    for word in argv:
+        if words and words[-1] in ("--from", "--to") and word.startswith("-"):
+            words[-1] += f"={word}"
+        else:
+            words.append(word)
+    return words
 
 
 def _parser(environ: Mapping[str, str]) -> argparse.ArgumentParser:

@@ -58,6 +58,12 @@ def test_a_search_prints_rows_in_the_order_of_time(written: Written, service, no
     assert done.returncode == 0
 
 
+def test_a_time_before_now_is_no_flag(written: Written, service, now_ns):
+    written.ship(Line(now_ns, "INFO one"))
+    done = everyline("search", "--from", "-15m", "--to", "-1s", "one", url=service)
+    assert [line.split()[-1] for line in done.stdout.splitlines()] == ["one"]
+
+
 def test_the_exit_code_tells_that_lines_may_be_missing(written: Written, service, now_ns):
     written.ship(Line(now_ns, "one"))
     for output in ("text", "json", "ndjson"):
