@@ -151,8 +151,6 @@ class Collector:
             self._scan_began_ns = began_ns
         for path, error in self.watch.errors.items():
             self._say_once(f"cannot look into {path}: {error}")
-        if self.watch.compressed:
-            self._say_once("compressed rotated files are not read by this version")
         self._metrics.scan_seconds.observe((self._clock() - began_ns) / 1e9)
         self._metrics.scan_errors.set(len(self.watch.errors))
         self._metrics.files.set(len(self.watch.tails))

@@ -5,13 +5,14 @@ remembers, for each that is not yet acknowledged, the state after it. What it ca
 was acknowledged without a hole.
 """
 
-import os
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from collector.checkpoint import TAIL_BYTES, FileState
+from collector.content import Content, open_content
+from collector.discover import Found
 from collector.range import (
     FIRST_LINE_BYTES,
     Range,
@@ -20,8 +21,6 @@ from collector.range import (
     crc32,
     open_outputs,
 )
-
-_OPEN_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +53,8 @@ class Tail:
     path: Path
     stream: Stream
     inode: tuple[int, int]
-    fd: int
+    content: Content
+    compressed: bool
     file_id: bytes = b""  # empty: unborn, no complete line yet
     epoch: int = 0
     partition: int = 0
@@ -70,7 +70,7 @@ class Tail:
 
     def close(self) -> None:
         """Give the file back."""
-        os.close(self.fd)
+        self.content.close()
 
     def state(self) -> FileState:
         """Return what a checkpoint keeps of the file."""
@@ -115,28 +115,26 @@ class Tail:
             self.acked = self.unacked.popleft()
 
 
-def open_file(path: Path, stream: Stream, inode: tuple[int, int]) -> Tail | None:
+def open_file(found: Found) -> Tail | None:
     """Return a tail of the file that a scan saw; None if another is there by now.
 
     Raises OSError if the file cannot be opened.
     """
-    try:
-        fd = os.open(path, _OPEN_FLAGS)
-    except FileNotFoundError:
+    content = open_content(found.path, found.inode, compressed=found.compressed)
+    if content is None:
         return None
-    status = os.fstat(fd)
-    if (status.st_dev, status.st_ino) != inode:
-        os.close(fd)
-        return None
-    return Tail(path, stream, inode, fd, size=status.st_size, size_max=status.st_size)
+    size = 0 if found.compressed else content.size()  # a whole pass: only if it is to be read
+    return Tail(
+        found.path, found.stream, found.inode, content, found.compressed, size=size, size_max=size
+    )
 
 
-def first_line(fd: int, *, ended: bool = False) -> bytes | None:
+def first_line(content: Content, *, ended: bool = False) -> bytes | None:
     """Return what names the file: its first complete line, or the first 256 bytes of it.
 
     None while the line is not complete, but the whole content if the file has ``ended``.
     """
-    head = os.pread(fd, FIRST_LINE_BYTES, 0)
+    head = content.read(FIRST_LINE_BYTES, 0)
     line, newline, _ = head.partition(b"\n")
     if newline or len(head) == FIRST_LINE_BYTES or (ended and head):
         return line
@@ -146,9 +144,9 @@ def first_line(fd: int, *, ended: bool = False) -> bytes | None:
 def is_same_content(tail: Tail) -> bool:
     """Return whether the bytes before the read offset are still those that were read."""
     mark = tail.read
-    if os.fstat(tail.fd).st_size < mark.offset:
+    if tail.content.size() < mark.offset:
         return False
-    return os.pread(tail.fd, len(mark.tail), mark.offset - len(mark.tail)) == mark.tail
+    return tail.content.read(len(mark.tail), mark.offset - len(mark.tail)) == mark.tail
 
 
 def read_range(tail: Tail, limits: ReadLimits, now_ns: int, *, ended: bool = False) -> Range | None:
@@ -157,13 +155,13 @@ def read_range(tail: Tail, limits: ReadLimits, now_ns: int, *, ended: bool = Fal
     ``ended``: nobody will write to the file again, so its rest goes as it is. Raises OSError if
     the file cannot be read.
     """
-    data = os.pread(tail.fd, limits.read_bytes, tail.read.offset)
+    data = tail.content.read(limits.read_bytes, tail.read.offset)
     if not data:
         tail.waiting_since_ns = 0
         return None
     length, state = _cut(data, tail.read, closed=True)
     if not length and len(data) == limits.read_bytes:
-        data = os.pread(tail.fd, limits.event_bytes, tail.read.offset)
+        data = tail.content.read(limits.event_bytes, tail.read.offset)
         length, state = _cut(data, tail.read, closed=True)
     if not length:
         tail.waiting_since_ns = tail.waiting_since_ns or now_ns

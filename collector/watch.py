@@ -6,13 +6,13 @@ after the topic has its SEAL or GAP and error-free scans have missed it for long
 
 import hashlib
 import logging
-import os
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 from collector.batch import Gap, Gone, Open, Seal
 from collector.checkpoint import FileState
+from collector.content import GzipContent
 from collector.discover import Found, Scan
 from collector.range import Stream, file_id
 from collector.tail import Mark, Tail, first_line, open_file
@@ -65,8 +65,8 @@ class Watch:
         self.named: dict[_Key, Tail] = {}
         self.closed: dict[_Key, FileState] = {state_key(state): state for state in known}
         self.errors: dict[Path, str] = {}
-        self.compressed = 0
         self._emit = emit
+        self._copies: dict[tuple[int, int], _Key] = {}  # compressed, and read as another inode
         self._closed_inodes: dict[tuple[int, int], _Key] = {}
         self._latest: dict[tuple[str, str], Tail] = {}
         self._sealing: dict[_Key, Tail] = {}
@@ -83,10 +83,9 @@ class Watch:
         """Bring the files up to what ``scan`` saw."""
         self.errors = scan.errors
         seen = set()
-        self.compressed = 0
         for found in scan.files:
-            if found.compressed:
-                self.compressed += 1
+            if found.compressed and self._is_copy(found):
+                seen.add(found.inode)
                 continue
             seen.add(found.inode)
             if tail := self.tails.get(found.inode):
@@ -107,21 +106,63 @@ class Watch:
 
     def _open(self, found: Found, now_ns: int) -> None:
         try:
-            tail = open_file(found.path, found.stream, found.inode)
-            if tail is not None:
-                tail.moved_ns = now_ns if found.rotated else 0
-                tail.grown_ns = now_ns
-                self.tails[found.inode] = tail
+            tail = open_file(found)
+            if tail is None:
+                return
+            if tail.compressed and (key := self._read_elsewhere(tail)):
+                self._copies[tail.inode] = key
+                tail.close()
+                return
+            tail.moved_ns = now_ns if found.rotated else 0
+            tail.grown_ns = now_ns
+            self.tails[found.inode] = tail
+            if isinstance(tail.content, GzipContent):
+                self._check(tail, tail.content, now_ns)
+            else:
                 self.name(tail, now_ns)
         except OSError as error:
             self.errors[found.path] = str(error)
+
+    def _check(self, tail: Tail, content: GzipContent, now_ns: int) -> None:
+        """Name a compressed file; report what is to be read of it, if it is damaged."""
+        try:
+            tail.size = tail.size_max = content.size()
+            self.name(tail, now_ns)
+        except OSError as error:
+            tail.size_max = content.stated_size()
+            del self.tails[tail.inode]
+            if not self.name(tail, now_ns):
+                raise
+            self.tails[tail.inode] = tail
+            self.abandon(tail, now_ns, f"unreadable: {error.strerror}")
+
+    def _is_copy(self, found: Found) -> bool:
+        key = self._copies.get(found.inode)
+        return key is not None and (key in self.named or key in self.closed)
+
+    def _read_elsewhere(self, tail: Tail) -> _Key | None:
+        """Return which file a compressed one is, if that is held open or was sealed."""
+        line = first_line(tail.content, ended=True)
+        if line is None:
+            return None
+        name = file_id(self.place.cluster, self.place.node, tail.stream, line)
+        for epoch in range(self._next_epoch(name)):
+            key = (name, epoch)
+            other = self.named.get(key)
+            state = other.state() if other is not None else self.closed.get(key)
+            if state is None or not (other or state.sealed) or key in self._replaced:
+                continue
+            part = tail.content.read(len(state.tail), state.acked - len(state.tail))
+            if part == state.tail:
+                return key
+        return None
 
     def name(self, tail: Tail, now_ns: int, *, ended: bool = False) -> bool:
         """Give the file its name if its first line is there; return whether it has one.
 
         A file of the checkpoint goes on where it was acknowledged, if it is still the same.
         """
-        line = first_line(tail.fd, ended=ended)
+        line = first_line(tail.content, ended=ended or tail.compressed)
         if line is None:
             return False
         tail.file_id = file_id(self.place.cluster, self.place.node, tail.stream, line)
@@ -190,8 +231,21 @@ class Watch:
         tail.file_id, tail.epoch = b"", 0
         tail.read, tail.acked = Mark(), Mark()
         tail.unacked.clear()
-        tail.size = tail.size_max = os.fstat(tail.fd).st_size
+        tail.size = tail.size_max = tail.content.size()
         self.name(tail, now_ns)
+
+    def abandon(self, tail: Tail, now_ns: int, why: str) -> None:
+        """Report the rest of a file that cannot be read, and let go of it."""
+        state = tail.state()
+        self.closed[state_key(state)] = state
+        self._copies[tail.inode] = state_key(state)
+        self.named.pop(state_key(state), None)
+        del self.tails[tail.inode]
+        tail.close()
+        # Batches on their way may still hold the last bytes that were read.
+        lost = tail.state()
+        lost.acked = tail.read.offset
+        self._gap(lost, now_ns, why)
 
     def ended(self, tail: Tail, now_ns: int) -> bool:
         """Return whether nobody can still be writing to the file."""
@@ -220,7 +274,9 @@ class Watch:
             self.closed[_key(entry)] = state
             self.tails.pop(tail.inode, None)
             self.named.pop(_key(entry), None)
-            if tail.linked:
+            if tail.compressed:
+                self._copies[tail.inode] = _key(entry)
+            elif tail.linked:
                 self._closed_inodes[tail.inode] = _key(entry)
             tail.close()
         elif isinstance(entry, Seal | Gap) and _key(entry) in self.closed:
@@ -273,7 +329,8 @@ class Watch:
         self._emit(state.partition, state.stream, gap)
 
     def _forget(self, scan: Scan, seen: set[tuple[int, int]]) -> None:
-        present = {self._closed_inodes[i] for i in seen if i in self._closed_inodes}
+        inodes = self._closed_inodes | self._copies
+        present = {inodes[i] for i in seen if i in inodes}
         for key, state in self.closed.items():
             if key in present or not scan.covers(Path(state.path)):
                 state.missed_ns = 0
@@ -282,9 +339,9 @@ class Watch:
             elif state.sealed and scan.began_ns - state.missed_ns >= self._gone_after_ns:
                 self._emit(state.partition, state.stream, Gone(*key))
                 state.missed_ns = scan.began_ns
-        gone = [i for i, key in self._closed_inodes.items() if key not in self.closed]
-        for inode in gone:
-            del self._closed_inodes[inode]
+        for inodes in (self._closed_inodes, self._copies):
+            for inode in [i for i in inodes if i not in seen]:
+                del inodes[inode]
 
 
 def state_key(state: FileState) -> _Key:
@@ -303,14 +360,15 @@ def _container(stream: Stream) -> tuple[str, str]:
 def _update(tail: Tail, found: Found, now_ns: int) -> None:
     tail.path = found.path
     tail.linked = True
-    if found.size != tail.size:
+    size = tail.size if tail.compressed else found.size
+    if size != tail.size:
         tail.grown_ns = now_ns
-    tail.size = found.size
+    tail.size = size
     tail.moved_ns = (tail.moved_ns or now_ns) if found.rotated else 0
 
 
 def _unlinked(tail: Tail, now_ns: int) -> None:
-    size = os.fstat(tail.fd).st_size
+    size = tail.content.size()
     if size != tail.size or tail.linked:
         tail.grown_ns = now_ns
     tail.linked = False

@@ -22,7 +22,9 @@ from indexer.coverage import Coverage, from_object
 from indexer.errors import ObjectMissing, PositionMoved, TableError, TableUnavailable, VersionGone
 from indexer.schema import PARTITION_COLUMNS, SEGMENT_SCHEMA
 
-COVERAGE_FOLDER = "coverage/"
+COVERAGE_FOLDER = "date=__HIVE_DEFAULT_PARTITION__/hour=__HIVE_DEFAULT_PARTITION__/"
+"""Where coverage objects are: Polars refuses a table with a member outside of Hive's paths."""
+
 CLOSED = 2**63 - 1
 """The version of an ``app_id`` under which nobody may commit again."""
 
@@ -98,6 +100,8 @@ class Table:
                 mode="ignore",
                 partition_by=list(PARTITION_COLUMNS),
                 configuration=_CONFIGURATION,
+                # A second try would put the same schema, under another id, into version 1.
+                commit_properties=CommitProperties(max_commit_retries=0),
                 storage_options=self.bucket.storage_options,
             )
         except (DeltaError, OSError) as error:
@@ -156,6 +160,7 @@ class Table:
             raise PositionMoved(f"another commit to {self.uri} was faster: {said}") from error
         except (DeltaError, OSError) as error:
             raise TableUnavailable(f"cannot commit to {self.uri}: {one_line(error)}") from error
+        table.update_incremental()
         return table.version()
 
     def log(self, after: int, until: int) -> Iterator[LogEntry]:

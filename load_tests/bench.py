@@ -22,6 +22,7 @@ from pathlib import Path
 from deltalake import DeltaTable
 
 from collector.topic_local import LocalTopic
+from indexer.table import COVERAGE_FOLDER
 from query_api.scan import ScanTask, scan_segment
 
 RUNS = 5
@@ -156,7 +157,7 @@ def scan_cpu_s(table: str) -> float:
     tasks = [
         ScanTask(table, name, size, 0, _FOREVER_NS, (), '"no line says this"', True, None, 10)
         for name, size in names
-        if not name.startswith("coverage/")
+        if not name.startswith(COVERAGE_FOLDER)
     ]
     for _ in range(2):  # the first one is that of a service that has just started
         began = time.process_time()

@@ -13,13 +13,14 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from indexer.table import COVERAGE_FOLDER
+
 WORDS = ("namespace", "pod", "container", "node", "level")
 """Columns that a query may ask to be equal to one of some values."""
 
 _TIME = pa.timestamp("us", tz="UTC")
 # Other writers may cut the statistics of times to milliseconds, which the Delta protocol allows.
 _CUT_US = 999
-_COVERAGE = "coverage/"
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +58,7 @@ class Segments:
 
     def __init__(self, add_actions: pa.Table) -> None:
         """Take what ``DeltaTable.get_add_actions(flatten=True)`` gives."""
-        coverage = pc.starts_with(add_actions.column("path"), _COVERAGE)
+        coverage = pc.starts_with(add_actions.column("path"), COVERAGE_FOLDER)
         self._actions = add_actions.filter(pc.invert(coverage))
 
     def __len__(self) -> int:

@@ -215,14 +215,14 @@ def test_other_programs_read_the_rows_and_do_not_mind_coverage_objects(table: Ta
     assert frame.select("message").collect()["message"].sort()[0] == "line 0"
     found = DeltaTable(table.uri, storage_options=table.bucket.storage_options).to_pyarrow_table()
     assert found.num_rows == 30
-    assert set(found.column("date").to_pylist()) == {*found.column("date").to_pylist()} - {None}
     duck = duckdb.connect()
     duck.register("logs", found)
-    assert duck.sql("select count(*) from logs where hour is null").fetchone() == (0,)
+    assert duck.execute("select count(*) from logs where hour is null").fetchone() == (0,)
     names = [n for n in table.bucket.names(table.folder) if n.endswith(".parquet")]
     if isinstance(table.bucket, LocalBucket):
-        paths = [f"{table.bucket.uri}/{name}" for name in names if "date=" in name]
-        assert duck.sql(f"select count(*) from read_parquet({paths!r})").fetchone() == (30,)
+        paths = [f"{table.bucket.uri}/{name}" for name in names]
+        count = duck.execute("select count(*) from read_parquet(?)", [paths])
+        assert count.fetchone() == (30,)
 
 
 def away() -> Bucket:
