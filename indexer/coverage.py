@@ -168,7 +168,8 @@ def to_object(coverage: Coverage) -> bytes:
     body = io.BytesIO()
     plain: Any = msgspec.to_builtins(coverage, builtin_types=(bytes,))
     fastavro.schemaless_writer(body, _SCHEMA, plain)
-    return write_parquet([], zstandard.compress(body.getbuffer(), 3), _BLOB)
+    compressor = zstandard.ZstdCompressor(level=3, write_checksum=True)
+    return write_parquet([], compressor.compress(body.getbuffer()), _BLOB)
 
 
 def from_object(data: bytes) -> Coverage:

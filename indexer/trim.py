@@ -52,11 +52,8 @@ class Trimmer:
 
     def trim(self, whole: Range) -> list[Part]:
         """Return the parts of a range that are new, under the epoch that its bytes belong to."""
-        epoch = whole.epoch
+        epoch = self._epoch(whole)
         known = self._of((whole.file_id, epoch))
-        while not _may_be_same(whole, known):
-            epoch += 1
-            known = self._of((whole.file_id, epoch))
         self.epochs_raised += epoch != whole.epoch
         self.trimmed_bytes += _overlap(known.covered, whole.start, whole.end)
         parts = []
@@ -77,6 +74,18 @@ class Trimmer:
             known.ends[entry.end] = entry.crc_after
         return stretches
 
+    def _epoch(self, whole: Range) -> int:
+        """Return the first epoch whose running CRC the range continues, else the first it may."""
+        epoch, possible = whole.epoch, None
+        while (known := self._of((whole.file_id, epoch))).covered:
+            same = _is_same(whole, known)
+            if same:
+                return epoch
+            if same is None and possible is None:
+                possible = epoch
+            epoch += 1
+        return epoch if possible is None else possible
+
     def _of(self, key: FileKey) -> _Known:
         known = self._known.get(key)
         if known is None:
@@ -87,18 +96,18 @@ class Trimmer:
         return known
 
 
-def _may_be_same(whole: Range, known: _Known) -> bool:
-    """Return whether the range can be of the content that is known, by its running CRC.
+def _is_same(whole: Range, known: _Known) -> bool | None:
+    """Return whether the range is of the content that is known, by its running CRC.
 
     The CRC is compared where the range starts, and at the last place in it where one is known: it
-    then speaks of all bytes before that place. Where none is known, the bytes count as the same.
+    then speaks of all bytes before that place. None: no CRC is known at such a place.
     """
     at_start = known.ends.get(whole.start)
     if at_start is not None and at_start != whole.crc_before:
         return False
     inside = [end for end in known.ends if whole.start < end <= whole.end]
     if not inside:
-        return True
+        return None if at_start is None else True
     last = max(inside)
     upto = memoryview(whole.data)[: last - whole.start]
     return crc32(upto, whole.crc_before) == known.ends[last]

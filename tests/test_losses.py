@@ -64,6 +64,8 @@ def test_a_file_deleted_while_the_collector_was_down_is_a_gap_from_its_acknowled
     assert (gap.file.pod, gap.file.container) == ("web", "app")
     assert gap.from_ns == gap.file.last_ns  # written after the last line that is there
     assert gap.to_ns is not None
+    assert local.verdict("web") == "incomplete"
+    assert local.verdict("other") == "unknown"  # of the last moments, and of nothing else
 
 
 def test_bytes_that_were_seen_and_then_deleted_unread_are_lost_up_to_a_lower_bound(
@@ -87,6 +89,7 @@ def test_bytes_that_were_seen_and_then_deleted_unread_are_lost_up_to_a_lower_bou
     eventually(lambda: local.gaps())
     gap = only_file_gap(local, LOST_ROTATED)
     assert (gap.start, gap.end, gap.end_exact, gap.state) == (start, size, False, LOST)
+    assert local.verdict("web") == "incomplete"
 
 
 def test_a_batch_cut_out_of_the_local_topic_is_found_to_the_byte(local: Way) -> None:
@@ -128,6 +131,8 @@ def test_a_batch_cut_out_of_the_local_topic_is_found_to_the_byte(local: Way) -> 
     assert hole.batches[0] == hole.batches[1]
     # A later inventory has named the bytes, so other streams are whole again.
     eventually(lambda: all(gap.explained for gap in local.gaps() if gap.file is None))
+    assert local.verdict("web") == "incomplete"
+    assert local.verdict("other") == "unknown"
 
 
 def test_records_that_kafka_deleted_before_they_were_read_are_a_gap_with_exact_bytes(
@@ -155,6 +160,7 @@ def test_records_that_kafka_deleted_before_they_were_read_are_a_gap_with_exact_b
     assert (gap.start, gap.end, gap.end_exact) == (start, end, True)
     assert gap.file is not None
     assert gap.from_ns is not None
+    assert way.verdict("web") == "incomplete"
 
 
 def test_a_topic_that_was_deleted_and_created_again_starts_a_new_generation_with_a_gap(
@@ -181,6 +187,7 @@ def test_a_topic_that_was_deleted_and_created_again_starts_a_new_generation_with
     assert reset.positions is not None
     gap = only_file_gap(way, LOST_TOPIC)
     assert (gap.start, gap.end, gap.end_exact) == (start, end, True)
+    assert way.verdict("web") == "incomplete"
     size = path.stat().st_size
     eventually(
         lambda: any(f.covered_end == size for f in way.ledger().files.values() if f.pod == "web")

@@ -24,6 +24,9 @@ from indexer.ledger_table import LedgerTable, bring_up
 from indexer.table import Table
 from load_tests.verify import Sum, sums_of_files, sums_of_table
 from query_api.gaps import RECOVERED, Gap, find_gaps
+from query_api.plan import Scope
+from query_api.replica import Replica
+from query_api.verdict import Trouble, judge
 
 CLUSTER = "test"
 _COLLECTOR = {
@@ -154,6 +157,12 @@ class Way:
     def gaps(self) -> list[Gap]:
         """Return every gap that a reader is told of, but those that were recovered."""
         return [gap for gap in find_gaps(self.ledger()) if gap.state != RECOVERED]
+
+    def verdict(self, pod: str) -> str:
+        """Return what an answer about all lines of a pod says of itself."""
+        replica = Replica(self.opened(), CLUSTER, 0, 1, time.monotonic)
+        scope = Scope(from_ns=0, to_ns=time.time_ns(), equals={"pod": (pod,)})
+        return judge(replica.latest(), scope, CLUSTER, Trouble()).verdict
 
     def covers(self, path: Path) -> bool:
         """Return whether some file of the table is covered to the size of ``path``."""

@@ -51,6 +51,14 @@ def upload(table: Table, rows: int = 0) -> list[Added]:
     return [*added, Added(name, len(data), NO_ROWS)]
 
 
+def add_coverage(table: Table, coverage: Coverage) -> int:
+    """Commit a coverage object alone."""
+    data = to_object(coverage)
+    name = f"{COVERAGE_FOLDER}{uuid.uuid4().hex}.parquet"
+    table.bucket.put(table.folder + name, data)
+    return table.commit([Added(name, len(data), NO_ROWS)], {}, {})
+
+
 def position(table: Table, app_id: str) -> int | None:
     return table.snapshot().transaction_version(app_id)
 

@@ -113,7 +113,9 @@ def test_a_third_content_gets_a_third_epoch() -> None:
     head = cri(0, "first")
     files = [File(head + lines(n * 10, n * 10 + 9)) for n in (1, 2, 3)]
     trimmer = Trimmer({})
-    epochs = [part.epoch for file in files for each in file.ranges([]) for part in trimmer.trim(each)]
+    epochs = [
+        part.epoch for file in files for each in file.ranges([]) for part in trimmer.trim(each)
+    ]
     assert epochs == [0, 1, 2]
     assert trimmer.epochs_raised == 2
     assert trimmer.trimmed_bytes == 0
