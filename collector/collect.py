@@ -14,7 +14,7 @@ from typing import Any
 from collector import checkpoint
 from collector.batch import Inventory, Replaces, Seen, Unborn
 from collector.checkpoint import Checkpoint, FileState, LaneState
-from collector.discover import scan
+from collector.discover import Discovery
 from collector.metrics import CollectorMetrics
 from collector.range import Stream
 from collector.settings import CollectorSettings
@@ -25,6 +25,7 @@ from collector.watch import Place, Watch
 
 _log = logging.getLogger(__name__)
 _MS = 1_000_000
+_CHECKPOINT_MOST_NS = 60_000_000_000
 Clock = Callable[[], int]
 """Nanoseconds since 1970."""
 
@@ -48,7 +49,8 @@ class Collector:
         self._clock = clock
         self._run = run
         self._state = Path(settings.state)
-        self._roots = [Path(root) for root in settings.roots.split(os.pathsep)]
+        roots = [Path(root) for root in settings.roots.split(os.pathsep)]
+        self._discovery = Discovery(roots, clock)
         self._before = Checkpoint()
         self._identity = ""
         self._read_limits = ReadLimits(
@@ -57,6 +59,8 @@ class Collector:
         self._reported: dict[tuple[bytes, int], tuple[int, int, int]] = {}
         self._ready: list[Tail] = []
         self._first_inventory = True
+        self._acked = 0
+        self._saved: tuple[int, ...] = ()
         self._scan_began_ns = 0
         self._next_scan_ns = self._next_inventory_ns = self._next_checkpoint_ns = 0
         self._next_full_ns = 0
@@ -121,9 +125,18 @@ class Collector:
             await self.shipper.wait_for_room(self.idle_s())
         more = await self._read()
         await self.shipper.flush()
-        if self._clock() >= self._next_checkpoint_ns:
+        if self._clock() >= self._next_checkpoint_ns and self._progress() != self._saved:
             self.save()
         return more
+
+    def _progress(self) -> tuple[int, ...]:
+        """Return what changes whenever a checkpoint would be worth its while.
+
+        The time of the last scan alone is worth one a minute: it bounds what a deletion loses.
+        """
+        watch = self.watch
+        minute = self._scan_began_ns // _CHECKPOINT_MOST_NS
+        return self._acked, watch.changes, len(watch.tails), len(watch.closed), minute
 
     def idle_s(self) -> float:
         """Return how long nothing is due, in seconds."""
@@ -142,13 +155,13 @@ class Collector:
 
     def _scan(self) -> None:
         began_ns = self._clock()
-        found = scan(self._roots, began_ns)
+        found = self._discovery.scan()
         self.watch.apply(found)
         self.watch.account_for_missing(found, self._before.scan_began_ns)
         self._ready = self._with_news(began_ns)
         self._next_scan_ns = began_ns + self._settings.scan_interval_ms * _MS
         if not self.watch.errors:
-            self._scan_began_ns = began_ns
+            self._scan_began_ns = found.full_ns
         for path, error in self.watch.errors.items():
             self._say_once(f"cannot look into {path}: {error}")
         self._metrics.scan_seconds.observe((self._clock() - began_ns) / 1e9)
@@ -164,6 +177,8 @@ class Collector:
         """Return the files to read from; name, seal and drop those for which it is time."""
         ready = []
         for tail in list(self.watch.tails.values()):
+            if tail.file_id and not tail.moved_ns and tail.size == tail.read.offset:
+                continue  # idle, as most files are most of the time
             ended = self.watch.ended(tail, now_ns)
             try:
                 if not tail.file_id and not self.watch.name(tail, now_ns, ended=ended):
@@ -276,6 +291,7 @@ class Collector:
         for entry in sent.entries:
             self.watch.acknowledged(entry)
         self._metrics.acked_batches.inc()
+        self._acked += 1
 
     def save(self) -> None:
         """Write the checkpoint; a full disk is said once and waited out."""
@@ -292,8 +308,10 @@ class Collector:
             lanes=lanes,
             files=files,
         )
+        progress = self._progress()
         try:
             checkpoint.save(self._state, state)
+            self._saved = progress
             self._metrics.checkpoint_failed.set(0)
         except OSError as error:
             self._metrics.checkpoint_failed.set(1)

@@ -8,8 +8,8 @@ that nobody takes a missing answer for a missing file.
 import os
 import re
 import stat
-from collections.abc import Iterable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from collector.range import Stream
@@ -35,11 +35,16 @@ class Found:
         return self.rotated.endswith(".gz")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Scan:
-    """What one scan found, in the order in which the files of a stream were written."""
+    """What one scan found, in the order in which the files of a stream were written.
+
+    Every directory was looked at since ``full_ns``, which lies before ``began_ns`` where quiet
+    ones were left out.
+    """
 
     began_ns: int
+    full_ns: int
     files: list[Found] = field(default_factory=list)
     errors: dict[Path, str] = field(default_factory=dict)
 
@@ -55,69 +60,135 @@ def pod_of(directory: str) -> tuple[str, str, str] | None:
     return (parts[0], parts[1], parts[2]) if len(parts) == 3 and all(parts) else None
 
 
-def scan(roots: Iterable[Path], began_ns: int) -> Scan:
-    """Return every log file below ``roots``; ``began_ns`` is the clock before the call."""
-    result = Scan(began_ns)
-    for root in roots:
-        for pod in _entries(root, result):
-            if (names := pod_of(pod.name)) is None or not _is_directory(pod):
-                continue
-            for container in _entries(pod.path, result):
-                if _is_directory(container):
-                    _scan_container(container, names, result)
-    return result
+@dataclass(slots=True)
+class _Listed:
+    """What a directory held when it was listed; good as long as its ``mtime_ns`` stays."""
+
+    mtime_ns: int
+    looked_ns: int = 0
+    folders: list[str] = field(default_factory=list)
+    files: list[Found] = field(default_factory=list)
+
+    def may_wait(self, now_ns: int) -> bool:
+        """Return whether the directory is quiet, and was looked at not long ago."""
+        quiet = 0 <= self.mtime_ns <= self.looked_ns - _QUIET_NS
+        return quiet and 0 <= now_ns - self.looked_ns < _QUIET_LOOK_NS
 
 
-def _is_directory(entry: "os.DirEntry[str]") -> bool:
-    return entry.is_dir(follow_symlinks=False)
+# Two changes within one tick of the file system's clock leave the same time of modification, so
+# a directory that was changed this shortly before it was listed is listed again.
+_SETTLED_NS = 1_000_000_000
+# A directory that has been quiet for long is looked at less often: of a file that was just made
+# in it, the runtime needs ten seconds at least to write so much that the kubelet rotates it.
+_QUIET_NS = 30_000_000_000
+_QUIET_LOOK_NS = 4_000_000_000
 
 
-def _entries(path: "str | Path", result: Scan) -> list["os.DirEntry[str]"]:
-    try:
-        with os.scandir(path) as entries:
-            found = sorted(entries, key=lambda entry: entry.name)
-    except FileNotFoundError as error:
-        if isinstance(path, Path):  # a root must be there; a pod's directory may just have gone
-            result.errors[path] = str(error)
-        return []
-    except OSError as error:
-        result.errors[Path(path)] = str(error)
-        return []
-    # A name that is no UTF-8 cannot be part of a batch.
-    for entry in (entry for entry in found if not _is_text(entry.name)):
-        result.errors[Path(entry.path)] = "its name is not UTF-8"
-    return [entry for entry in found if _is_text(entry.name)]
+class Discovery:
+    """Scans of some roots; directories that have not changed are not listed again."""
+
+    def __init__(self, roots: Iterable[Path], clock: Callable[[], int]) -> None:
+        """``clock`` gives ns since 1970, as the file system's times do."""
+        self._roots = list(roots)
+        self._clock = clock
+        self._listed: dict[str, _Listed] = {}
+
+    def scan(self) -> Scan:
+        """Return every log file below the roots."""
+        now_ns = self._clock()
+        result = Scan(now_ns, now_ns)
+        before, self._listed = self._listed, {}
+        for root in self._roots:
+            for pod in self._look(str(root), before, result, is_root=True).folders:
+                names = pod_of(pod.rpartition("/")[2])
+                if names is None:
+                    continue
+                for container in self._look(pod, before, result).folders:
+                    listed = self._look(container, before, result, pod=names)
+                    result.files.extend(listed.files)
+        return result
+
+    def _look(
+        self,
+        path: str,
+        before: dict[str, _Listed],
+        result: Scan,
+        *,
+        pod: tuple[str, str, str] | None = None,
+        is_root: bool = False,
+    ) -> _Listed:
+        """Return what a directory holds; ``pod`` says that it is a container's."""
+        listed = before.get(path)
+        if listed is not None and listed.may_wait(result.began_ns):
+            result.full_ns = min(result.full_ns, listed.looked_ns)
+            self._listed[path] = listed
+            return listed
+        try:
+            mtime_ns = os.stat(path, follow_symlinks=is_root).st_mtime_ns
+            if listed is None or listed.mtime_ns != mtime_ns:
+                settled = self._clock() - mtime_ns >= _SETTLED_NS
+                listed = _list(path, pod, result)
+                listed.mtime_ns = mtime_ns if settled and listed.mtime_ns == 0 else -1
+            elif pod is not None:
+                listed.files = [_again(found) for found in listed.files]
+        except FileNotFoundError as error:
+            if is_root:  # a root must be there; a pod's directory may just have gone
+                result.errors[Path(path)] = str(error)
+            return _Listed(-1)
+        except OSError as error:
+            result.errors[Path(path)] = str(error)
+            return _Listed(-1)
+        listed.looked_ns = result.began_ns
+        self._listed[path] = listed
+        return listed
+
+
+def _again(found: Found) -> Found:
+    """Return a rotated file with its size now: late writes do not touch the directory.
+
+    The size of the file being written is asked of the open file.
+    """
+    if not found.rotated or found.compressed:
+        return found
+    size = os.stat(found.path, follow_symlinks=False).st_size
+    return found if size == found.size else replace(found, size=size)
+
+
+def _list(path: str, pod: tuple[str, str, str] | None, result: Scan) -> _Listed:
+    """List a directory; its ``mtime_ns`` is -1 if something in it could not be seen."""
+    listed = _Listed(0)
+    with os.scandir(path) as entries:
+        found = sorted(entries, key=lambda entry: entry.name)
+    for entry in found:
+        if not _is_text(entry.name):  # it cannot be part of a batch
+            result.errors[Path(entry.path)] = "its name is not UTF-8"
+            listed.mtime_ns = -1
+        elif pod is None:
+            if entry.is_dir(follow_symlinks=False):
+                listed.folders.append(entry.path)
+        elif match := _NAME.fullmatch(entry.name):
+            try:
+                _add_file(entry, match, pod, listed)
+            except FileNotFoundError:
+                listed.mtime_ns = -1  # renamed just now: under which name, the next scan tells
+            except OSError as error:
+                result.errors[Path(entry.path)] = str(error)
+                listed.mtime_ns = -1
+    # The rotated files' stamps sort by time; the one being written is the last of its stream.
+    listed.files.sort(key=lambda file: (file.stream.restart, not file.rotated, file.rotated))
+    return listed
 
 
 def _is_text(name: str) -> bool:
     return not any("\ud800" <= character <= "\udfff" for character in name)
 
 
-def _scan_container(directory: "os.DirEntry[str]", pod: tuple[str, str, str], result: Scan) -> None:
-    found = []
-    for entry in _entries(directory.path, result):
-        match = _NAME.fullmatch(entry.name)
-        if match is None:
-            continue
-        try:
-            status = entry.stat(follow_symlinks=False)
-        except FileNotFoundError:
-            continue
-        except OSError as error:
-            result.errors[Path(entry.path)] = str(error)
-            continue
-        if not stat.S_ISREG(status.st_mode):
-            continue
-        stream = Stream(*pod, directory.name, int(match[1]))
-        found.append(
-            Found(
-                Path(entry.path),
-                stream,
-                (match[2] or "")[1:],
-                (status.st_dev, status.st_ino),
-                status.st_size,
-            )
-        )
-    # The rotated files' stamps sort by time; the one being written is the last of its stream.
-    found.sort(key=lambda file: (file.stream.restart, not file.rotated, file.rotated))
-    result.files.extend(found)
+def _add_file(
+    entry: "os.DirEntry[str]", match: re.Match[str], pod: tuple[str, str, str], listed: _Listed
+) -> None:
+    status = entry.stat(follow_symlinks=False)
+    if stat.S_ISREG(status.st_mode):
+        path = Path(entry.path)
+        stream = Stream(*pod, path.parent.name, int(match[1]))
+        inode = (status.st_dev, status.st_ino)
+        listed.files.append(Found(path, stream, (match[2] or "")[1:], inode, status.st_size))

@@ -27,6 +27,7 @@ from collector.topic import open_topic
 
 _log = logging.getLogger(__name__)
 _RETRY_S = 2.0
+_SHOW_EVERY_S = 5.0
 
 
 def main(argv: Sequence[str], environ: Mapping[str, str]) -> int:
@@ -81,7 +82,7 @@ async def _run(settings: CollectorSettings) -> int:
         shown = 0.0
         while not stop.is_set():
             more = await collector.turn()
-            if time.monotonic() - shown >= 1.0:
+            if time.monotonic() - shown >= _SHOW_EVERY_S:
                 shown = time.monotonic()
                 _show(collector, metrics)
             if not more:

@@ -65,6 +65,7 @@ class Watch:
         self.named: dict[_Key, Tail] = {}
         self.closed: dict[_Key, FileState] = {state_key(state): state for state in known}
         self.errors: dict[Path, str] = {}
+        self.changes = 0  # of what a checkpoint keeps, besides acknowledgements
         self._emit = emit
         self._copies: dict[tuple[int, int], _Key] = {}  # compressed, and read as another inode
         self._closed_inodes: dict[tuple[int, int], _Key] = {}
@@ -89,12 +90,12 @@ class Watch:
                 continue
             seen.add(found.inode)
             if tail := self.tails.get(found.inode):
-                _update(tail, found, scan.began_ns)
+                self.changes += _update(tail, found, scan.began_ns)
             elif not self._is_closed(found):
                 self._open(found, scan.began_ns)
         for inode, tail in self.tails.items():
             if inode not in seen and scan.covers(tail.path):
-                _unlinked(tail, scan.began_ns)
+                self.changes += _unlinked(tail, scan.began_ns)
         self._check_late(scan)
         self._forget(scan, seen)
         self._scanned_ns = scan.began_ns
@@ -336,6 +337,7 @@ class Watch:
                 state.missed_ns = 0
             elif not state.missed_ns:
                 state.missed_ns = scan.began_ns
+                self.changes += 1
             elif state.sealed and scan.began_ns - state.missed_ns >= self._gone_after_ns:
                 self._emit(state.partition, state.stream, Gone(*key))
                 state.missed_ns = scan.began_ns
@@ -357,20 +359,26 @@ def _container(stream: Stream) -> tuple[str, str]:
     return stream.pod_uid, stream.container
 
 
-def _update(tail: Tail, found: Found, now_ns: int) -> None:
-    tail.path = found.path
-    tail.linked = True
-    size = tail.size if tail.compressed else found.size
+def _update(tail: Tail, found: Found, now_ns: int) -> bool:
+    """Bring a tail up to what a scan saw of it; return whether that is any news."""
+    size = tail.size if tail.compressed else tail.content.size()
+    moved = bool(found.rotated)
+    if size == tail.size and found.path is tail.path and tail.linked:
+        return False  # nothing but this for thousands of idle files, every scan
     if size != tail.size:
         tail.grown_ns = now_ns
-    tail.size = size
-    tail.moved_ns = (tail.moved_ns or now_ns) if found.rotated else 0
+    tail.path, tail.size, tail.linked = found.path, size, True
+    tail.moved_ns = (tail.moved_ns or now_ns) if moved else 0
+    return True
 
 
-def _unlinked(tail: Tail, now_ns: int) -> None:
+def _unlinked(tail: Tail, now_ns: int) -> bool:
+    """Note that a scan has not found a tail's file; return whether that is any news."""
     size = tail.content.size()
-    if size != tail.size or tail.linked:
+    news = size != tail.size or tail.linked
+    if news:
         tail.grown_ns = now_ns
     tail.linked = False
     tail.moved_ns = tail.moved_ns or now_ns
     tail.size = size
+    return news

@@ -81,12 +81,12 @@ class Indexer:
         await self._check()
 
     def _newest_ledger(self) -> Ledger:
+        """Return the ledger of the newest version: the keeper's, and what has come since."""
         version = self._table.snapshot().version()
-        if self._ledger.version < 0:
-            self._ledger = self._ledger_table.load()
-        if self._ledger.version > version:
-            self._ledger = Ledger()  # the ledger of another table: fold this one's coverage anew
-        return bring_up(self._ledger, self._table, version)
+        ledger = self._ledger_table.load()
+        if ledger.version > version:
+            ledger = Ledger()  # of a table that was made anew since: fold all of this one's
+        return bring_up(ledger, self._table, version)
 
     async def _check(self) -> None:
         """Look whether each partition's topic is still the one that was read."""

@@ -1,4 +1,4 @@
-"""What a commit adds: it adds up or is refused, and coverage says the same when it is read again."""
+"""What a commit adds: it adds up or is refused, and its coverage reads back as it was."""
 
 import io
 import struct
@@ -112,7 +112,9 @@ def test_rows_do_not_depend_on_how_ranges_come_into_commits(
     body = [cri(n, f"message {n}", output, tag) for n, (output, tag) in enumerate(kinds, start=1)]
     ended = [cri(98, "end"), cri(99, "end", "stderr")]
     file = File(b"".join([cri(0), *body, *ended]))
-    cuts, at, still_open = [], 0, set()
+    cuts: list[int] = []
+    still_open: set[str] = set()
+    at = 0
     for line, (output, tag) in zip([cri(0), *body], [("stdout", "F"), *kinds], strict=True):
         at += len(line)
         still_open = still_open | {output} if tag == "P" else still_open - {output}

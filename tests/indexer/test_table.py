@@ -69,9 +69,7 @@ def test_a_commit_adds_objects_and_moves_positions_at_once(table: Table) -> None
     now = table.snapshot()
     assert now.version() == version == 1
     assert (position(table, A), position(table, B)) == (7, 9)
-    assert {path for path in now.get_add_actions().column("path").to_pylist()} == {
-        each.name for each in added
-    }
+    assert set(now.get_add_actions().column("path").to_pylist()) == {each.name for each in added}
     assert table.commit(upload(table), {A: 7}, {A: 8}) == 2
     assert (position(table, A), position(table, B)) == (8, 9)
 
@@ -208,7 +206,7 @@ print([os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]
 
 def rows_of(table: Table) -> int:
     options = table.bucket.storage_options
-    return DeltaTable(table.uri, storage_options=options).to_pyarrow_table().num_rows
+    return int(DeltaTable(table.uri, storage_options=options).to_pyarrow_table().num_rows)
 
 
 def test_other_programs_read_the_rows_and_do_not_mind_coverage_objects(table: Table) -> None:

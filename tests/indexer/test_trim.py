@@ -29,8 +29,8 @@ def contents(draw: st.DrawFn) -> bytes:
     return body[: draw(st.integers(len(cri(0, "first")), len(body)))]
 
 
-def cuts(draw: st.DrawFn, size: int) -> list[int]:
-    return draw(st.lists(st.integers(1, size), max_size=6))
+def cuts(data: st.DataObject, size: int) -> list[int]:
+    return data.draw(st.lists(st.integers(1, size), max_size=6))
 
 
 @settings(max_examples=60, deadline=None)
@@ -40,13 +40,13 @@ def test_the_parts_of_any_replays_are_the_content_once(data: st.DataObject) -> N
     file = File(data.draw(contents()))
     size = len(file.data)
     way, run = Way(), Run()
-    first = file.ranges(cuts(data.draw, size))
+    first = file.ranges(cuts(data, size))
     shipped = list(first)
     ends = [0, *(each.end for each in first)]
     for _ in range(data.draw(st.integers(0, 3))):
         start = data.draw(st.sampled_from(ends))
         if start < size:
-            replay = file.ranges(cuts(data.draw, size), start=start)
+            replay = file.ranges(cuts(data, size), start=start)
             place = data.draw(st.integers(0, len(shipped)))
             shipped[place:place] = data.draw(st.permutations(replay))
     trimmed = 0
@@ -72,9 +72,9 @@ def test_a_part_starts_in_the_state_that_the_bytes_before_it_leave(data: st.Data
     file = File(data.draw(contents()))
     size = len(file.data)
     trimmer = Trimmer({})
-    for each in file.ranges(cuts(data.draw, size), end=data.draw(st.integers(1, size))):
+    for each in file.ranges(cuts(data, size), end=data.draw(st.integers(1, size))):
         trimmer.trim(each)
-    for whole in file.ranges(cuts(data.draw, size)):
+    for whole in file.ranges(cuts(data, size)):
         for part in trimmer.trim(whole):
             before = file.data[: part.start]
             assert part.data == file.data[part.start : part.end]
@@ -98,7 +98,7 @@ def test_another_content_of_the_same_name_is_kept_apart(data: st.DataObject) -> 
     known = way.ledger.files[one.id, 0].ends
     # Bytes up to which no running CRC is known cannot be told apart: the first reaches past one.
     reach = next(end for end, _ in known if end > len(head))
-    replay = other.ranges([cut for cut in cuts(data.draw, len(other.data)) if cut >= reach])
+    replay = other.ranges([cut for cut in cuts(data, len(other.data)) if cut >= reach])
     for each in replay:
         way.commit(run.batch(each, of=[other]))
     assert way.ledger.files[one.id, 0].covered[0].end == len(one.data)
