@@ -65,14 +65,8 @@ class _Listed:
     """What a directory held when it was listed; good as long as its ``mtime_ns`` stays."""
 
     mtime_ns: int
-    looked_ns: int = 0
     folders: list[str] = field(default_factory=list)
     files: list[Found] = field(default_factory=list)
-
-    def may_wait(self, now_ns: int) -> bool:
-        """Return whether the directory is quiet, and was looked at not long ago."""
-        quiet = 0 <= self.mtime_ns <= self.looked_ns - _QUIET_NS
-        return quiet and 0 <= now_ns - self.looked_ns < _QUIET_LOOK_NS
 
 
 # Two changes within one tick of the file system's clock leave the same time of modification, so
@@ -81,7 +75,7 @@ _SETTLED_NS = 1_000_000_000
 # A directory that has been quiet for long is looked at less often: of a file that was just made
 # in it, the runtime needs ten seconds at least to write so much that the kubelet rotates it.
 _QUIET_NS = 30_000_000_000
-_QUIET_LOOK_NS = 4_000_000_000
+_QUIET_LOOK_NS = 5_000_000_000
 
 
 class Discovery:
@@ -92,10 +86,28 @@ class Discovery:
         self._roots = list(roots)
         self._clock = clock
         self._listed: dict[str, _Listed] = {}
+        self._lively: list[tuple[str, int]] = []  # directories to look at each time, their mtime
+        self._full: Scan | None = None
 
     def scan(self) -> Scan:
-        """Return every log file below the roots."""
+        """Return every log file below the roots: the same list as before, if nothing changed."""
         now_ns = self._clock()
+        if (
+            (full := self._full) is not None
+            and 0 <= now_ns - full.began_ns < _QUIET_LOOK_NS
+            and not full.errors  # those who open the files add theirs
+            and not any(_changed(*each) for each in self._lively)
+        ):
+            return Scan(now_ns, full.began_ns, full.files)
+        self._full = self._scan(now_ns)
+        self._lively = [
+            (path, listed.mtime_ns)
+            for path, listed in self._listed.items()
+            if not 0 <= listed.mtime_ns <= now_ns - _QUIET_NS
+        ]
+        return self._full
+
+    def _scan(self, now_ns: int) -> Scan:
         result = Scan(now_ns, now_ns)
         before, self._listed = self._listed, {}
         for root in self._roots:
@@ -119,10 +131,6 @@ class Discovery:
     ) -> _Listed:
         """Return what a directory holds; ``pod`` says that it is a container's."""
         listed = before.get(path)
-        if listed is not None and listed.may_wait(result.began_ns):
-            result.full_ns = min(result.full_ns, listed.looked_ns)
-            self._listed[path] = listed
-            return listed
         try:
             mtime_ns = os.stat(path, follow_symlinks=is_root).st_mtime_ns
             if listed is None or listed.mtime_ns != mtime_ns:
@@ -138,9 +146,15 @@ class Discovery:
         except OSError as error:
             result.errors[Path(path)] = str(error)
             return _Listed(-1)
-        listed.looked_ns = result.began_ns
         self._listed[path] = listed
         return listed
+
+
+def _changed(path: str, mtime_ns: int) -> bool:
+    try:
+        return os.stat(path).st_mtime_ns != mtime_ns
+    except OSError:
+        return True
 
 
 def _again(found: Found) -> Found:

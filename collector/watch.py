@@ -77,12 +77,17 @@ class Watch:
         self._gone_after_ns = gone_after_ns
         self._scan_late_ns = scan_late_ns
         self._scanned_ns = 0
+        self._files: list[Found] | None = None  # of the last scan
 
     # -- scans -------------------------------------------------------------------------------
 
     def apply(self, scan: Scan) -> None:
         """Bring the files up to what ``scan`` saw."""
         self.errors = scan.errors
+        if scan.files is self._files:
+            self._look_again(scan.began_ns)
+            return
+        self._files = scan.files
         seen = set()
         for found in scan.files:
             if found.compressed and self._is_copy(found):
@@ -99,6 +104,14 @@ class Watch:
         self._check_late(scan)
         self._forget(scan, seen)
         self._scanned_ns = scan.began_ns
+
+    def _look_again(self, now_ns: int) -> None:
+        """Bring the files up to a scan that has found no change but, perhaps, growth."""
+        for tail in self.tails.values():
+            if not tail.compressed and (size := tail.content.size()) != tail.size:
+                tail.size, tail.grown_ns = size, now_ns
+                self.changes += 1
+        self._scanned_ns = now_ns
 
     def _is_closed(self, found: Found) -> bool:
         # An inode is soon used again, and files of a crash loop often have the same size.

@@ -179,7 +179,8 @@ def stored(place: Place) -> dict[str, int]:
     for path in folder.rglob("*"):
         if path.is_file():
             first = path.relative_to(folder).parts[0]
-            kind = {"coverage": "coverage", "_delta_log": "log"}.get(first, "segments")
+            kinds = {COVERAGE_FOLDER.partition("/")[0]: "coverage", "_delta_log": "log"}
+            kind = kinds.get(first, "segments")
             sizes[kind] += path.stat().st_size
     return sizes
 

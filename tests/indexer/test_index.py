@@ -208,7 +208,7 @@ async def once(indexer: Indexer) -> None:
 
 
 async def several(indexer: Indexer) -> None:
-    for _ in range(6):
+    for _ in range(50):
         await once(indexer)
 
 
@@ -542,8 +542,8 @@ async def test_control_records_and_transactions_leave_no_false_gap(
     again = run.batch(third, of=[file])
     await in_transaction(place, kafka, again, commit=False)
     async with place.indexer() as indexer:
-        await several(indexer)  # the last position is a marker of Kafka's, which nobody reads
-        assert indexer.status()["positions"][0] == 4
+        while indexer.status()["positions"][0] < 4:  # position 4 is a marker that nobody reads
+            await once(indexer)
     await place.send((0, again), (0, run.batch(last, of=[file])))
     await place.index()
     size = len(file.data)
