@@ -43,7 +43,7 @@ test: .venv/.dev tools ## Run all tests, with a real Kafka and a real S3 server.
 	$(BIN)/pytest $(ARGS)
 
 .PHONY: unit
-unit: .venv/.dev ## Run the tests that need no server. ARGS="-k name"
+unit: .venv/.dev ## Run the tests that start no server or process. ARGS="-k name"
 	$(BIN)/pytest -m "not real" $(ARGS)
 
 .PHONY: bench

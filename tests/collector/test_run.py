@@ -17,6 +17,8 @@ from collector.run import main
 from tests.collector.node import Node, content_of, gaps_of, lines, seals_of
 from tests.real_parts.guard import free_port
 
+pytestmark = pytest.mark.real  # each test starts processes
+
 CODE = "import os, sys; from collector.run import main; sys.exit(main(sys.argv[1:], os.environ))"
 
 

@@ -347,6 +347,7 @@ print(json.dumps([hits, misses, str(stats[0].cache_path)]))
 """
 
 
+@pytest.mark.real
 def test_a_second_start_compiles_nothing_even_where_only_the_temporary_directory_is_writable(
     tmp_path,
 ):

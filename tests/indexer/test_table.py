@@ -235,6 +235,7 @@ def away() -> Bucket:
     return open_bucket(f"s3://logs-{uuid.uuid4().hex[:8]}")
 
 
+@pytest.mark.real
 def test_a_bucket_that_is_away_is_retriable_and_said_in_one_line(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

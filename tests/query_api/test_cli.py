@@ -14,6 +14,8 @@ import pytest
 from query_api.times import format_time
 from tests.query_api.written import CLUSTER, SECOND, Line, Written
 
+pytestmark = pytest.mark.real  # each test starts processes
+
 CLI = [sys.executable, "-m", "query_api.cli"]
 
 

@@ -23,6 +23,8 @@ from query_api.supervise import CannotStart, last_words, one_line
 from query_api.times import parse_time
 from tests.real_parts.guard import ROOT, free_port
 
+pytestmark = pytest.mark.real  # each test starts processes
+
 UP = "import os, sys; from query_api.cli import main; sys.exit(main(['up', *sys.argv[1:]]))"
 QUICK_DEMO = (
     "import os, sys; from query_api.standalone import Rollout, main;"
