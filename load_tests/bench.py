@@ -22,6 +22,7 @@ from pathlib import Path
 from deltalake import DeltaTable
 
 from collector.topic_local import LocalTopic
+from indexer.bucket import open_bucket
 from indexer.table import COVERAGE_FOLDER
 from query_api.scan import ScanTask, scan_segment
 
@@ -166,8 +167,9 @@ def scan_cpu_s(table: str) -> float:
 
 
 def _scan(tasks: Sequence[ScanTask]) -> None:
+    bucket = open_bucket(tasks[0].bucket)
     for task in tasks:
-        scanned = scan_segment(task)
+        scanned = scan_segment(task, bucket)
         if scanned.error or len(scanned.rows):
             raise SystemExit(scanned.error or "a row matched")
 

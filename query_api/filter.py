@@ -4,6 +4,7 @@ Terms go in, the numbers of the rows that hold them all come out. Only ASCII let
 either case: RE2's own flag would let ``k`` find the Kelvin sign and ``s`` the long s.
 """
 
+import itertools
 import re
 from collections.abc import Sequence
 
@@ -14,7 +15,7 @@ import pyarrow.compute as pc
 from query_api.language import Term
 
 _NOT_TOKEN = r"[\x00-/:-@\[-^`{-\x7f]"  # noqa: S105 - a class of characters, no secret
-_PLAIN = re.compile(r"[0-9_]|[^\x00-\x7f]")
+_PLAIN = re.compile(r"[0-9A-Za-z_]|[^\x00-\x7f]")
 
 
 class Filter:
@@ -52,7 +53,12 @@ class Filter:
 
 
 def _text_pattern(term: Term) -> str:
-    return "".join(map(_either_case, term.text))
+    # A run under one flag has a prefix that RE2 looks for first; classes have none.
+    runs = itertools.groupby(term.text, key=lambda c: c.isascii() and c not in "kKsS")
+    return "".join(
+        f"(?i:{''.join(map(_plain, run))})" if folds else "".join(map(_either_case, run))
+        for folds, run in runs
+    )
 
 
 def _edge_pattern(term: Term) -> str | None:
@@ -65,8 +71,11 @@ def _edge_pattern(term: Term) -> str | None:
 
 
 def _either_case(character: str) -> str:
-    if character.isascii() and character.isalpha():
+    if character in "kKsS":
         return f"[{character.lower()}{character.upper()}]"
-    if _PLAIN.fullmatch(character):
-        return character
-    return f"\\x{{{ord(character):x}}}"
+    return _plain(character)
+
+
+def _plain(character: str) -> str:
+    """Return a pattern of the character itself, whatever it means to RE2."""
+    return character if _PLAIN.fullmatch(character) else f"\\x{{{ord(character):x}}}"

@@ -97,7 +97,8 @@ def scan_segment(
             if from_ns <= group.high_ns and group.low_ns < to_ns:
                 reader = _RowGroup(parquet, file, group)
                 rows = _matches(reader, task, matching, from_ns, to_ns)
-                best = first_rows([best, rows], task.limit, task.newest_first)
+                if len(rows):
+                    best = first_rows([best, rows], task.limit, task.newest_first)
     except ObjectMissing as error:
         return Scanned(RESULT_SCHEMA.empty_table(), file.gets, file.bytes, str(error), True)
     except (pa.ArrowException, BucketError, OSError, KeyError, ValueError) as error:
