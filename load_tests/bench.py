@@ -33,19 +33,28 @@ _FOREVER_NS = 1 << 62
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """CPU seconds (user and system) of one process, and its peak memory in bytes."""
+    """CPU seconds (user and system) of one process, and its peak memory in bytes (0: not known).
+
+    The peak is what /proc says of the running process: the one that wait4 tells is at least that
+    of the process that has forked it.
+    """
 
     cpu_s: float
     peak_bytes: int
 
 
-def wait_for(process: "subprocess.Popen[bytes]") -> Cost:
+def wait_for(process: "subprocess.Popen[bytes]", peak_bytes: int = 0) -> Cost:
     """Wait for a process to end and return what it has cost; fail if it failed."""
     _, status, usage = os.wait4(process.pid, 0)
     process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode:
         raise SystemExit(f"{process.args!r} ended with {process.returncode}")
-    return Cost(usage.ru_utime + usage.ru_stime, usage.ru_maxrss * 1024)
+    return Cost(usage.ru_utime + usage.ru_stime, peak_bytes)
+
+
+def _peak_bytes(pid: int) -> int:
+    status = Path(f"/proc/{pid}/status").read_text()
+    return int(status.partition("VmHWM:")[2].split()[0]) * 1024
 
 
 def run_zstd(*words: str) -> Cost:
@@ -68,8 +77,9 @@ def run_everyline(
                     break
         except OSError:
             continue
+    peak_bytes = _peak_bytes(process.pid)
     process.terminate()
-    return wait_for(process)
+    return wait_for(process, peak_bytes)
 
 
 def free_port() -> int:
@@ -213,7 +223,8 @@ def measure(place: Place) -> None:
     for name, seconds in cpu.items():
         peak = statistics.median(cost.peak_bytes for cost in costs[name]) / 1e6
         speed = raw_bytes / 1e6 / seconds
-        print(f"{name:18}{seconds:8.3f}{seconds / raw_bytes * 1e9:10.2f}{speed:8.0f}{peak:9.0f}")
+        shown = f"{peak:9.0f}" if peak else ""
+        print(f"{name:18}{seconds:8.3f}{seconds / raw_bytes * 1e9:10.2f}{speed:8.0f}{shown}")
     print()
     for ours, theirs in (("collector", "zstd -1"), ("indexer", "zstd -3")):
         steady = cpu[ours] - cpu[f"{ours}, idle"]
