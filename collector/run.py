@@ -22,6 +22,7 @@ from collector.collect import Collector
 from collector.errors import AnotherCollector, CollectorError
 from collector.metrics import CollectorMetrics
 from collector.process import Page, data_directory, load_settings, log_to_stderr
+from collector.security import Security
 from collector.settings import CollectorSettings
 from collector.topic import open_topic
 
@@ -67,7 +68,9 @@ async def _run(settings: CollectorSettings) -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     metrics = CollectorMetrics(prometheus_client.CollectorRegistry())
-    topic = open_topic(settings.topic, partitions=max(settings.partitions, 1))
+    topic = open_topic(
+        settings.topic, partitions=max(settings.partitions, 1), security=Security(settings)
+    )
     collector = Collector(settings, topic, metrics, run=uuid.uuid4().bytes)
     starting = {"process": "collector", "healthy": True, "ready": False}
     page = Page(

@@ -2,12 +2,11 @@
 
 from typing import Annotated
 
-import msgspec
-
 from collector.process import setting
+from collector.security import KafkaSettings
 
 
-class CollectorSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class CollectorSettings(KafkaSettings, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Ship the container logs of one node to the topic."""
 
     cluster: Annotated[str, setting("name of the cluster; part of every file's identity")] = "local"

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from collector.errors import SettingError
+from collector.security import KafkaSettings, Security
 
 Headers = Sequence[tuple[str, bytes]]
 
@@ -74,10 +75,11 @@ class Topic(Protocol):
         ...
 
 
-def open_topic(url: str, *, partitions: int = 1) -> Topic:
+def open_topic(url: str, *, partitions: int = 1, security: Security | None = None) -> Topic:
     """Return the topic at ``url``: ``kafka://HOST:PORT[,HOST:PORT]/NAME`` or a directory.
 
     A local directory is made with ``partitions`` partitions; with 0 it must be there already.
+    ``security`` is for Kafka, and may be that of several topics; without it nothing is encrypted.
     Raises SettingError for another URL.
     """
     scheme, separator, rest = url.partition("://")
@@ -91,5 +93,5 @@ def open_topic(url: str, *, partitions: int = 1) -> Topic:
             raise SettingError(f"topic {url!r} is not of the form kafka://HOST:PORT/NAME")
         from collector.topic_kafka import KafkaTopic
 
-        return KafkaTopic(brokers.split(","), name)
+        return KafkaTopic(brokers.split(","), name, security or Security(KafkaSettings()))
     raise SettingError(f"topic {url!r}: expected a directory or kafka://HOST:PORT/NAME")

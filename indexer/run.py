@@ -15,6 +15,7 @@ import prometheus_client
 
 from collector.errors import CollectorError
 from collector.process import Page, load_settings, log_to_stderr
+from collector.security import Security
 from collector.topic import open_topic
 from indexer.bucket import open_bucket
 from indexer.errors import IndexerError
@@ -39,9 +40,10 @@ async def _run(settings: IndexerSettings) -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     metrics = IndexerMetrics(prometheus_client.CollectorRegistry())
+    security = Security(settings)
     indexer = Indexer(
         settings,
-        lambda: open_topic(settings.topic, partitions=0),
+        lambda: open_topic(settings.topic, partitions=0, security=security),
         open_bucket(settings.bucket),
         metrics,
     )

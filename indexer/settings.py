@@ -5,9 +5,10 @@ from typing import Annotated
 import msgspec
 
 from collector.process import setting
+from collector.security import KafkaSettings
 
 
-class IndexerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class IndexerSettings(KafkaSettings, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Write what is in the topic as segments of the table."""
 
     cluster: Annotated[str, setting("name of the cluster whose table is written")] = "local"

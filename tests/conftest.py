@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.real_parts.kafka import Broker
+from tests.real_parts.kafka import Broker, SecuredBroker
 from tests.real_parts.s3 import Bucket, S3Server
 
 
@@ -20,7 +20,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark the tests that ask for a server as real."""
     for item in items:
-        if {"kafka", "s3"} & set(getattr(item, "fixturenames", ())):
+        if {"kafka", "secured_kafka", "s3"} & set(getattr(item, "fixturenames", ())):
             item.add_marker("real")
 
 
@@ -28,6 +28,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def kafka() -> Iterator[Broker]:
     """A running Kafka broker; take a topic of your own with `await kafka.new_topic()`."""
     broker = Broker.start()
+    yield broker
+    broker.close()
+
+
+@pytest.fixture(scope="session")
+def secured_kafka() -> Iterator[SecuredBroker]:
+    """A running Kafka broker with TLS and logins."""
+    broker = SecuredBroker.start()
     yield broker
     broker.close()
 

@@ -20,7 +20,7 @@ PACKAGES = ("collector", "indexer", "query_api")
 # Package -> what it may import of the packages before it. These modules are the contracts.
 # What a package writes or raises is its contract, and the interfaces that it shares.
 COLLECTOR_CONTRACTS = {
-    f"collector.{name}" for name in ("range", "batch", "topic", "process", "errors")
+    f"collector.{name}" for name in ("range", "batch", "topic", "security", "process", "errors")
 }
 INDEXER_CONTRACTS = {
     f"indexer.{name}"

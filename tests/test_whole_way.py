@@ -8,10 +8,11 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from tests.real_parts.kafka import Broker
+from tests.real_parts.kafka import Broker, SecuredBroker
 from tests.real_parts.s3 import Bucket
 from tests.way import Way, a_way, cri, environment, eventually, lines
 
@@ -137,3 +138,41 @@ def test_bad_input_is_kept_or_named_and_everything_else_goes_on(way: Way) -> Non
     eventually(lambda: way.covers(good))
     assert way.differs() == []
     assert way.gaps() == []
+
+
+def test_a_password_changed_at_the_broker_holds_up_collector_and_indexer_until_they_get_it(
+    tmp_path: Path,
+) -> None:
+    broker = SecuredBroker.start()
+    password = tmp_path / "password"
+    password.write_text(broker.users["shipper"])
+    login: dict[str, Any] = {
+        "kafka_tls": "true",
+        "kafka_tls_ca": broker.authority.certificate,
+        "kafka_sasl_mechanism": "PLAIN",
+        "kafka_sasl_username": "shipper",
+        "kafka_sasl_password_file": password,
+    }
+    topic = f"kafka://{broker.sasl}/{asyncio.run(broker.new_topic(2))}"
+    try:
+        with a_way(tmp_path, topic, str(tmp_path / "bucket"), partitions=2) as way:
+            way.collector(**login)
+            way.indexer(**login)
+            path = way.write("web", lines(0, 100))
+            eventually(lambda: way.covers(path))
+            broker.kill()
+            broker.set_plain_password("shipper", "of the next month")
+            broker.restart()
+            way.write("web", lines(100, 200))
+            refused = "authentication failed for user 'shipper' by PLAIN"
+            eventually(lambda: refused in way.said("collector"))
+            eventually(lambda: refused in way.said("indexer"))
+            password.write_text("of the next month")
+            way.write("web", lines(200, 300))
+            eventually(way.covers_everything)
+            assert way.differs() == []
+            assert way.gaps() == []
+            assert (way.stop("collector"), way.stop("indexer")) == (0, 0)
+            assert "next month" not in way.said("collector") + way.said("indexer")
+    finally:
+        broker.close()

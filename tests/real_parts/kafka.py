@@ -1,4 +1,4 @@
-"""One Apache Kafka broker in KRaft mode, started for a test run.
+"""Apache Kafka brokers in KRaft mode, started for a test run: an open one and a secured one.
 
 Goes out: an address on loopback and topics made to order. The jars are in .tools, where make puts
 them; the version is that of pom.xml. Nothing is kept: logs and data are in a folder of the run.
@@ -15,6 +15,7 @@ from pathlib import Path
 
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 
+from tests.real_parts.certificates import Authority
 from tests.real_parts.guard import TOOLS, Guarded, ServerError, accepts, free_port
 
 _POM = Path(__file__).with_name("pom.xml")
@@ -24,9 +25,9 @@ _STARTED = "Kafka Server started"
 _PROPERTIES = """\
 process.roles=broker,controller
 node.id=1
-controller.quorum.voters=1@127.0.0.1:{controller_port}
+controller.quorum.voters=1@127.0.0.1:{controller}
 controller.listener.names=CONTROLLER
-listeners=PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller_port}
+listeners=PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller}
 listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT
 log.dirs={folder}/data
 auto.create.topics.enable=false
@@ -46,6 +47,27 @@ group.initial.rebalance.delay.ms=0
 # Retention shows within a test, not within five minutes.
 log.initial.task.delay.ms=500
 log.retention.check.interval.ms=500
+"""
+
+# The later of two lines with one name counts.
+_SECURED = """\
+listeners=PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller},\\
+SASL_SSL://127.0.0.1:{sasl},SSL://127.0.0.1:{mutual}
+listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT,SASL_SSL:SASL_SSL,SSL:SSL
+sasl.enabled.mechanisms=SCRAM-SHA-512,PLAIN,OAUTHBEARER
+listener.name.sasl_ssl.scram-sha-512.sasl.jaas.config=\\
+org.apache.kafka.common.security.scram.ScramLoginModule required;
+listener.name.sasl_ssl.plain.sasl.jaas.config=\\
+org.apache.kafka.common.security.plain.PlainLoginModule required{plain};
+# With no more than this, the broker takes tokens without a signature.
+listener.name.sasl_ssl.oauthbearer.sasl.jaas.config=\\
+org.apache.kafka.common.security.oauthbearer.OAuthBearerLoginModule required \\
+unsecuredLoginStringClaim_sub="broker";
+ssl.keystore.type=PEM
+ssl.keystore.location={broker_pem}
+ssl.truststore.type=PEM
+ssl.truststore.location={ca}
+listener.name.ssl.ssl.client.auth=required
 """
 
 _LOG4J = """\
@@ -74,7 +96,7 @@ class Broker:
         folder = Path(tempfile.mkdtemp(prefix="everyline-kafka-"))
         try:
             port = free_port()
-            _format(folder, port)
+            _format(folder, _PROPERTIES.format(folder=folder, port=port, controller=free_port()))
             return cls(f"127.0.0.1:{port}", folder, _serve(folder, port))
         except BaseException:
             shutil.rmtree(folder, ignore_errors=True)
@@ -108,11 +130,60 @@ class Broker:
         return name
 
 
-def _format(folder: Path, port: int) -> None:
-    properties = _PROPERTIES.format(folder=folder, port=port, controller_port=free_port())
+@dataclass
+class SecuredBroker(Broker):
+    """A broker that asks who one is: `bootstrap` takes what has no secrets, for its topics.
+
+    `sasl` is host:port of TLS with a login by SCRAM-SHA-512 or PLAIN as one of `users`, or by
+    a token of OAUTHBEARER without a signature; `mutual` is that of TLS with a certificate of
+    `authority`.
+    """
+
+    sasl: str
+    mutual: str
+    authority: Authority
+    users: Mapping[str, str]
+
+    @classmethod
+    def start(cls) -> "SecuredBroker":
+        """Make an authority, certificates and users, and start a broker with them."""
+        folder = Path(tempfile.mkdtemp(prefix="everyline-kafka-"))
+        try:
+            port, sasl, mutual = (free_port() for _ in range(3))
+            authority = Authority(folder / "authority")
+            users = {"shipper": "right of course"}
+            plain = "".join(f' user_{name}="{word}"' for name, word in users.items())
+            properties = (_PROPERTIES + _SECURED).format(
+                folder=folder,
+                port=port,
+                controller=free_port(),
+                sasl=sasl,
+                mutual=mutual,
+                broker_pem=authority.sign("broker").joined(),
+                ca=authority.certificate,
+                plain=plain,
+            )
+            scram = [f"SCRAM-SHA-512=[name={name},password={word}]" for name, word in users.items()]
+            _format(folder, properties, *(each for word in scram for each in ("--add-scram", word)))
+            server = _serve(folder, port)
+        except BaseException:
+            shutil.rmtree(folder, ignore_errors=True)
+            raise
+        place = "127.0.0.1:{}".format
+        return cls(place(port), folder, server, place(sasl), place(mutual), authority, users)
+
+    def set_plain_password(self, user: str, word: str) -> None:
+        """Change what PLAIN takes from a user, from the next `restart` on."""
+        path = self.folder / "server.properties"
+        old = f'user_{user}="{self.users[user]}"'
+        path.write_text(path.read_text().replace(old, f'user_{user}="{word}"'))
+        self.users = {**self.users, user: word}
+
+
+def _format(folder: Path, properties: str, *options: str) -> None:
     (folder / "server.properties").write_text(properties)
     (folder / "log4j2.properties").write_text(_LOG4J)
-    storage = ["kafka.tools.StorageTool", "format", "-t", _CLUSTER_ID, "-c"]
+    storage = ["kafka.tools.StorageTool", "format", "-t", _CLUSTER_ID, *options, "-c"]
     done = subprocess.run(
         [*_java(folder), *storage, str(folder / "server.properties")],
         check=False,
