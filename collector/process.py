@@ -190,11 +190,6 @@ def own_version() -> str:
     return metadata.version("everyline")
 
 
-def default_node(environ: Mapping[str, str]) -> str:
-    """Return the node's name as Kubernetes' downward API gives it, or ``local``."""
-    return environ.get("NODE_NAME") or "local"
-
-
 def data_directory(path: str) -> Path:
     """Return ``path`` as a directory that exists; raise SettingError if it cannot."""
     directory = Path(os.path.expanduser(path))

@@ -6,7 +6,6 @@ was acknowledged without a hole.
 """
 
 from collections import deque
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -256,7 +255,3 @@ def split(whole: Range) -> tuple[Range, Range]:
         not left.endswith(b"\n"),
     )
     return first, second
-
-
-Clock = Callable[[], int]
-"""Nanoseconds since 1970."""

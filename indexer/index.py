@@ -13,13 +13,13 @@ import uuid
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from collector.errors import CollectorError, PositionOutOfRange
+from collector.errors import PositionOutOfRange
 from collector.topic import Topic
 from indexer.assemble import Assembled, assemble
 from indexer.bucket import Bucket
 from indexer.consume import Consumer, Following, app_id
 from indexer.coverage import to_object
-from indexer.errors import IndexerError, ObjectExists, PositionMoved
+from indexer.errors import ObjectExists, PositionMoved
 from indexer.ledger import Ledger
 from indexer.ledger_table import LedgerTable, bring_up
 from indexer.metrics import IndexerMetrics
@@ -266,7 +266,3 @@ class Indexer:
             "buffered_bytes": self._consumer.raw_bytes,
             "stopped": stopped,
         }
-
-
-RETRIABLE = (CollectorError, IndexerError)
-"""Errors that say by ``retriable`` whether to wait and try again."""
