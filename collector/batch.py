@@ -2,7 +2,7 @@
 
 Ranges and control entries of many files go in; out comes ``[magic][version][zstd frame of an Avro
 Batch]``, whose schema is ``batch.avsc``. Each batch repeats the headers of its files, so it can be
-read alone; old bytes stay readable by Avro's rules for schema evolution.
+read alone; old bytes stay readable by Avro's rules, with the schema that they were written with.
 """
 
 import io
@@ -19,13 +19,19 @@ from collector.errors import NewerWireVersion, TornBatch
 from collector.range import Range, Stream
 
 MAGIC = b"ELB"
-VERSION = 1
+VERSION = 2
 # No batch that a collector's settings allow is larger; a frame that claims more is torn or hostile.
 RAW_BYTES_MAX = 64 << 20
 
-_SCHEMA = fastavro.parse_schema(
-    json.loads(resources.files("collector").joinpath("batch.avsc").read_text("utf-8"))
-)
+
+def _parsed(name: str) -> Any:
+    return fastavro.parse_schema(
+        json.loads(resources.files("collector").joinpath(name).read_text("utf-8"))
+    )
+
+
+_SCHEMA = _parsed("batch.avsc")
+_OLD_SCHEMAS = {1: _parsed("batch-1.avsc")}
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +84,20 @@ class Elided:
     lines: int
     crc_after: int
     rule: str
+
+
+@dataclass(frozen=True, slots=True)
+class Meta:
+    """What Kubernetes says of a pod besides its name, as of ``seen_ns`` by the node's clock."""
+
+    namespace: str
+    pod: str
+    pod_uid: str
+    seen_ns: int
+    labels: Mapping[str, str]
+    annotations: Mapping[str, str]
+    owner_kind: str
+    owner: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,6 +171,7 @@ class Batch:
     gaps: tuple[Gap, ...] = ()
     elided: tuple[Elided, ...] = ()
     gone: tuple[Gone, ...] = ()
+    metas: tuple[Meta, ...] = ()
     inventory: Inventory | None = None
     part: int = 0
     parts: int = 1
@@ -172,13 +193,13 @@ _SCALARS = ("cluster", "node", "run", "partition", "sequence", "oldest_unacked",
 
 
 def _plain(entry: Any, index: Mapping[bytes, int]) -> dict[str, Any]:
-    values = {field.name: getattr(entry, field.name) for field in fields(entry)}
+    values = _fields(entry)
     values["file"] = index[values.pop("file_id")]
     return values
 
 
-def _stream_fields(stream: Stream) -> dict[str, Any]:
-    return {field.name: getattr(stream, field.name) for field in fields(stream)}
+def _fields(entry: Any) -> dict[str, Any]:
+    return {field.name: getattr(entry, field.name) for field in fields(entry)}
 
 
 def encode(batch: Batch, compressor: zstandard.ZstdCompressor) -> bytes:
@@ -187,11 +208,12 @@ def encode(batch: Batch, compressor: zstandard.ZstdCompressor) -> bytes:
     record: dict[str, Any] = {name: getattr(batch, name) for name in _SCALARS}
     record["created_ns"] = batch.created_ns
     record["files"] = [
-        {"file_id": file_id, **_stream_fields(stream)} for file_id, stream in batch.files.items()
+        {"file_id": file_id, **_fields(stream)} for file_id, stream in batch.files.items()
     ]
     record["ranges"] = [_plain(entry, index) for entry in batch.ranges]
     for name in _ENTRIES:
         record[name] = [_plain(entry, index) for entry in getattr(batch, name)]
+    record["metas"] = [_fields(meta) for meta in batch.metas]
     record["inventory"] = batch.inventory and _plain_inventory(batch.inventory, index)
     body = io.BytesIO()
     fastavro.schemaless_writer(body, _SCHEMA, record)
@@ -204,7 +226,7 @@ def _plain_inventory(inventory: Inventory, index: Mapping[bytes, int]) -> dict[s
         "partitions": list(inventory.partitions),
         "full": inventory.full,
         "files": [_plain(seen, index) for seen in inventory.files],
-        "unborn": [{**_stream_fields(u.stream), "size": u.size} for u in inventory.unborn],
+        "unborn": [{**_fields(u.stream), "size": u.size} for u in inventory.unborn],
         "unchanged": inventory.unchanged,
         "errors": list(inventory.errors),
         "replaces": inventory.replaces
@@ -227,12 +249,17 @@ def decode(wire: bytes, decompressor: zstandard.ZstdDecompressor) -> Batch:
         raise NewerWireVersion(
             f"wire version {version} is newer than {VERSION}; upgrade the reader first"
         )
+    written, wanted = (
+        (_SCHEMA, None) if version == VERSION else (_OLD_SCHEMAS.get(version), _SCHEMA)
+    )
+    if written is None:
+        raise TornBatch(f"wire version {version} never was")
     try:
         frame = memoryview(wire)[len(MAGIC) + 1 :]
         if not 0 <= zstandard.frame_content_size(frame) <= RAW_BYTES_MAX:
             raise TornBatch("its zstd frame states no size, or one above the limit")
         body = decompressor.decompress(frame)
-        record: Any = fastavro.schemaless_reader(io.BytesIO(body), _SCHEMA, None)
+        record: Any = fastavro.schemaless_reader(io.BytesIO(body), written, wanted)
         return _from_record(record)
     except (zstandard.ZstdError, EOFError, ValueError, IndexError, KeyError, TypeError) as error:
         raise TornBatch(f"{len(wire)} bytes are no batch: {error}") from error
@@ -268,6 +295,7 @@ def _from_record(record: dict[str, Any]) -> Batch:
         )
     values: dict[str, Any] = {name: record[name] for name in (*_SCALARS, "created_ns")}
     values |= {name: entries(kind, record[name]) for name, kind in _ENTRIES.items()}
+    values["metas"] = tuple(Meta(**meta) for meta in record["metas"])
     return Batch(
         **values,
         files={file["file_id"]: _stream(file) for file in record["files"]},

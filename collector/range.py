@@ -13,6 +13,9 @@ from isal import isal_zlib
 FIRST_LINE_BYTES = 256
 """How much of a file's first complete line enters its ``file_id``."""
 
+FORMATS = ("cri", "docker", "plain")
+"""How lines are written: by the kubelet's runtimes, by Docker's json-file driver, by a program."""
+
 STDOUT = 1
 STDERR = 2
 _TAGS = {STDOUT: b" stdout ", STDERR: b" stderr "}
@@ -59,7 +62,9 @@ class Range:
     ``crc_before`` is the CRC-32 of all bytes of the file before ``start``. ``open_before`` and
     ``open_after`` are bit sets of STDOUT and STDERR: outputs whose event (a line that the runtime
     split, ``P…F``) began before the range, or goes on after it. ``torn_before`` says that the
-    range starts inside a line.
+    range starts inside a line. ``format`` is one of FORMATS. ``redacted`` names the rules that have
+    overwritten bytes of ``data``; then ``crc_after`` is the CRC-32 of the bytes on disk up to the
+    end, which ``data`` does not tell any more.
     """
 
     file_id: bytes
@@ -71,6 +76,9 @@ class Range:
     open_before: int = 0
     open_after: int = 0
     torn_before: bool = False
+    format: str = "cri"
+    redacted: str = ""
+    crc_after: int | None = None
 
     @property
     def end(self) -> int:

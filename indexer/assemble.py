@@ -220,7 +220,9 @@ def _add_spans(covers: Mapping[FileKey, FileCover], pieces: Sequence[_Piece], ro
 
 
 def _notes(batch: Batch) -> list[Note]:
-    entries: list[Control] = [*batch.opens, *batch.seals, *batch.gaps, *batch.gone]
+    entries: list[Control] = [
+        *batch.opens, *batch.seals, *batch.gaps, *batch.gone, *batch.metas,
+    ]  # fmt: skip
     if batch.inventory is not None:
         entries.append(batch.inventory)
     return [

@@ -254,7 +254,12 @@ def _at(position: Position, end: int, last: LastRecord | None) -> Position:
 
 
 def _extend(lanes: list[LaneSpan], batch: Batch) -> None:
-    """Note the batch's number; consecutive numbers of a lane make one span."""
+    """Note the batch's number; consecutive numbers of a lane make one span.
+
+    The parts of a bisected batch are sent in order, so its number has come with the last of them.
+    """
+    if batch.part < batch.parts - 1:
+        return
     newest = next((i for i in range(len(lanes) - 1, -1, -1) if lanes[i].run == batch.run), None)
     if newest is not None and lanes[newest].last <= batch.sequence <= lanes[newest].last + 1:
         span = lanes[newest]

@@ -16,12 +16,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import zstandard
 
-from collector.batch import Gap, Gone, Inventory, Open, Seal
+from collector.batch import Gap, Gone, Inventory, Meta, Open, Seal
 from indexer.errors import CoverageError
 from indexer.segment import read_blob, write_parquet
 
 UNKNOWN_CRC = -1
-"""``crc_after`` of a stretch whose bytes nobody has given, elided and cut by what was covered."""
+"""``crc_after`` of a stretch whose bytes nobody has given: elided or redacted, and cut."""
 
 _BLOB = "coverage"
 _SCHEMA = fastavro.parse_schema(
@@ -147,9 +147,10 @@ class Coverage(msgspec.Struct, frozen=True):
     balance: Balance
 
 
-Control = Open | Seal | Gap | Gone | Inventory
-_KINDS: dict[str, type] = {kind.__name__.lower(): kind for kind in (Open, Seal, Gap, Gone)}
-_KINDS["inventory"] = Inventory
+Control = Open | Seal | Gap | Gone | Meta | Inventory
+_KINDS: dict[str, type] = {
+    kind.__name__.lower(): kind for kind in (Open, Seal, Gap, Gone, Meta, Inventory)
+}
 
 
 def note_body(entry: Control) -> tuple[str, bytes]:

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import msgspec
 
-from collector.batch import Gap, Gone, Inventory, Open, Replaces, Seal
+from collector.batch import Gap, Gone, Inventory, Meta, Open, Replaces, Seal
 from indexer.coverage import (
     UNKNOWN_CRC,
     Coverage,
@@ -124,6 +124,8 @@ class Ledger(msgspec.Struct):
         if isinstance(entry, Inventory):
             self._inventory(note, entry, now_ns)
             return
+        if isinstance(entry, Meta):
+            return  # it speaks of a pod, and of no bytes
         file = self.files.get((entry.file_id, entry.epoch))
         if file is None:
             return

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 
 from collector.batch import Elided
 from collector.range import Range, crc32, open_outputs
+from indexer.coverage import UNKNOWN_CRC
 from indexer.entries import FileEntry, FileKey, holes
 from indexer.ledger import ENDS_KEPT
 
@@ -59,7 +60,8 @@ class Trimmer:
         parts = []
         for start, end in list(holes(known.covered, whole.start, whole.end)):
             parts.append(_part(whole, epoch, start, end))
-            known.ends[end] = parts[-1].crc_after
+            if parts[-1].crc_after != UNKNOWN_CRC:
+                known.ends[end] = parts[-1].crc_after
             _add(known.covered, start, end)
         return parts
 
@@ -109,8 +111,13 @@ def _is_same(whole: Range, known: _Known) -> bool | None:
     if not inside:
         return None if at_start is None else True
     last = max(inside)
-    upto = memoryview(whole.data)[: last - whole.start]
-    return crc32(upto, whole.crc_before) == known.ends[last]
+    if not whole.redacted:
+        upto = memoryview(whole.data)[: last - whole.start]
+        return crc32(upto, whole.crc_before) == known.ends[last]
+    # The bytes on disk are not here; their CRC is known where the range ends, and nowhere before.
+    if last == whole.end:
+        return whole.crc_after == known.ends[last]
+    return None if at_start is None else True
 
 
 def _overlap(covered: list[tuple[int, int]], start: int, end: int) -> int:
@@ -137,6 +144,10 @@ def _part(whole: Range, epoch: int, start: int, end: int) -> Part:
         if head or not whole.torn_before:
             state = open_outputs(before[head:] if head else before, state)
     crc_after = crc32(data, crc32(before, whole.crc_before))
+    if whole.redacted:
+        crc_after = UNKNOWN_CRC
+        if end == whole.end and whole.crc_after is not None:
+            crc_after = whole.crc_after
     # The collector has counted a whole range already, independently of the parser.
     lines = whole.lines if data is whole.data else data.count(b"\n")
     lines += not data.endswith(b"\n")

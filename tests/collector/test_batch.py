@@ -17,6 +17,7 @@ from collector.batch import (
     Gap,
     Gone,
     Inventory,
+    Meta,
     Open,
     Replaces,
     Seal,
@@ -28,15 +29,16 @@ from collector.batch import (
     record_headers,
 )
 from collector.errors import NewerWireVersion, TornBatch, WireError
-from collector.range import Range, Stream
+from collector.range import FORMATS, Range, Stream
 
-GOLDEN = Path(__file__).parents[1] / "golden" / "batch-v1.bin"
+GOLDEN = Path(__file__).parents[1] / "golden"
 COMPRESSOR = zstandard.ZstdCompressor(level=1)
 DECOMPRESSOR = zstandard.ZstdDecompressor()
 
 longs = st.integers(-(2**63), 2**63 - 1)
 ints = st.integers(-(2**31), 2**31 - 1)
 ids = st.binary(min_size=16, max_size=16)
+maps = st.dictionaries(st.text(), st.text(), max_size=2)
 streams = st.builds(Stream, st.text(), st.text(), st.text(), st.text(), ints)
 
 
@@ -69,20 +71,38 @@ def batches(draw: st.DrawFn) -> Batch:
         oldest_unacked=draw(longs),
         created_ns=draw(longs),
         files=files,
-        ranges=some(Range, longs, st.binary(max_size=99), ints, longs, ints, ints, st.booleans()),
+        ranges=some(
+            Range,
+            longs,
+            st.binary(max_size=99),
+            ints,
+            longs,
+            ints,
+            ints,
+            st.booleans(),
+            st.sampled_from(FORMATS),
+            st.text(),
+            optional,
+        ),
         opens=some(Open, st.none() | ids, longs),
         seals=some(Seal, longs, longs, longs, st.text()),
         gaps=some(Gap, longs, longs, st.booleans(), optional, optional, st.text()),
         elided=some(Elided, longs, longs, longs, longs, st.text()),
         gone=some(Gone),
+        metas=draw(
+            st.lists(
+                st.builds(Meta, *[st.text()] * 3, longs, maps, maps, st.text(), st.text()),
+                max_size=2,
+            ).map(tuple)
+        ),
         inventory=draw(st.none() | inventory),
         part=draw(ints),
         parts=draw(ints),
     )
 
 
-def golden() -> Batch:
-    """The batch in the golden file; neither may change, for old bytes must stay readable."""
+def golden_1() -> Batch:
+    """The batch in the first golden file; neither may change: old bytes must stay readable."""
     api = Stream("payments", "api-7c9d", "5f0c", "api", 0)
     job = Stream("größe", "job-1", "77aa", "main", 12)
     first, second = b"\x01" * 16, b"\x02" * 16
@@ -122,6 +142,23 @@ def golden() -> Batch:
     )
 
 
+def golden() -> Batch:
+    """The batch in the second golden file, with what the second version has added."""
+    first, *others = golden_1().ranges
+    docker = replace(first, format="docker", redacted="cards, names", crc_after=0xCAFE)
+    meta = Meta(
+        namespace="payments",
+        pod="api-7c9d",
+        pod_uid="5f0c",
+        seen_ns=99,
+        labels={"app": "api"},
+        annotations={"team": "größe"},
+        owner_kind="Deployment",
+        owner="api",
+    )
+    return replace(golden_1(), ranges=(docker, *others), metas=(meta,))
+
+
 def body(wire: bytes) -> bytes:
     return DECOMPRESSOR.decompress(wire[len(MAGIC) + 1 :])
 
@@ -132,14 +169,17 @@ def test_every_field_comes_back(batch: Batch) -> None:
     assert decode(encode(batch, COMPRESSOR), DECOMPRESSOR) == batch
 
 
-def test_bytes_of_the_first_version_are_read_as_they_were_written() -> None:
-    assert decode(GOLDEN.read_bytes(), DECOMPRESSOR) == golden()
+@pytest.mark.parametrize(("version", "batch"), [(1, golden_1()), (2, golden())])
+def test_bytes_of_every_version_are_read_as_they_were_written(version: int, batch: Batch) -> None:
+    stored = (GOLDEN / f"batch-v{version}.bin").read_bytes()
+    assert stored[: len(MAGIC) + 1] == MAGIC + bytes([version])
+    assert decode(stored, DECOMPRESSOR) == batch
 
 
-def test_the_same_batch_is_written_as_it_was_by_the_first_version() -> None:
+def test_the_same_batch_is_written_as_it_was_before() -> None:
+    stored = (GOLDEN / f"batch-v{VERSION}.bin").read_bytes()
     wire = encode(golden(), COMPRESSOR)
-    stored = GOLDEN.read_bytes()
-    assert wire[: len(MAGIC) + 1] == stored[: len(MAGIC) + 1] == MAGIC + bytes([1])
+    assert wire[: len(MAGIC) + 1] == stored[: len(MAGIC) + 1]
     assert body(wire) == body(stored)
 
 
@@ -194,7 +234,7 @@ def test_a_flipped_byte_anywhere_on_the_wire_never_raises_another_error() -> Non
 
 @given(st.binary(max_size=200))
 def test_any_bytes_behind_the_magic_are_torn_or_a_batch(rest: bytes) -> None:
-    for wire in (rest, MAGIC + rest, MAGIC + b"\x01" + COMPRESSOR.compress(rest)):
+    for wire in (rest, MAGIC + rest, MAGIC + bytes([VERSION]) + COMPRESSOR.compress(rest)):
         try:
             assert isinstance(decode(wire, DECOMPRESSOR), Batch)
         except WireError:
@@ -210,13 +250,20 @@ def test_a_frame_that_claims_too_much_is_refused_before_it_is_inflated() -> None
 def test_a_list_that_claims_many_entries_ends_with_its_bytes() -> None:
     # Avro gives the number of entries before them: 2**40 here, and none follows.
     empty = replace(golden(), files={}, ranges=(), opens=(), seals=())
-    empty = replace(empty, gaps=(), elided=(), gone=(), inventory=None)
+    empty = replace(empty, gaps=(), elided=(), gone=(), metas=(), inventory=None)
     inner = body(encode(empty, COMPRESSOR))
-    cut = len(inner) - 8  # seven empty lists and the null of the inventory
-    assert inner[cut:] == b"\0" * 8
+    cut = len(inner) - 9  # eight empty lists and the null of the inventory
+    assert inner[cut:] == b"\0" * 9
     claim = inner[:cut] + b"\x80\x80\x80\x80\x80\x40"
     with pytest.raises(TornBatch):
-        decode(MAGIC + b"\x01" + COMPRESSOR.compress(claim), DECOMPRESSOR)
+        decode(MAGIC + bytes([VERSION]) + COMPRESSOR.compress(claim), DECOMPRESSOR)
+
+
+def test_a_version_that_never_was_is_torn() -> None:
+    wire = bytearray(encode(golden(), COMPRESSOR))
+    wire[len(MAGIC)] = 0
+    with pytest.raises(TornBatch, match="never was"):
+        decode(bytes(wire), DECOMPRESSOR)
 
 
 def test_a_newer_version_is_not_taken_for_a_torn_batch() -> None:
