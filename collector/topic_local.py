@@ -12,7 +12,6 @@ import fcntl
 import json
 import logging
 import os
-import struct
 import threading
 import time
 import uuid
@@ -21,68 +20,16 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
 
-import msgspec
-
 from collector.errors import PositionOutOfRange, TopicMissing, TopicUnavailable
-from collector.range import crc32
+from collector.frame import FRAME_BYTES_MIN, frame, frames, sync_directory
 from collector.topic import Headers, Record
 
-_MAGIC = b"ELF1"
-# magic, CRC-32 of all that follows, position, bytes of headers, bytes of value
-_FRAME = struct.Struct("<4sIQII")
-_CRC_FROM = 8  # the CRC covers the frame from its position on
 FILE_BYTES = 64 << 20
 QUEUED_BYTES_MAX = 32 << 20
 _POLL_S = 0.05
 _RETRY_S = 1.0
 
 _log = logging.getLogger(__name__)
-
-
-def _frame(position: int, headers: Headers, value: bytes) -> bytes:
-    packed = msgspec.msgpack.encode([list(header) for header in headers])
-    head = _FRAME.pack(_MAGIC, 0, position, len(packed), len(value))
-    crc = crc32(value, crc32(packed, crc32(head[_CRC_FROM:])))
-    return b"".join((_MAGIC, crc.to_bytes(4, "little"), head[_CRC_FROM:], packed, value))
-
-
-def _parse(data: bytes, at: int) -> tuple[Record, int] | None:
-    """Return the record framed at ``at`` and where the frame ends; None if it is torn."""
-    if len(data) - at < _FRAME.size:
-        return None
-    magic, crc, position, headers_bytes, value_bytes = _FRAME.unpack_from(data, at)
-    end = at + _FRAME.size + headers_bytes + value_bytes
-    if magic != _MAGIC or end > len(data):
-        return None
-    view = memoryview(data)[at:end]
-    if crc32(view[_CRC_FROM:]) != crc:
-        return None
-    value = at + _FRAME.size + headers_bytes
-    headers = msgspec.msgpack.decode(
-        view[_FRAME.size : _FRAME.size + headers_bytes], type=list[tuple[str, bytes]]
-    )
-    return Record(position, data[value:end], tuple(headers)), end
-
-
-def _frames(data: bytes, at: int = 0) -> Iterator[tuple[Record, int]]:
-    """Yield each whole frame from ``at`` on, with its end; damaged bytes in between are skipped."""
-    while at < len(data):
-        parsed = _parse(data, at)
-        if parsed is None:
-            at = data.find(_MAGIC, at + 1)
-            if at < 0:
-                return
-            continue
-        yield parsed
-        at = parsed[1]
-
-
-def _sync_directory(path: Path) -> None:
-    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
 
 
 def _bases(directory: Path) -> list[int]:
@@ -154,7 +101,7 @@ class LocalTopic:
                         file.flush()
                         os.fsync(file.fileno())
                     temporary.rename(about)
-                    _sync_directory(self._root)
+                    sync_directory(self._root)
             known = json.loads(about.read_text())
             self._id = known["id"]
             for number in range(known["partitions"]):
@@ -285,14 +232,14 @@ def _append(part: _Partition, records: list[tuple[Headers, bytes]]) -> int:
         fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             if tail.size == 0:
-                _sync_directory(part.directory)
-            frames = b"".join(
-                _frame(tail.position + i, headers, value)
+                sync_directory(part.directory)
+            data = b"".join(
+                frame(tail.position + i, headers, value)
                 for i, (headers, value) in enumerate(records)
             )
             try:
-                written = os.pwrite(fd, frames, tail.size)
-                if written < len(frames):
+                written = os.pwrite(fd, data, tail.size)
+                if written < len(data):
                     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
                 os.fdatasync(fd)
             except OSError:
@@ -301,7 +248,7 @@ def _append(part: _Partition, records: list[tuple[Headers, bytes]]) -> int:
         finally:
             os.close(fd)
         first = tail.position
-        part.tail = _Tail(tail.base, tail.size + len(frames), first + len(records))
+        part.tail = _Tail(tail.base, tail.size + len(data), first + len(records))
         return first
 
 
@@ -322,7 +269,7 @@ def _find_tail(part: _Partition) -> _Tail:
         file.seek(at)
         data = file.read()
     end = 0
-    for record, frame_end in _frames(data):
+    for record, frame_end in frames(data):
         end, position = frame_end, record.position + 1
     if at + end < size:
         os.truncate(path, at + end)
@@ -346,19 +293,19 @@ def _read(part: _Partition, number: int, position: int, bytes_max: int) -> list[
         # Listed before the read: what follows then is proof that nobody appends here any more.
         following = [base for base in _bases(part.directory) if base > head.base]
         try:
-            frames = _read_frames(_file(part.directory, head.base), head.offset, bytes_max)
+            found = _read_frames(_file(part.directory, head.base), head.offset, bytes_max)
         except FileNotFoundError:  # forgotten meanwhile, perhaps up to this very position
             head = _seek(part, number, position)
             if not _file(part.directory, head.base).exists():
                 return []
             continue
-        records = [record for record, _ in frames if record.position >= position]
-        if frames:
-            head.offset += frames[-1][1]
+        records = [record for record, _ in found if record.position >= position]
+        if found:
+            head.offset += found[-1][1]
         if records:
             part.head = _Head(records[-1].position + 1, head.base, head.offset)
             return records
-        if not frames:
+        if not found:
             if not following:
                 part.head = head
                 return []
@@ -372,11 +319,11 @@ def _read_frames(path: Path, offset: int, bytes_max: int) -> list[tuple[Record, 
     """
     with path.open("rb") as file:
         file.seek(offset)
-        data = file.read(max(bytes_max, _FRAME.size))
+        data = file.read(max(bytes_max, FRAME_BYTES_MIN))
         while True:
-            frames = list(_frames(data))
-            if frames:
-                return frames
+            found = list(frames(data))
+            if found:
+                return found
             more = file.read(max(len(data), 1 << 20))
             if not more:
                 return []

@@ -12,7 +12,7 @@ import pytest
 from aiokafka import TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic, RecordsToDelete
 
-from collector.topic_local import _frames
+from collector.frame import frames
 from indexer.ledger import LOST_RETENTION, LOST_ROTATED, LOST_TOPIC, TOPIC_RESET
 from query_api.gaps import LOST, UNKNOWN, Gap
 from tests.real_parts.kafka import Broker
@@ -99,7 +99,7 @@ def test_a_batch_cut_out_of_the_local_topic_is_found_to_the_byte(local: Way) -> 
     records = local.folder / "topic/0/00000000000000000000.log"
 
     def count() -> int:
-        return len(list(_frames(records.read_bytes()))) if records.exists() else 0
+        return len(list(frames(records.read_bytes()))) if records.exists() else 0
 
     ends = []
     for first in (10, 20, 30, 40):
@@ -108,10 +108,10 @@ def test_a_batch_cut_out_of_the_local_topic_is_found_to_the_byte(local: Way) -> 
         eventually(lambda before=before: count() > before)  # type: ignore[misc]
         ends.append(path.stat().st_size)
     assert local.stop("collector") == 0
-    frames = list(_frames(records.read_bytes()))
+    found = list(frames(records.read_bytes()))
     data = records.read_bytes()
-    starts = [0, *(end for _, end in frames)]
-    cut = len(frames) - 3
+    starts = [0, *(end for _, end in found)]
+    cut = len(found) - 3
     records.write_bytes(data[: starts[cut]] + data[starts[cut + 1] :])
     local.indexer()
     local.collector()
