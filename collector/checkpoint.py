@@ -22,8 +22,22 @@ TAIL_BYTES = 256
 _log = logging.getLogger(__name__)
 
 
+class Mark(msgspec.Struct):
+    """A place in a file and all that is needed to go on from there."""
+
+    offset: int = 0
+    crc: int = 0
+    lines: int = 0
+    open_outputs: int = 0
+    torn: bool = False
+    tail: bytes = b""
+
+
 class FileState(msgspec.Struct, kw_only=True):
-    """One file as far as the topic has acknowledged it: everything before ``acked``."""
+    """One file as far as the topic has acknowledged it: everything before ``acked``.
+
+    The spool has it up to ``spooled``, where that lies beyond.
+    """
 
     file_id: bytes
     epoch: int
@@ -40,6 +54,7 @@ class FileState(msgspec.Struct, kw_only=True):
     open_outputs: int = 0
     torn: bool = False
     tail: bytes = b""
+    spooled: Mark | None = None
     size: int = 0  # the largest size seen
     moved: bool = False  # renamed or unlinked: nobody writes to it for long
     sealed: bool = False
@@ -49,6 +64,25 @@ class FileState(msgspec.Struct, kw_only=True):
     def stream(self) -> Stream:
         """Return the stream that wrote the file."""
         return Stream(self.namespace, self.pod, self.pod_uid, self.container, self.restart)
+
+    @property
+    def safe(self) -> Mark:
+        """Up to where the topic or the spool has the file."""
+        return self.spooled or Mark(
+            self.acked, self.crc, self.lines, self.open_outputs, self.torn, self.tail
+        )
+
+    def acknowledge(self, offset: int) -> None:
+        """Note that the topic has everything before ``offset``, of what the spool had."""
+        if self.spooled is not None and self.spooled.offset <= offset:
+            safe, self.spooled = self.spooled, None
+            self.acked, self.crc, self.lines = safe.offset, safe.crc, safe.lines
+            self.open_outputs, self.torn, self.tail = safe.open_outputs, safe.torn, safe.tail
+
+    def distrust_spool(self) -> None:
+        """Forget what only the spool has: it is to be read again, or missing."""
+        if self.spooled is not None:
+            self.spooled, self.sealed = None, False
 
 
 class LaneState(msgspec.Struct):
@@ -62,8 +96,8 @@ class Checkpoint(msgspec.Struct, kw_only=True):
     """What one run has left behind."""
 
     run: bytes = b""
-    topic: str = ""
-    partitions: int = 0  # how many partitions of the topic are in use; 0: not known yet
+    partitions: list[tuple[int, int]] = []  # from when (ns) how many of the topic are in use
+    spool: list[tuple[int, int]] = []  # first and last of runs of positions that are there
     scan_began_ns: int = 0
     lanes: list[LaneState] = []
     files: list[FileState] = []

@@ -1,7 +1,7 @@
 """One node's collector: scan, read, pack, ship, remember.
 
 Files of the node's containers go in; batches go out to the topic. The checkpoint never runs ahead
-of the topic, and what cannot be read or sent waits or is reported, never dropped in silence.
+of topic and spool, and what cannot be read or sent waits or is reported, never dropped in silence.
 """
 
 import logging
@@ -12,20 +12,25 @@ from pathlib import Path
 from typing import Any
 
 from collector import checkpoint
-from collector.batch import Inventory, Replaces, Seen, Unborn
+from collector.backlog import Backlog
 from collector.checkpoint import Checkpoint, FileState, LaneState
 from collector.discover import Discovery
+from collector.inventory import Inventories
+from collector.lifetime import Kubelet
 from collector.metrics import CollectorMetrics
-from collector.range import Stream
+from collector.pack import Sent
+from collector.place import Place, in_use
+from collector.read import Reader
 from collector.settings import CollectorSettings
-from collector.ship import Sent, ShipLimits, Shipper
-from collector.tail import ReadLimits, Tail, is_same_content, read_range
+from collector.ship import ShipLimits, Shipper
+from collector.spool import Spool
+from collector.tail import ReadLimits, Tail, is_same_content
 from collector.topic import Topic
-from collector.watch import Place, Watch
+from collector.watch import FileKey, Watch
 
 _log = logging.getLogger(__name__)
 _MS = 1_000_000
-_CHECKPOINT_MOST_NS = 60_000_000_000
+_MINUTE_NS = 60_000_000_000
 Clock = Callable[[], int]
 """Nanoseconds since 1970."""
 
@@ -51,83 +56,134 @@ class Collector:
         self._state = Path(settings.state)
         roots = [Path(root) for root in settings.roots.split(os.pathsep)]
         self._discovery = Discovery(roots, clock)
-        self._before = Checkpoint()
-        self._identity = ""
-        self._read_limits = ReadLimits(
-            settings.read_bytes, settings.event_bytes, settings.event_wait_ms * _MS
-        )
-        self._reported: dict[tuple[bytes, int], tuple[int, int, int]] = {}
-        self._ready: list[Tail] = []
-        self._first_inventory = True
         self._acked = 0
         self._saved: tuple[int, ...] = ()
         self._scan_began_ns = 0
-        self._next_scan_ns = self._next_inventory_ns = self._next_checkpoint_ns = 0
-        self._next_full_ns = 0
+        self._before_scan_ns = 0  # of the run before
+        self._next_scan_ns = self._next_checkpoint_ns = 0
+        self._held_bytes = self._abandoned_bytes = 0
         self._said: set[str] = set()
+        self.turned_ns = 0
         self.watch: Watch
+        self.backlog: Backlog
         self.shipper: Shipper
+        self.reader: Reader
+        self.inventories: Inventories
 
     async def start(self) -> None:
-        """Take up what the run before has left, and look at the files for the first time."""
+        """Take up what the run before has left, and look at the files for the first time.
+
+        The topic must answer only at the very first start. Raises TopicError, SettingError, and
+        OSError if the spool cannot be read.
+        """
         settings = self._settings
-        self._before = checkpoint.load(self._state) or Checkpoint()
-        self._identity = await self._topic.identity()
-        partitions = (
-            settings.partitions or self._before.partitions or await self._topic.partitions()
-        )
-        place = Place(
-            settings.cluster,
-            settings.node,
-            partitions,
-            min(settings.partition_spread, partitions),
-        )
+        before = checkpoint.load(self._state) or Checkpoint()
+        self._before_scan_ns = before.scan_began_ns
+        place = await self._place(before)
+        spool = Spool(self._state / "spool")
+        level = settings.compression_level
+        self.backlog = Backlog(spool, settings.spool_bytes, level, self._clock)
         self.shipper = Shipper(
             self._topic,
+            self.backlog,
             (settings.cluster, settings.node, self._run),
-            ShipLimits(
-                settings.batch_raw_bytes,
-                settings.batch_wire_bytes,
-                settings.flush_age_ms * _MS,
-                settings.unacked_bytes,
-            ),
-            settings.compression_level,
+            _ship_limits(settings),
+            level,
             self._clock,
             self._acknowledged,
+            self._kept,
         )
         self.watch = Watch(
             place,
-            self._before.files,
+            before.files,
+            self._recover(spool, before),
             self.shipper.add,
             seal_quiet_ns=settings.seal_quiet_ms * _MS,
             gone_after_ns=settings.gone_after_ms * _MS,
             scan_late_ns=settings.scan_late_ms * _MS,
         )
+        self.reader = Reader(
+            self.watch,
+            self.shipper,
+            ReadLimits(settings.read_bytes, settings.event_bytes, settings.event_wait_ms * _MS),
+            Kubelet(
+                settings.kubelet_log_bytes,
+                settings.kubelet_log_files,
+                settings.kubelet_check_ms / 1000,
+            ),
+            self._clock,
+        )
+        intervals_ms = (settings.inventory_interval_ms, settings.inventory_full_interval_ms)
+        self.inventories = Inventories(
+            self.watch, self.shipper, before, (intervals_ms[0] * _MS, intervals_ms[1] * _MS)
+        )
+        self.turned_ns = self._clock()
         self._scan()
         # From here on a crash must find this run's number, whose lanes have begun.
         self.save()
 
+    async def _place(self, before: Checkpoint) -> Place:
+        settings = self._settings
+        known = [(from_ns, count) for from_ns, count in before.partitions]
+        later = settings.later_partitions
+        entries = in_use(settings.partitions, later, known, self._clock())
+        if entries is None:
+            entries = in_use(await self._topic.partitions(), later, (), self._clock()) or ()
+        return Place(settings.cluster, settings.node, entries, settings.partition_spread)
+
+    def _recover(self, spool: Spool, before: Checkpoint) -> dict[FileKey, int]:
+        """Take up the spool; return up to where it has each file.
+
+        What only it should have had, and has not, is read again.
+        """
+        records, lost = spool.recover(before.spool)
+        if lost:
+            _log.error("spooled batches are lost; reading files again", extra={"batches": lost})
+            for state in before.files:
+                state.distrust_spool()
+        ends: dict[FileKey, int] = {}
+        for sent in self.shipper.recover(records):
+            for name, epoch, end in sent.ends:
+                ends[name, epoch] = max(ends.get((name, epoch), 0), end)
+        return {} if lost else ends
+
     async def turn(self) -> bool:
         """Do what is due; return whether there is more to do at once.
 
-        Raises TopicError once the topic has refused a batch for good.
+        Raises what the topic has failed with, if that was no TopicError.
         """
-        if self.shipper.failed is not None:
-            raise self.shipper.failed
-        now = self._clock()
+        self.turned_ns = now = self._clock()
         if now >= self._next_scan_ns:
             self._scan()
-            if now >= self._next_inventory_ns and self.shipper.has_room:
-                self._send_inventories()
+            # What waits behind others in a spool is old when it comes; but one is needed, to say
+            # which run this one replaces.
+            late = self.shipper.stalled and self.inventories.sent
+            if self.inventories.due(now) and not late:
+                self.inventories.send(self._scan_began_ns, now)
+        await self.shipper.tend()
         # A topic that does not answer stops the reading, never the scans: each new file must be
         # held open before it is deleted.
-        if not self.shipper.has_room:
-            await self.shipper.wait_for_room(self.idle_s())
-        more = await self._read()
-        await self.shipper.flush()
+        shipper = self.shipper
+        if not shipper.has_room:
+            await shipper.wait_for_room(self.idle_s())
+        more = await self.reader.read()
+        await shipper.flush()
         if self._clock() >= self._next_checkpoint_ns and self._progress() != self._saved:
             self.save()
-        return more
+        return more or shipper.feeding
+
+    async def learn_limits(self) -> None:
+        """Ask the topic what it takes, and what should be changed about it; once it answers."""
+        limits = await self._topic.limits()
+        ours = self.shipper.limits.batch_wire_bytes
+        if limits.value_bytes_max < ours:
+            self._say_once(
+                f"the topic takes at most {limits.value_bytes_max} bytes a record, less than "
+                f"batch_wire_bytes {ours}; sending smaller batches"
+            )
+            self.shipper.lower_batch_bytes(limits.value_bytes_max)
+        for advice in limits.advice:
+            self._say_once(advice)
 
     def _progress(self) -> tuple[int, ...]:
         """Return what changes whenever a checkpoint would be worth its while.
@@ -135,8 +191,9 @@ class Collector:
         The time of the last scan alone is worth one a minute: it bounds what a deletion loses.
         """
         watch = self.watch
-        minute = self._scan_began_ns // _CHECKPOINT_MOST_NS
-        return self._acked, watch.changes, len(watch.tails), len(watch.closed), minute
+        minute = self._scan_began_ns // _MINUTE_NS
+        counts = (self._acked, self.backlog.kept_batches, watch.changes)
+        return *counts, len(watch.tails), len(watch.closed), minute
 
     def idle_s(self) -> float:
         """Return how long nothing is due, in seconds."""
@@ -151,19 +208,21 @@ class Collector:
             tail.close()
         return drained
 
-    # -- reading -----------------------------------------------------------------------------
+    # -- scans -------------------------------------------------------------------------------
 
     def _scan(self) -> None:
         began_ns = self._clock()
         found = self._discovery.scan()
         self.watch.apply(found)
-        self.watch.account_for_missing(found, self._before.scan_began_ns)
-        self._ready = self._with_news(began_ns)
+        self.watch.account_for_missing(found, self._before_scan_ns)
+        self._bound_held(began_ns)
+        ready, moved = self._with_news(began_ns)
+        self.reader.scanned(ready, moved)
         self._next_scan_ns = began_ns + self._settings.scan_interval_ms * _MS
         if not self.watch.errors:
             self._scan_began_ns = found.full_ns
         for path, error in self.watch.errors.items():
-            self._say_once(f"cannot look into {path}: {error}")
+            self._say_once(f"cannot read {path}: {error}; allow it, or remove it")
         self._metrics.scan_seconds.observe((self._clock() - began_ns) / 1e9)
         self._metrics.scan_errors.set(len(self.watch.errors))
         self._metrics.files.set(len(self.watch.tails))
@@ -173,11 +232,29 @@ class Collector:
             self._said.add(message)
             _log.warning(message)
 
-    def _with_news(self, now_ns: int) -> list[Tail]:
-        """Return the files to read from; name, seal and drop those for which it is time."""
-        ready = []
+    def _bound_held(self, now_ns: int) -> None:
+        """Let go of deleted files, the largest pod's oldest first, when they hold too much disk."""
+        deleted = [tail for tail in self.watch.tails.values() if not tail.linked and tail.file_id]
+        held: dict[str, int] = {}
+        for tail in deleted:
+            held[tail.stream.pod_uid] = held.get(tail.stream.pod_uid, 0) + tail.size
+        self._held_bytes = sum(held.values())
+        unread = [tail for tail in deleted if tail.read.offset < tail.size]
+        while self._held_bytes > self._settings.held_bytes and unread:
+            tail = max(unread, key=lambda t: (held[t.stream.pod_uid], -t.moved_ns))
+            unread.remove(tail)
+            held[tail.stream.pod_uid] -= tail.size
+            self._held_bytes -= tail.size
+            self._abandoned_bytes += tail.size - tail.read.offset
+            self.watch.abandon(tail, now_ns, "deleted files held more than held_bytes")
+
+    def _with_news(self, now_ns: int) -> tuple[list[Tail], list[Tail]]:
+        """Return the files to read from and those renamed; name, seal, drop what it is time for."""
+        ready, moved = [], []
         for tail in list(self.watch.tails.values()):
-            if tail.file_id and not tail.moved_ns and tail.size == tail.read.offset:
+            if tail.moved_ns:
+                moved.append(tail)
+            elif tail.file_id and tail.size == tail.read.offset:
                 continue  # idle, as most files are most of the time
             ended = self.watch.ended(tail, now_ns)
             try:
@@ -191,96 +268,16 @@ class Collector:
                 elif tail.size != tail.read.offset:
                     tail.size_max = max(tail.size_max, tail.size)
                     ready.append(tail)
-                elif tail.acked.offset == tail.size:
+                elif tail.safe.offset == tail.size:
                     self.watch.seal(tail)
             except OSError as error:
-                self.watch.errors[tail.path] = str(error)
-                self._say_once(f"cannot read {tail.path}: {error}")
-        return ready
+                self.watch.cannot_read(tail, error)
+        return ready, moved
 
-    async def _read(self) -> bool:
-        """Take one range of each file that has news; return whether any has more."""
-        more = []
-        now = self._clock()
-        for tail in self._ready:
-            if not self.shipper.has_room:
-                more.append(tail)
-                continue
-            try:
-                if not is_same_content(tail):
-                    self.watch.truncated(tail, now)
-                    continue
-                taken = read_range(tail, self._read_limits, now, ended=self.watch.ended(tail, now))
-            except OSError as error:
-                self._say_once(f"cannot read {tail.path}: {error}")
-                continue
-            if taken is not None:
-                self.shipper.add(tail.partition, tail.stream, taken)
-                self._metrics.read_bytes.inc(len(taken.data))
-                if tail.read.offset < tail.size:
-                    more.append(tail)
-                await self.shipper.flush()
-        self._ready = more
-        return bool(more) and self.shipper.has_room
-
-    # -- control entries ---------------------------------------------------------------------
-
-    def _send_inventories(self) -> None:
-        """Tell each partition that the node can reach what the last full scan found."""
-        now = self._clock()
-        full = self._first_inventory or now >= self._next_full_ns
-        by_partition: dict[int, list[Tail]] = {p: [] for p in self.watch.place.reachable()}
-        unborn = []
-        for tail in self.watch.tails.values():
-            if tail.file_id:
-                by_partition.setdefault(tail.partition, []).append(tail)
-            elif tail.size:
-                unborn.append(Unborn(tail.stream, tail.size))
-        partitions = tuple(sorted(by_partition))
-        old_lanes = {lane.partition: lane.oldest_unacked for lane in self._before.lanes}
-        for partition, tails in by_partition.items():
-            changed = [tail for tail in tails if full or self._changed(tail)]
-            seen = [self._seen(tail) for tail in changed]
-            streams = {tail.file_id: tail.stream for tail in changed}
-            if full:
-                closed = [s for s in self.watch.closed.values() if s.partition == partition]
-                seen += [Seen(s.file_id, s.epoch, s.size, s.acked, s.acked) for s in closed]
-                streams |= {state.file_id: state.stream for state in closed}
-            replaces = None
-            if self._first_inventory and self._before.run:
-                replaces = Replaces(self._before.run, old_lanes.get(partition, 0))
-            inventory = Inventory(
-                scan_began_ns=self._scan_began_ns,
-                partitions=partitions,
-                full=full,
-                files=tuple(seen),
-                unborn=tuple(u for u in unborn if self._goes_to(u.stream, partition)),
-                unchanged=len(tails) - len(changed),
-                errors=tuple(
-                    # A name that is no UTF-8 cannot be part of a batch.
-                    f"{path}: {error}".encode(errors="backslashreplace").decode()
-                    for path, error in self.watch.errors.items()
-                ),
-                replaces=replaces,
-            )
-            self.shipper.add_inventory(partition, inventory, streams)
-        if full:
-            self._reported = {k: v for k, v in self._reported.items() if k in self.watch.named}
-            self._next_full_ns = now + self._settings.inventory_full_interval_ms * _MS
-        self._next_inventory_ns = now + self._settings.inventory_interval_ms * _MS
-        self._first_inventory = False
-
-    def _goes_to(self, stream: Stream, partition: int) -> bool:
-        return self.watch.place.of_pod(stream.pod_uid) == partition
-
-    def _changed(self, tail: Tail) -> bool:
-        seen = (tail.size, tail.read.offset, tail.acked.offset)
-        return self._reported.get((tail.file_id, tail.epoch)) != seen
-
-    def _seen(self, tail: Tail) -> Seen:
-        key = (tail.file_id, tail.epoch)
-        self._reported[key] = (tail.size, tail.read.offset, tail.acked.offset)
-        return Seen(*key, *self._reported[key])
+    @property
+    def shed_bytes(self) -> int:
+        """How many raw bytes were given up, each in a GAP, for want of disk."""
+        return self.backlog.shed_bytes + self._abandoned_bytes
 
     # -- memory ------------------------------------------------------------------------------
 
@@ -288,10 +285,20 @@ class Collector:
         for name, epoch, end in sent.ends:
             if tail := self.watch.named.get((name, epoch)):
                 tail.acknowledge(end)
-        for entry in sent.entries:
-            self.watch.acknowledged(entry)
+            elif state := self.watch.closed.get((name, epoch)):
+                state.acknowledge(end)
+        for kind, name, epoch in sent.entries:
+            self.watch.acknowledged(kind, (name, epoch))
         self._metrics.acked_batches.inc()
         self._acked += 1
+
+    def _kept(self, sent: Sent) -> None:
+        for name, epoch, end in sent.ends:
+            if tail := self.watch.named.get((name, epoch)):
+                tail.keep(end)
+        for kind, name, epoch in sent.entries:
+            if kind == "seal":
+                self.watch.acknowledged(kind, (name, epoch))
 
     def save(self) -> None:
         """Write the checkpoint; a full disk is said once and waited out."""
@@ -302,8 +309,8 @@ class Collector:
         lanes = [LaneState(p, lane.oldest_unacked) for p, lane in self.shipper.lanes.items()]
         state = Checkpoint(
             run=self._run,
-            topic=self._identity,
-            partitions=self.watch.place.partitions,
+            partitions=list(self.watch.place.entries),
+            spool=self.backlog.kept_positions,
             scan_began_ns=self._scan_began_ns,
             lanes=lanes,
             files=files,
@@ -316,22 +323,49 @@ class Collector:
         except OSError as error:
             self._metrics.checkpoint_failed.set(1)
             self._say_once(f"cannot write the checkpoint in {self._state}: {error}; going on")
+        # A full disk is no reason to keep what fills it: without it, files are read again.
+        self.backlog.forget_acked()
         self._next_checkpoint_ns = self._clock() + self._settings.checkpoint_interval_ms * _MS
 
     def status(self) -> Mapping[str, Any]:
         """Return what ``/status`` shows; called from another thread."""
+        shipper = self.shipper
         tails = list(self.watch.tails.values())
-        oldest_ns = self.shipper.oldest_unacked_ns()
-        unacked_s = (self._clock() - oldest_ns) / 1e9 if oldest_ns else 0.0
+        now = self._clock()
+        oldest_ns = shipper.handed_ns
+        unacked_s = (now - oldest_ns) / 1e9 if oldest_ns else 0.0
+        trouble = self._topic.trouble or shipper.trouble
+        turning = now - self.turned_ns < self._settings.stuck_ms * _MS
+        # A restart helps a collector that is stuck; it does not bring back a topic.
+        shipping = bool(trouble) or unacked_s < self._settings.stuck_ms / 1000
         return {
             "process": "collector",
             "cluster": self._settings.cluster,
             "node": self._settings.node,
-            "healthy": self.shipper.failed is None,
-            "ready": not self._first_inventory,
+            "healthy": shipper.failed is None and turning and shipping,
+            "ready": self.inventories.sent,
+            "trouble": trouble,
             "files": len(tails),
             "unread_bytes": sum(max(t.size - t.read.offset, 0) for t in tails),
             "unacked_bytes": sum(max(t.read.offset - t.acked.offset, 0) for t in tails),
             "oldest_unacked_seconds": round(unacked_s, 3),
+            "seconds_until_deletion": _finite(self.reader.seconds_left),
+            "held_bytes": self._held_bytes,
+            "spool_bytes": self.backlog.spool.bytes,
+            "shed_bytes": self.shed_bytes,
             "cannot_look_into": [str(path) for path in self.watch.errors],
         }
+
+
+def _ship_limits(settings: CollectorSettings) -> ShipLimits:
+    return ShipLimits(
+        batch_raw_bytes=settings.batch_raw_bytes,
+        batch_wire_bytes=settings.batch_wire_bytes,
+        flush_age_ns=settings.flush_age_ms * _MS,
+        unacked_bytes=settings.unacked_bytes,
+        spool_after_ns=settings.spool_after_ms * _MS,
+    )
+
+
+def _finite(seconds: float) -> float | None:
+    return round(seconds, 1) if seconds < float("inf") else None

@@ -8,6 +8,7 @@ CollectorError
 ├── TopicError              the topic did not do what was asked
 │   ├── TopicUnavailable      it may do so later (retriable)
 │   ├── TopicMissing          it is not there, or has too few partitions
+│   ├── BatchTooLarge         it takes no record of this size
 │   └── PositionOutOfRange    the position asked for is not in the topic
 ├── CheckpointError         the state directory cannot be used
 └── AnotherCollector        a second collector holds the state directory
@@ -48,6 +49,14 @@ class TopicUnavailable(TopicError):
 
 class TopicMissing(TopicError):
     """The topic, or a partition of it, does not exist."""
+
+
+class BatchTooLarge(TopicError):
+    """A record of ``size`` bytes, which the topic will never take: send it in parts."""
+
+    def __init__(self, size: int) -> None:
+        super().__init__(f"the topic takes no record of {size} bytes; send it in parts")
+        self.size = size
 
 
 class PositionOutOfRange(TopicError):

@@ -9,6 +9,7 @@ class CollectorMetrics:
     def __init__(self, registry: prometheus.CollectorRegistry) -> None:
         """Register all of them."""
         self.registry = registry
+        self._told: dict[prometheus.Counter, int] = {}
         self.files = prometheus.Gauge(
             "everyline_collector_files", "Files held open", registry=registry
         )
@@ -18,8 +19,8 @@ class CollectorMetrics:
         self.acked_batches = prometheus.Counter(
             "everyline_collector_acked_batches", "Batches the topic has", registry=registry
         )
-        self.wire_bytes = prometheus.Gauge(
-            "everyline_collector_wire_bytes_total", "Bytes given to the topic", registry=registry
+        self.wire_bytes = prometheus.Counter(
+            "everyline_collector_wire_bytes", "Bytes given to the topic", registry=registry
         )
         self.unread_bytes = prometheus.Gauge(
             "everyline_collector_unread_bytes", "Bytes on disk not read yet", registry=registry
@@ -43,3 +44,39 @@ class CollectorMetrics:
             "1 while the checkpoint cannot be written",
             registry=registry,
         )
+        self.seconds_until_deletion = prometheus.Gauge(
+            "everyline_collector_seconds_until_deletion",
+            "Until the kubelet deletes bytes that are not read yet, worst file; +Inf: never",
+            registry=registry,
+        )
+        self.held_bytes = prometheus.Gauge(
+            "everyline_collector_held_bytes",
+            "Disk that deleted files hold because they are open",
+            registry=registry,
+        )
+        self.spool_bytes = prometheus.Gauge(
+            "everyline_collector_spool_bytes", "Bytes of the spool on disk", registry=registry
+        )
+        self.spool_batches = prometheus.Gauge(
+            "everyline_collector_spool_batches", "Batches in the spool", registry=registry
+        )
+        self.spool_failed = prometheus.Gauge(
+            "everyline_collector_spool_failed",
+            "1 while the spool cannot be written",
+            registry=registry,
+        )
+        self.topic_stalled = prometheus.Gauge(
+            "everyline_collector_topic_stalled",
+            "1 while the topic takes nothing, or too slowly",
+            registry=registry,
+        )
+        self.shed_bytes = prometheus.Counter(
+            "everyline_collector_shed_bytes",
+            "Raw bytes given up, each in a GAP, because spool or held files were full",
+            registry=registry,
+        )
+
+    def advance(self, counter: prometheus.Counter, total: int) -> None:
+        """Bring a counter up to a total that is counted elsewhere."""
+        counter.inc(total - self._told.get(counter, 0))
+        self._told[counter] = total

@@ -16,6 +16,9 @@ FIRST_LINE_BYTES = 256
 FORMATS = ("cri", "docker", "plain")
 """How lines are written: by the kubelet's runtimes, by Docker's json-file driver, by a program."""
 
+CRC_UNKNOWN = -1
+"""In place of a CRC-32 of bytes on disk that nobody has: the middle of what was redacted."""
+
 STDOUT = 1
 STDERR = 2
 _TAGS = {STDOUT: b" stdout ", STDERR: b" stderr "}

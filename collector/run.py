@@ -72,6 +72,7 @@ async def _run(settings: CollectorSettings) -> int:
         settings.topic, partitions=max(settings.partitions, 1), security=Security(settings)
     )
     collector = Collector(settings, topic, metrics, run=uuid.uuid4().bytes)
+    asking: asyncio.Task[None] | None = None
     starting = {"process": "collector", "healthy": True, "ready": False}
     page = Page(
         settings.listen,
@@ -82,6 +83,7 @@ async def _run(settings: CollectorSettings) -> int:
         if not await _start(collector, stop):
             return 0
         _log.info("collecting", extra={"roots": settings.roots, "topic": settings.topic})
+        asking = asyncio.create_task(_ask_for_limits(collector))
         shown = 0.0
         while not stop.is_set():
             more = await collector.turn()
@@ -95,6 +97,8 @@ async def _run(settings: CollectorSettings) -> int:
         _log.info("stopped", extra={"everything_sent": drained})
         return 0
     finally:
+        if asking is not None:
+            asking.cancel()
         await topic.close()
         page.shutdown()
         page.server_close()
@@ -118,9 +122,28 @@ async def _start(collector: Collector, stop: asyncio.Event) -> bool:
     return False
 
 
+async def _ask_for_limits(collector: Collector) -> None:
+    """Learn what the topic takes as soon as it answers; until then the settings count."""
+    while True:
+        try:
+            await collector.learn_limits()
+            return
+        except CollectorError:  # said by what appends to it
+            await asyncio.sleep(_RETRY_S)
+
+
 def _show(collector: Collector, metrics: CollectorMetrics) -> None:
     status = collector.status()
     metrics.unread_bytes.set(status["unread_bytes"])
     metrics.unacked_bytes.set(status["unacked_bytes"])
     metrics.oldest_unacked_seconds.set(status["oldest_unacked_seconds"])
-    metrics.wire_bytes.set(collector.shipper.wire_bytes)
+    metrics.seconds_until_deletion.set(collector.reader.seconds_left)
+    metrics.held_bytes.set(status["held_bytes"])
+    shipper = collector.shipper
+    metrics.advance(metrics.wire_bytes, shipper.wire_bytes)
+    metrics.spool_bytes.set(collector.backlog.spool.bytes)
+    metrics.spool_batches.set(len(collector.backlog.spool))
+    metrics.spool_failed.set(collector.backlog.failed)
+    metrics.topic_stalled.set(shipper.stalled)
+    metrics.advance(metrics.shed_bytes, collector.shed_bytes)
+    metrics.advance(metrics.read_bytes, collector.reader.read_bytes)

@@ -15,12 +15,15 @@ class CollectorSettings(KafkaSettings, frozen=True, kw_only=True, forbid_unknown
         "/var/log/pods"
     )
     topic: Annotated[str, setting("a directory, or kafka://HOST:PORT/NAME")] = "everyline/topic"
-    state: Annotated[str, setting("directory for the checkpoint")] = "everyline/collector"
+    state: Annotated[str, setting("directory for checkpoint and spool")] = "everyline/collector"
     listen: Annotated[str, setting("HOST:PORT of metrics and health")] = "127.0.0.1:9601"
     log_level: Annotated[str, setting("debug, info, warning or error")] = "info"
     partitions: Annotated[
         int, setting("partitions of the topic to use; 0: all it has at the first start", ge=0)
     ] = 0
+    later_partitions: Annotated[
+        str, setting("more partitions from a time on, COUNT@TIME, separated by ','; only appended")
+    ] = ""
     partition_spread: Annotated[
         int, setting("how many partitions the pods of one node are spread over", ge=1)
     ] = 4
@@ -44,6 +47,22 @@ class CollectorSettings(KafkaSettings, frozen=True, kw_only=True, forbid_unknown
     unacked_bytes: Annotated[
         int, setting("wire bytes on their way before reading waits", ge=1 << 20)
     ] = 16 << 20
+    spool_bytes: Annotated[
+        int, setting("largest size of the spool, in the state directory", ge=1 << 20)
+    ] = 1 << 30
+    spool_after_ms: Annotated[
+        int, setting("how long the topic may let a batch wait before the spool is used", ge=10)
+    ] = 5_000
+    held_bytes: Annotated[
+        int, setting("disk that deleted files may hold before the unread ones are let go", ge=0)
+    ] = 1 << 30
+    kubelet_log_bytes: Annotated[
+        int, setting("the kubelet's containerLogMaxSize, to tell when files are deleted", ge=1)
+    ] = 10 << 20
+    kubelet_log_files: Annotated[int, setting("the kubelet's containerLogMaxFiles", ge=2)] = 5
+    kubelet_check_ms: Annotated[int, setting("the kubelet's containerLogMonitorInterval", ge=1)] = (
+        10_000
+    )
     scan_interval_ms: Annotated[int, setting("time between two scans", ge=10)] = 1_000
     scan_late_ms: Annotated[
         int, setting("a scan this late may have missed a whole file", ge=100)
@@ -59,4 +78,7 @@ class CollectorSettings(KafkaSettings, frozen=True, kw_only=True, forbid_unknown
         int, setting("how long scans must have missed a file before it is forgotten", ge=0)
     ] = 3_600_000
     checkpoint_interval_ms: Annotated[int, setting("time between two checkpoints", ge=10)] = 1_000
+    stuck_ms: Annotated[
+        int, setting("how long nothing may move before /healthz asks for a restart", ge=1_000)
+    ] = 300_000
     drain_ms: Annotated[int, setting("grace to send what was read at a stop", ge=0)] = 10_000

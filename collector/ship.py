@@ -1,138 +1,144 @@
-"""From ranges and control entries to acknowledged batches, one lane per partition.
+"""From packed batches to acknowledged ones, one lane per partition.
 
-A lane packs what is handed to it until the batch is large or old enough, numbers it and gives it
-to the topic. Acknowledgements come back in any order and go out in the order of the numbers, so
-whoever hears of one knows that everything before it is in the topic too.
+Each batch gets the next number of its lane and goes to the topic at once, or into the spool while
+the topic does not keep up, and from there in the same order. Acknowledgements come back in any
+order and go out in the order of the numbers, so whoever hears of one knows that everything before
+it is in the topic too. A batch leaves memory or spool only after that.
 """
 
 import asyncio
 import contextlib
+import logging
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
 
 import zstandard
 
 from collector import batch as wire
-from collector.batch import Batch, Elided, Gap, Gone, Inventory, Open, Seal
+from collector.backlog import Backlog
+from collector.batch import Batch, Inventory, Meta
+from collector.errors import BatchTooLarge, TopicError
+from collector.lane import Lane, OnItsWay
+from collector.pack import Entry, Pack, Sent, encode_parts, halves, sent
 from collector.range import Range, Stream
-from collector.tail import split
-from collector.topic import Topic
+from collector.topic import Record, Topic
 
-Entry = Open | Seal | Gap | Elided | Gone
-_PLACES: dict[type, str] = {
-    Open: "opens",
-    Seal: "seals",
-    Gap: "gaps",
-    Elided: "elided",
-    Gone: "gone",
-}
-_ENTRY_BYTES = 64
+Heard = Callable[[Sent], None]
+_RETRY_NS = 2_000_000_000
 
-
-@dataclass(frozen=True, slots=True)
-class Sent:
-    """What is remembered of a batch until the topic has it."""
-
-    ends: tuple[tuple[bytes, int, int], ...]  # file_id, epoch, end of each range
-    entries: tuple[Entry, ...]
-    wire_bytes: int
-    created_ns: int
-
-
-Acknowledged = Callable[[Sent], None]
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
 class ShipLimits:
     """A batch is closed at ``batch_raw_bytes`` or ``flush_age_ns``; none is sent that is larger
-    than ``batch_wire_bytes``; no more is read while ``unacked_bytes`` are on their way.
+    than ``batch_wire_bytes``; no more is read while ``unacked_bytes`` are on their way. Batches go
+    to the spool once one has been on its way for ``spool_after_ns``.
     """
 
     batch_raw_bytes: int
     batch_wire_bytes: int
     flush_age_ns: int
     unacked_bytes: int
-
-
-@dataclass
-class Lane:
-    """One partition's part of one run: an open batch, and those that are on their way."""
-
-    partition: int
-    files: dict[bytes, Stream] = field(default_factory=dict)
-    ranges: list[Range] = field(default_factory=list)
-    entries: list[Entry] = field(default_factory=list)
-    inventory: Inventory | None = None
-    raw_bytes: int = 0
-    opened_ns: int = 0
-    next_sequence: int = 0
-    oldest_unacked: int = 0
-    sent: dict[int, Sent] = field(default_factory=dict)
-    acked: set[int] = field(default_factory=set)
-
-    @property
-    def empty(self) -> bool:
-        """Whether nothing waits to be sent."""
-        return not (self.ranges or self.entries or self.inventory)
+    spool_after_ns: int
 
 
 class Shipper:
-    """All lanes of one run."""
+    """All lanes of one run, and what the spool holds of runs before."""
 
     def __init__(
         self,
         topic: Topic,
+        backlog: Backlog,
         header: tuple[str, str, bytes],
         limits: ShipLimits,
         level: int,
         clock: Callable[[], int],
-        acknowledged: Acknowledged,
+        acknowledged: Heard,
+        kept: Heard,
     ) -> None:
-        """``header`` is (cluster, node, run); ``acknowledged`` hears of each batch, in order."""
+        """``header`` is (cluster, node, run). ``acknowledged`` hears of each batch that the topic
+        has, ``kept`` of each that is safe in the spool; both in the order of a lane.
+        """
         self._topic = topic
+        self.backlog = backlog
         self._cluster, self._node, self._run = header
-        self._limits = limits
+        self.limits = limits
         self._clock = clock
         self._acknowledged = acknowledged
+        self._kept = kept
         self._compressor = zstandard.ZstdCompressor(level=level)
         self._room = asyncio.Event()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._refused: deque[tuple[Lane, int]] = deque()  # to be handed to the topic again
+        self._retry_ns = 0
+        self._handed_bytes = 0
+        self.handed_ns = 0  # since when the topic has the oldest batch, as of the last `tend`
         self.failed: BaseException | None = None
+        self.trouble = ""  # what the topic last refused a batch with
+        self.urgent = False  # what waits in files will soon be deleted
         self.lanes: dict[int, Lane] = {}
-        self.unacked_bytes = 0
-        self.wire_bytes = 0
+        self.old_lanes: dict[tuple[bytes, int], Lane] = {}
+        self.unacked_bytes = self.wire_bytes = 0
         self.batches = 0
+
+    def recover(self, records: Sequence[Record]) -> list[Sent]:
+        """Take up what the spool holds of runs before; return what to remember of each batch."""
+        lanes, found = self.backlog.recover(records)
+        for lane in lanes:
+            self.old_lanes[lane.run, lane.partition] = lane
+            self.unacked_bytes += sum(item.wire_bytes for item in lane.way.values())
+        return found
+
+    def spooled_numbers(self, run: bytes, partition: int) -> tuple[int, ...]:
+        """Return the numbers of a lane that the spool still holds."""
+        lane = self.old_lanes.get((run, partition))
+        return tuple(lane.order) if lane else ()
+
+    # -- from entries to batches ---------------------------------------------------------------
 
     def lane(self, partition: int) -> Lane:
         """Return the lane of a partition."""
-        return self.lanes.setdefault(partition, Lane(partition))
+        return self.lanes.setdefault(partition, Lane(self._run, partition))
 
     def add(self, partition: int, stream: Stream, entry: Range | Entry) -> None:
-        """Put a range or a control entry of one file into the partition's open batch."""
-        lane = self.lane(partition)
-        lane.opened_ns = lane.opened_ns or self._clock()
-        lane.files[entry.file_id] = stream
-        if isinstance(entry, Range):
-            lane.ranges.append(entry)
-            lane.raw_bytes += len(entry.data)
-        else:
-            lane.entries.append(entry)
-        lane.raw_bytes += _ENTRY_BYTES
+        """Put a range or a control entry of one file into the partition's open pack."""
+        self.lane(partition).pack.add(stream, entry, self._clock())
+
+    def add_meta(self, partition: int, meta: Meta) -> None:
+        """Put what is known of a pod into the partition's open pack."""
+        self.lane(partition).pack.add_meta(meta, self._clock())
 
     def add_inventory(
         self, partition: int, inventory: Inventory, files: dict[bytes, Stream]
     ) -> None:
-        """Put an inventory into the partition's open batch, which is then due."""
-        lane = self.lane(partition)
-        lane.files.update(files)
-        lane.inventory = inventory
-        lane.opened_ns = 1
+        """Put an inventory into the partition's open pack, which is then due."""
+        pack = self.lane(partition).pack
+        pack.files.update(files)
+        pack.inventory = inventory
+        pack.opened_ns = 1
+
+    def lower_batch_bytes(self, wire_bytes: int) -> None:
+        """Make no larger batches from now on."""
+        self.limits = replace(self.limits, batch_wire_bytes=wire_bytes)
 
     @property
     def has_room(self) -> bool:
-        """Whether more may be read: the wire bytes on their way are below their limit."""
-        return self.unacked_bytes < self._limits.unacked_bytes
+        """Whether more may be read: what is on its way, or the spool, is below its limit."""
+        if self.spooling and not self.backlog.failed:
+            return self.backlog.has_room
+        return not self.pressed
+
+    @property
+    def pressed(self) -> bool:
+        """Whether the topic takes less than is read."""
+        return self._handed_bytes >= self.limits.unacked_bytes
+
+    def may_displace(self, pod: str) -> bool:
+        """Whether the full spool makes room for a pod that is about to lose lines."""
+        return self.spooling and self.backlog.may_displace(pod, self.limits.batch_raw_bytes)
 
     async def wait_for_room(self, timeout_s: float) -> None:
         """Wait until the topic has taken something, but not for long."""
@@ -141,19 +147,21 @@ class Shipper:
             await asyncio.wait_for(self._room.wait(), timeout_s)
 
     async def flush(self, *, everything: bool = False) -> None:
-        """Send the batches that are due, or all; raise what the topic has refused one with."""
+        """Send the batches that are due, or all."""
         if self.failed is not None:
             raise self.failed
-        for lane in self.lanes.values():
+        for lane in list(self.lanes.values()):
+            pack = lane.pack
             due = (
                 everything
-                or lane.raw_bytes >= self._limits.batch_raw_bytes
-                or self._clock() - lane.opened_ns >= self._limits.flush_age_ns
+                or pack.raw_bytes >= self.limits.batch_raw_bytes
+                or self._clock() - pack.opened_ns >= self.limits.flush_age_ns
             )
-            if due and not lane.empty:
-                await self._send(lane)
+            if due and not pack.empty:
+                lane.pack = Pack()
+                await self._send(lane, pack)
 
-    async def _send(self, lane: Lane) -> None:
+    async def _send(self, lane: Lane, pack: Pack) -> None:
         empty = Batch(
             cluster=self._cluster,
             node=self._node,
@@ -162,98 +170,212 @@ class Shipper:
             sequence=0,
             oldest_unacked=0,
             created_ns=self._clock(),
-            files=lane.files,
-            inventory=lane.inventory,
+            files={},
         )
-        batch = _filled(empty, [*lane.ranges, *lane.entries])
-        lane.files, lane.ranges, lane.entries, lane.inventory = {}, [], [], None
-        lane.raw_bytes = lane.opened_ns = 0
-        for numbered, data in self._encoded(lane, batch):
-            lane.sent[numbered.sequence] = _sent(numbered, len(data))
+        for batch, data in self._encoded(lane, pack.batch(empty)):
+            number = batch.sequence
+            item = OnItsWay(len(data), wire.record_headers(batch), sent(batch), data)
+            lane.put(number, item)
             self.unacked_bytes += len(data)
             self.wire_bytes += len(data)
             self.batches += 1
-            headers = wire.record_headers(numbered)
-            future = await self._topic.append(lane.partition, data, headers)
-            future.add_done_callback(partial(self._done, lane, numbered.sequence))
+            if not (self.spooling and await self._keep(lane, number, item, feed_later=True)):
+                await self._hand_over(lane, number, item)
 
     def _encoded(self, lane: Lane, batch: Batch) -> Iterator[tuple[Batch, bytes]]:
         """Yield ``batch`` numbered and encoded, in as many pieces as its wire bytes ask for."""
-        numbered = replace(batch, sequence=lane.next_sequence, oldest_unacked=lane.oldest_unacked)
+        oldest = lane.oldest_unacked
+        numbered = replace(batch, sequence=lane.next_sequence, oldest_unacked=oldest)
         data = wire.encode(numbered, self._compressor)
-        if len(data) > self._limits.batch_wire_bytes and (halves := _halves(batch)):
-            for half in halves:
-                yield from self._encoded(lane, half)
+        if len(data) > self.limits.batch_wire_bytes and (pieces := halves(batch)):
+            for piece in pieces:
+                yield from self._encoded(lane, piece)
             return
         lane.next_sequence += 1
         yield numbered, data
 
-    def _done(self, lane: Lane, sequence: int, future: "asyncio.Future[int]") -> None:
-        self._room.set()
-        if future.cancelled():
-            return
-        if (error := future.exception()) is not None:
-            self.failed = self.failed or error
-            return
-        lane.acked.add(sequence)
-        while lane.oldest_unacked in lane.acked:
-            lane.acked.remove(lane.oldest_unacked)
-            sent = lane.sent.pop(lane.oldest_unacked)
-            lane.oldest_unacked += 1
-            self.unacked_bytes -= sent.wire_bytes
-            self._acknowledged(sent)
+    # -- to the topic --------------------------------------------------------------------------
 
-    def oldest_unacked_ns(self) -> int:
-        """Return when the oldest batch that is on its way was made; 0 if there is none."""
-        sent = (each.created_ns for lane in self.lanes.values() for each in lane.sent.values())
-        return min(sent, default=0)
+    async def _hand_over(self, lane: Lane, number: int, item: OnItsWay) -> None:
+        """Give a batch to the topic; whatever it says to that, the batch stays."""
+        item.handed_ns = self._clock()
+        self._handed_bytes += item.wire_bytes
+        await self._append(lane, number, item, [item.value])
+
+    async def _append(
+        self, lane: Lane, number: int, item: OnItsWay, values: Sequence[bytes]
+    ) -> None:
+        item.tries += 1
+        item.left = len(values)
+        tries = item.tries
+        for value in values:
+            try:
+                future = await self._topic.append(lane.partition, value, item.headers)
+            except TopicError as error:
+                self._failed(lane, number, item, error)
+                return
+            future.add_done_callback(partial(self._done, lane, number, item, tries))
+
+    def _failed(self, lane: Lane, number: int, item: OnItsWay, error: TopicError) -> None:
+        item.tries += 1  # what is still to come of this try does not count
+        if isinstance(error, BatchTooLarge):
+            task = asyncio.create_task(self._send_parts(lane, number, item, error.size))
+            self._tasks.add(task)
+            task.add_done_callback(self._ended)
+        else:
+            self._refuse(lane, number, item, error)
+
+    def _refuse(self, lane: Lane, number: int, item: OnItsWay, error: TopicError) -> None:
+        """Keep a batch that the topic did not take, to try again."""
+        if str(error) != self.trouble:
+            self.trouble = str(error)
+            _log.error("the topic did not take a batch; retrying", extra={"error": self.trouble})
+        item.handed_ns = 0
+        self._handed_bytes -= item.wire_bytes
+        self._refused.append((lane, number))
+        self._retry_ns = self._clock() + _RETRY_NS
+
+    def _done(
+        self, lane: Lane, number: int, item: OnItsWay, tries: int, future: "asyncio.Future[int]"
+    ) -> None:
+        self._room.set()
+        if future.cancelled() or tries != item.tries:
+            return
+        error = future.exception()
+        if isinstance(error, TopicError):
+            self._failed(lane, number, item, error)
+        elif error is not None:
+            self.failed = self.failed or error
+        else:
+            item.left -= 1
+            if not item.left:
+                self._has(lane, number)
+
+    def _ended(self, task: "asyncio.Task[None]") -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self.failed = self.failed or error
+            self._room.set()
+
+    async def _send_parts(self, lane: Lane, number: int, item: OnItsWay, refused: int) -> None:
+        """Send a batch in parts, one of ``refused`` bytes being too large; it is acknowledged when
+        all of them are.
+        """
+        try:
+            limit = min((await self._topic.limits()).value_bytes_max, refused // 2)
+        except TopicError:
+            limit = refused // 2
+        batch = wire.decode(item.value, zstandard.ZstdDecompressor())
+        parts = encode_parts(batch, limit, self._compressor)
+        _log.warning(
+            "the topic takes no batch as large as this; sending it in parts",
+            extra={"bytes": item.wire_bytes, "parts": len(parts)},
+        )
+        await self._append(lane, number, item, [data for _, data in parts])
+
+    def _has(self, lane: Lane, number: int) -> None:
+        """Note that the topic has a batch; tell of it once it has all before it."""
+        if not self._refused:
+            self.trouble = ""
+        for item in lane.acknowledge(number):
+            self.unacked_bytes -= item.wire_bytes
+            self._handed_bytes -= item.wire_bytes
+            self.backlog.acknowledged(item)
+            if item.sent is not None:
+                self._acknowledged(item.sent)
+        self._tell_kept(lane)
+
+    # -- the spool -----------------------------------------------------------------------------
+
+    @property
+    def spooling(self) -> bool:
+        """Whether new batches go to the spool: the topic does not keep up."""
+        return bool(self.backlog.unfed) or self.urgent or self.stalled
+
+    @property
+    def stalled(self) -> bool:
+        """Whether the topic has let a batch wait for too long."""
+        if self._refused:
+            return True
+        since = self.oldest_handed_ns()
+        return bool(since) and self._clock() - since >= self.limits.spool_after_ns
+
+    def oldest_handed_ns(self) -> int:
+        """Return since when the topic has had the oldest batch that it has not taken; 0: none."""
+        found = 0
+        for lane in (*self.lanes.values(), *self.old_lanes.values()):
+            if lane.order and (handed := lane.way[lane.order[0]].handed_ns):
+                found = min(found or handed, handed)
+        return found
+
+    @property
+    def feeding(self) -> bool:
+        """Whether the topic takes at once what the spool holds."""
+        return bool(self.backlog.unfed) and not (self.stalled or self.pressed)
+
+    async def tend(self) -> None:
+        """Do for the spool what is due: save what the topic does not take, feed what it does."""
+        self.handed_ns = self.oldest_handed_ns()
+        if self.stalled or self.urgent:
+            await self._keep_all()
+        if self._refused and self._clock() >= self._retry_ns:
+            for _ in range(len(self._refused)):
+                lane, number = self._refused.popleft()
+                await self._hand_over(lane, number, lane.way[number])
+        while self.feeding:
+            await self._feed(*self.backlog.unfed.popleft())
+
+    async def _keep_all(self) -> None:
+        """Write into the spool what so far is in memory only, as far as there is room."""
+        for lane in list(self.lanes.values()):
+            for number in range(lane.next_kept, lane.next_sequence):
+                item = lane.way.get(number)
+                if item is None or item.position >= 0:
+                    continue
+                if not self.has_room or not await self._keep(lane, number, item):
+                    return
+
+    async def _keep(
+        self, lane: Lane, number: int, item: OnItsWay, *, feed_later: bool = False
+    ) -> bool:
+        safe = await self.backlog.put(lane, number, item, feed_later=feed_later)
+        self._tell_kept(lane)
+        return safe
+
+    def _tell_kept(self, lane: Lane) -> None:
+        if lane.run != self._run:
+            return  # it comes from the spool
+        for item in lane.newly_kept():
+            if item.sent is not None:
+                self._kept(item.sent)
+            if not item.value:
+                item.sent = None
+
+    async def _feed(self, lane: Lane, number: int) -> None:
+        item = lane.way[number]
+        size = self.backlog.spool.size(item.position)
+        self.unacked_bytes += size - item.wire_bytes  # it may have shed something
+        item.wire_bytes = size
+        if await self.backlog.fetch(item):
+            await self._hand_over(lane, number, item)
+            return
+        # Its number will be missing in the lane, and so prove what is lost.
+        _log.error("a spooled batch cannot be read; it is lost", extra={"number": number})
+        self._handed_bytes += item.wire_bytes
+        self._has(lane, number)
 
     async def drain(self, grace_s: float) -> bool:
-        """Send everything and wait for the topic; return whether it has taken it all."""
+        """Send everything and wait for the topic; return whether it has taken it all.
+
+        What it has not taken within the time goes to the spool, as far as there is room.
+        """
         try:
             async with asyncio.timeout(grace_s):
-                if self.failed is None:
-                    await self.flush(everything=True)
+                await self.flush(everything=True)
                 while self.unacked_bytes and self.failed is None:
-                    self._room.clear()
-                    await self._room.wait()
+                    await self.tend()
+                    await self.wait_for_room(0.1)
         except TimeoutError:
-            return False
-        return self.failed is None
-
-
-def _entries(batch: Batch) -> tuple[Entry, ...]:
-    return (*batch.opens, *batch.seals, *batch.gaps, *batch.elided, *batch.gone)
-
-
-def _sent(batch: Batch, wire_bytes: int) -> Sent:
-    ends = tuple((r.file_id, r.epoch, r.end) for r in batch.ranges)
-    return Sent(ends, _entries(batch), wire_bytes, batch.created_ns)
-
-
-def _halves(batch: Batch) -> Sequence[Batch]:
-    """Return two smaller batches with the same content, or nothing if it cannot be cut."""
-    content = [*batch.opens, *batch.ranges, *_entries(batch)[len(batch.opens) :]]
-    alone = replace(batch, inventory=None)
-    if batch.inventory is not None:
-        return (_filled(alone, content), _filled(batch, [])) if content else ()
-    if len(content) > 1:
-        middle = len(content) // 2
-        return _filled(alone, content[:middle]), _filled(alone, content[middle:])
-    if len(batch.ranges) == 1 and len(batch.ranges[0].data) > 1:
-        left, right = split(batch.ranges[0])
-        return _filled(alone, [left]), _filled(alone, [right])
-    return ()
-
-
-def _filled(batch: Batch, content: Sequence[Range | Entry]) -> Batch:
-    """Return the batch with this content instead, and the headers of only its files."""
-    by_place: dict[str, list[Any]] = {place: [] for place in ("ranges", *_PLACES.values())}
-    for each in content:
-        by_place[_PLACES.get(type(each), "ranges")].append(each)
-    named = {each.file_id for each in content}
-    if batch.inventory is not None:
-        named.update(seen.file_id for seen in batch.inventory.files)
-    files = {i: stream for i, stream in batch.files.items() if i in named}
-    values: dict[str, Any] = {place: tuple(each) for place, each in by_place.items()}
-    return replace(batch, files=files, **values)
+            self.urgent = True
+            await self._keep_all()
+        return not self.unacked_bytes and not self.backlog.unfed and self.failed is None

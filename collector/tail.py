@@ -6,13 +6,14 @@ was acknowledged without a hole.
 """
 
 from collections import deque
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from collector.checkpoint import TAIL_BYTES, FileState
+from collector.checkpoint import TAIL_BYTES, FileState, Mark
 from collector.content import Content, open_content
 from collector.discover import Found
 from collector.range import (
+    CRC_UNKNOWN,
     FIRST_LINE_BYTES,
     Range,
     Stream,
@@ -20,6 +21,8 @@ from collector.range import (
     crc32,
     open_outputs,
 )
+
+_KEPT_MARKS = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,18 +34,6 @@ class ReadLimits:
     read_bytes: int
     event_bytes: int
     event_wait_ns: int
-
-
-@dataclass(slots=True)
-class Mark:
-    """A place in a file and all that is needed to go on from there."""
-
-    offset: int = 0
-    crc: int = 0
-    lines: int = 0
-    open_outputs: int = 0
-    torn: bool = False
-    tail: bytes = b""
 
 
 @dataclass(slots=True)
@@ -62,10 +53,12 @@ class Tail:
     read: Mark = field(default_factory=Mark)
     acked: Mark = field(default_factory=Mark)
     unacked: deque[Mark] = field(default_factory=deque)
+    spooled_offset: int = 0  # the spool has everything before it
     waiting_since_ns: int = 0  # an event or a line is open at the end since then
     moved_ns: int = 0  # renamed or unlinked since then
     linked: bool = True
     grown_ns: int = 0
+    noted_bytes: int = 0  # the size when the growth of its container was last noted
 
     def close(self) -> None:
         """Give the file back."""
@@ -89,6 +82,7 @@ class Tail:
             open_outputs=self.acked.open_outputs,
             torn=self.acked.torn,
             tail=self.acked.tail,
+            spooled=None if self.safe is self.acked else self.safe,
             size=self.size_max,
             moved=bool(self.moved_ns),
         )
@@ -96,13 +90,17 @@ class Tail:
     def resume(self, state: FileState) -> bool:
         """Go on from ``state``; return False, and change nothing, if the content is another."""
         fresh = self.read
-        self.read = Mark(
-            state.acked, state.crc, state.lines, state.open_outputs, state.torn, state.tail
-        )
+        self.read = state.safe
         if not is_same_content(self):
             self.read = fresh
             return False
         self.acked = self.read
+        if state.spooled is not None:
+            self.unacked.append(self.read)
+            self.keep(self.read.offset)
+            self.acked = Mark(
+                state.acked, state.crc, state.lines, state.open_outputs, state.torn, state.tail
+            )
         self.epoch = state.epoch
         self.partition = state.partition
         self.size_max = max(self.size_max, state.size)
@@ -112,6 +110,22 @@ class Tail:
         """Note that everything before ``offset`` is in the topic."""
         while self.unacked and self.unacked[0].offset <= offset:
             self.acked = self.unacked.popleft()
+
+    @property
+    def safe(self) -> Mark:
+        """Up to where the topic or the spool has the file."""
+        for mark in reversed(self.unacked):
+            if mark.offset <= self.spooled_offset:
+                return mark
+        return self.acked
+
+    def keep(self, offset: int) -> None:
+        """Note that everything before ``offset`` is in the spool."""
+        self.spooled_offset = max(self.spooled_offset, offset)
+        kept = [mark for mark in self.unacked if mark.offset <= offset]
+        if len(kept) > _KEPT_MARKS:  # an outage of hours would leave one for each batch
+            rest = list(self.unacked)[len(kept) :]
+            self.unacked = deque([*kept[::-2][::-1], *rest])
 
 
 def open_file(found: Found) -> Tail | None:
@@ -124,7 +138,14 @@ def open_file(found: Found) -> Tail | None:
         return None
     size = 0 if found.compressed else content.size()  # a whole pass: only if it is to be read
     return Tail(
-        found.path, found.stream, found.inode, content, found.compressed, size=size, size_max=size
+        path=found.path,
+        stream=found.stream,
+        inode=found.inode,
+        content=content,
+        compressed=found.compressed,
+        size=size,
+        size_max=size,
+        noted_bytes=size,
     )
 
 
@@ -232,26 +253,15 @@ def split(whole: Range) -> tuple[Range, Range]:
     state = whole.open_before
     if not whole.torn_before or head:
         state = open_outputs(left[head:], whole.open_before)
-    first = Range(
-        whole.file_id,
-        whole.epoch,
-        whole.start,
-        left,
-        left.count(b"\n"),
-        whole.crc_before,
-        whole.open_before,
-        state,
-        whole.torn_before,
-    )
-    second = Range(
-        whole.file_id,
-        whole.epoch,
-        first.end,
-        whole.data[at:],
-        whole.lines - first.lines,
-        crc32(left, whole.crc_before),
-        state,
-        whole.open_after,
-        not left.endswith(b"\n"),
+    lines = left.count(b"\n")
+    first = replace(whole, data=left, lines=lines, open_after=state, crc_after=None)
+    second = replace(
+        whole,
+        start=first.end,
+        data=whole.data[at:],
+        lines=whole.lines - lines,
+        crc_before=CRC_UNKNOWN if whole.redacted else crc32(left, whole.crc_before),
+        open_before=state,
+        torn_before=not left.endswith(b"\n"),
     )
     return first, second

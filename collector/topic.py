@@ -25,8 +25,21 @@ class Record:
     headers: tuple[tuple[str, bytes], ...]
 
 
+@dataclass(frozen=True, slots=True)
+class TopicLimits:
+    """How large a record's value may be, and what to change about the topic, a sentence each."""
+
+    value_bytes_max: int
+    advice: tuple[str, ...] = ()
+
+
 class Topic(Protocol):
     """Partitions of records; every method may raise TopicUnavailable (retriable)."""
+
+    @property
+    def trouble(self) -> str:
+        """Why nothing can be appended at the moment; empty while all goes well."""
+        ...
 
     @property
     def dense(self) -> bool:
@@ -41,11 +54,17 @@ class Topic(Protocol):
         """Return the number of partitions; raise TopicMissing if there is no such topic."""
         ...
 
+    async def limits(self) -> TopicLimits:
+        """Return what the topic allows now; raise TopicMissing if there is no such topic."""
+        ...
+
     async def append(self, partition: int, value: bytes, headers: Headers) -> "asyncio.Future[int]":
         """Queue a record; the future holds its position once it is durable.
 
-        Records of one caller keep their order within a partition. The call waits while too much
-        is queued; the future waits out an absent topic and never fails on a timer.
+        Records of one caller keep their order within a partition, but for one that is refused
+        and those after it. The call waits while too much is queued; the future waits out an
+        absent topic and never fails on a timer. It raises BatchTooLarge, which holds nothing
+        else up, for what is larger than ``limits`` allows.
         """
         ...
 

@@ -20,11 +20,12 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
 
-from collector.errors import PositionOutOfRange, TopicMissing, TopicUnavailable
+from collector.errors import BatchTooLarge, PositionOutOfRange, TopicMissing, TopicUnavailable
 from collector.frame import FRAME_BYTES_MIN, frame, frames, sync_directory
-from collector.topic import Headers, Record
+from collector.topic import Headers, Record, TopicLimits
 
 FILE_BYTES = 64 << 20
+VALUE_BYTES_MAX = 16 << 20
 QUEUED_BYTES_MAX = 32 << 20
 _POLL_S = 0.05
 _RETRY_S = 1.0
@@ -81,6 +82,7 @@ class LocalTopic:
         self._queued_bytes = 0
         self._room = asyncio.Event()
         self._room.set()
+        self.trouble = ""
         self._id = ""
         self._partitions: list[_Partition] = []
 
@@ -128,6 +130,11 @@ class LocalTopic:
         """Return the number of partitions."""
         return len(self._open())
 
+    async def limits(self) -> TopicLimits:
+        """Return the largest value of a record: what a reader can be asked to hold."""
+        self._open()
+        return TopicLimits(VALUE_BYTES_MAX)
+
     async def append(self, partition: int, value: bytes, headers: Headers) -> "asyncio.Future[int]":
         """Queue a record; its future is done after the fsync that holds it."""
         part = self._partition(partition)
@@ -135,6 +142,9 @@ class LocalTopic:
             self._room.clear()
             await self._room.wait()
         future: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+        if len(value) > VALUE_BYTES_MAX:
+            future.set_exception(BatchTooLarge(len(value)))
+            return future
         part.queue.append((headers, value, future))
         self._queued_bytes += len(value)
         if part.writer is None or part.writer.done():
@@ -143,17 +153,19 @@ class LocalTopic:
 
     async def _write(self, part: _Partition) -> None:
         """Write out the queue, one fsync for all that is queued; wait out a full disk."""
-        said = ""
         while part.queue:
             taken = part.queue[:]
             try:
                 first = await asyncio.to_thread(_append, part, [(h, v) for h, v, _ in taken])
             except OSError as error:
-                if str(error) != said:
-                    said = str(error)
-                    _log.error("topic cannot be written; retrying", extra={"error": said})
+                if str(error) != self.trouble:
+                    self.trouble = str(error)
+                    _log.error("topic cannot be written; retrying", extra={"error": self.trouble})
                 await asyncio.sleep(_RETRY_S)
                 continue
+            if self.trouble:
+                self.trouble = ""
+                _log.info("topic can be written again")
             del part.queue[: len(taken)]
             for i, (_, value, future) in enumerate(taken):
                 self._queued_bytes -= len(value)

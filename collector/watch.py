@@ -4,46 +4,23 @@ Scans go in; out come tails to read from and control entries to send. A file is 
 after the topic has its SEAL or GAP and error-free scans have missed it for long.
 """
 
-import hashlib
 import logging
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 from collector.batch import Gap, Gone, Open, Seal
-from collector.checkpoint import FileState
+from collector.checkpoint import FileState, Mark
 from collector.content import GzipContent
 from collector.discover import Found, Scan
+from collector.place import Place, line_time_ns
 from collector.range import Stream, file_id
-from collector.tail import Mark, Tail, first_line, open_file
+from collector.tail import Tail, first_line, open_file
 
 _log = logging.getLogger(__name__)
 
 Emit = Callable[[int, Stream, "Open | Seal | Gap | Gone"], None]
-_Key = tuple[bytes, int]
-
-
-@dataclass(frozen=True, slots=True)
-class Place:
-    """Where a node's files go: ``spread`` partitions of the ``partitions`` in use."""
-
-    cluster: str
-    node: str
-    partitions: int
-    spread: int
-
-    def of_pod(self, pod_uid: str) -> int:
-        """Return the partition of a pod's files."""
-        return (_hash(self.node) + _hash(pod_uid) % self.spread) % self.partitions
-
-    def reachable(self) -> tuple[int, ...]:
-        """Return every partition that a file of the node can go to."""
-        first = _hash(self.node)
-        return tuple(sorted({(first + i) % self.partitions for i in range(self.spread)}))
-
-
-def _hash(text: str) -> int:
-    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big")
+FileKey = tuple[bytes, int]
+"""What tells a file from every other: its id and epoch."""
 
 
 class Watch:
@@ -53,26 +30,30 @@ class Watch:
         self,
         place: Place,
         known: Iterable[FileState],
+        spooled: Mapping[FileKey, int],
         emit: Emit,
         *,
         seal_quiet_ns: int,
         gone_after_ns: int,
         scan_late_ns: int,
     ) -> None:
-        """``known`` are the files of the checkpoint; ``emit`` takes control entries."""
+        """``known`` are the files of the checkpoint, ``spooled`` tells up to where the spool has
+        some of them, perhaps further; ``emit`` takes control entries.
+        """
         self.place = place
         self.tails: dict[tuple[int, int], Tail] = {}
-        self.named: dict[_Key, Tail] = {}
-        self.closed: dict[_Key, FileState] = {state_key(state): state for state in known}
+        self.named: dict[FileKey, Tail] = {}
+        self.closed: dict[FileKey, FileState] = {state_key(state): state for state in known}
         self.errors: dict[Path, str] = {}
         self.changes = 0  # of what a checkpoint keeps, besides acknowledgements
         self._emit = emit
-        self._copies: dict[tuple[int, int], _Key] = {}  # compressed, and read as another inode
-        self._closed_inodes: dict[tuple[int, int], _Key] = {}
+        self._spooled = spooled
+        self._copies: dict[tuple[int, int], FileKey] = {}  # compressed, and read as another inode
+        self._closed_inodes: dict[tuple[int, int], FileKey] = {}
         self._latest: dict[tuple[str, str], Tail] = {}
-        self._sealing: dict[_Key, Tail] = {}
-        self._reported: set[_Key] = set()
-        self._replaced: set[_Key] = set()  # closed, and their content is no longer on disk
+        self._sealing: dict[FileKey, Tail] = {}
+        self._reported: set[FileKey] = set()
+        self._replaced: set[FileKey] = set()  # closed, and their content is no longer on disk
         self._seal_quiet_ns = seal_quiet_ns
         self._gone_after_ns = gone_after_ns
         self._scan_late_ns = scan_late_ns
@@ -116,7 +97,10 @@ class Watch:
     def _is_closed(self, found: Found) -> bool:
         # An inode is soon used again, and files of a crash loop often have the same size.
         state = self.closed.get(self._closed_inodes.get(found.inode, (b"", 0)))
-        return state is not None and (state.path, state.acked) == (str(found.path), found.size)
+        return state is not None and (state.path, state.safe.offset) == (
+            str(found.path),
+            found.size,
+        )
 
     def _open(self, found: Found, now_ns: int) -> None:
         try:
@@ -154,7 +138,7 @@ class Watch:
         key = self._copies.get(found.inode)
         return key is not None and (key in self.named or key in self.closed)
 
-    def _read_elsewhere(self, tail: Tail) -> _Key | None:
+    def _read_elsewhere(self, tail: Tail) -> FileKey | None:
         """Return which file a compressed one is, if that is held open or was sealed."""
         line = first_line(tail.content, ended=True)
         if line is None:
@@ -166,8 +150,9 @@ class Watch:
             state = other.state() if other is not None else self.closed.get(key)
             if state is None or not (other or state.sealed) or key in self._replaced:
                 continue
-            part = tail.content.read(len(state.tail), state.acked - len(state.tail))
-            if part == state.tail:
+            mark = state.safe
+            part = tail.content.read(len(mark.tail), mark.offset - len(mark.tail))
+            if part == mark.tail:
                 return key
         return None
 
@@ -183,7 +168,7 @@ class Watch:
         if self._resumed(tail):
             return True
         tail.epoch = self._next_epoch(tail.file_id)
-        tail.partition = self.place.of_pod(tail.stream.pod_uid)
+        tail.partition = self.place.of_file(tail.stream.pod_uid, line_time_ns(line))
         latest = self._latest.get(_container(tail.stream))
         previous = latest.file_id if latest is not None and latest.file_id else None
         self._latest[_container(tail.stream)] = tail
@@ -198,7 +183,9 @@ class Watch:
         keys = ((tail.file_id, epoch) for epoch in epochs)
         states = [self.closed[k] for k in keys if k in self.closed and k not in self._replaced]
         # What nothing was acknowledged of is like any content, so it comes last.
-        for state in sorted(states, key=lambda state: (state.acked, state.epoch), reverse=True):
+        for state in sorted(
+            states, key=lambda state: (state.safe.offset, state.epoch), reverse=True
+        ):
             if not tail.resume(state):
                 continue
             key = state_key(state)
@@ -227,8 +214,7 @@ class Watch:
         for tail in self.tails.values():
             if not tail.linked and tail.moved_ns == scan.began_ns and tail.file_id:
                 state = tail.state()
-                state.acked = state.size
-                self._gap(state, scan.began_ns, "a scan came late")
+                self._gap(state, state.size, scan.began_ns, "a scan came late")
 
     # -- ends --------------------------------------------------------------------------------
 
@@ -239,27 +225,26 @@ class Watch:
         self.closed[state_key(old)] = old
         self._replaced.add(state_key(old))
         # Batches on their way may still hold the last bytes that were read.
-        lost = tail.state()
-        lost.acked = tail.read.offset
-        self._gap(lost, now_ns, "truncated")
+        self._gap(old, tail.read.offset, now_ns, "truncated")
         tail.file_id, tail.epoch = b"", 0
         tail.read, tail.acked = Mark(), Mark()
         tail.unacked.clear()
+        tail.spooled_offset = 0
         tail.size = tail.size_max = tail.content.size()
         self.name(tail, now_ns)
 
     def abandon(self, tail: Tail, now_ns: int, why: str) -> None:
-        """Report the rest of a file that cannot be read, and let go of it."""
+        """Report the rest of a file, which will not be read, and let go of it."""
         state = tail.state()
         self.closed[state_key(state)] = state
-        self._copies[tail.inode] = state_key(state)
+        if tail.compressed:
+            self._copies[tail.inode] = state_key(state)
         self.named.pop(state_key(state), None)
         del self.tails[tail.inode]
+        exact = not tail.linked and self.ended(tail, now_ns)
         tail.close()
         # Batches on their way may still hold the last bytes that were read.
-        lost = tail.state()
-        lost.acked = tail.read.offset
-        self._gap(lost, now_ns, why)
+        self._gap(state, tail.read.offset, now_ns, why, exact=exact)
 
     def ended(self, tail: Tail, now_ns: int) -> bool:
         """Return whether nobody can still be writing to the file."""
@@ -276,29 +261,33 @@ class Watch:
             seal = Seal(tail.file_id, tail.epoch, mark.offset, mark.lines, mark.crc, why)
             self._emit(tail.partition, tail.stream, seal)
 
+    def cannot_read(self, tail: Tail, error: OSError) -> None:
+        """Note that a file cannot be read now; until the next scan that proves nothing."""
+        self.errors[tail.path] = error.strerror or str(error)
+
     def drop_unborn(self, inode: tuple[int, int]) -> None:
         """Close an empty file that has ended: it never held a line."""
         self.tails.pop(inode).close()
 
-    def acknowledged(self, entry: object) -> None:
-        """Note that the topic has a control entry."""
-        if isinstance(entry, Seal) and (tail := self._sealing.pop(_key(entry), None)):
+    def acknowledged(self, kind: str, key: FileKey) -> None:
+        """Note that the topic has a control entry; of a SEAL, that the spool has it is enough."""
+        if kind == "seal" and (tail := self._sealing.pop(key, None)):
             state = tail.state()
             state.sealed = True
-            self.closed[_key(entry)] = state
+            self.closed[key] = state
             self.tails.pop(tail.inode, None)
-            self.named.pop(_key(entry), None)
+            self.named.pop(key, None)
             if tail.compressed:
-                self._copies[tail.inode] = _key(entry)
+                self._copies[tail.inode] = key
             elif tail.linked:
-                self._closed_inodes[tail.inode] = _key(entry)
+                self._closed_inodes[tail.inode] = key
             tail.close()
-        elif isinstance(entry, Seal | Gap) and _key(entry) in self.closed:
-            self.closed[_key(entry)].sealed = True
-        elif isinstance(entry, Gone):
-            self.closed.pop(_key(entry), None)
-            self._reported.discard(_key(entry))
-            self._replaced.discard(_key(entry))
+        elif kind in ("seal", "gap") and key in self.closed:
+            self.closed[key].sealed = True
+        elif kind == "gone":
+            self.closed.pop(key, None)
+            self._reported.discard(key)
+            self._replaced.discard(key)
 
     def account_for_missing(self, scan: Scan, scanned_ns: int) -> None:
         """Seal or report the files of the run before that two scans have not found.
@@ -313,25 +302,37 @@ class Watch:
                 continue
             if any(error.parent == Path(state.path).parent for error in scan.errors):
                 continue  # it may be what could not be opened, under another name
-            if state.moved and state.acked >= state.size:
+            mark = state.safe
+            if state.moved and mark.offset >= state.size:
                 seal = Seal(
-                    state.file_id, state.epoch, state.acked, state.lines, state.crc, "deleted"
+                    state.file_id, state.epoch, mark.offset, mark.lines, mark.crc, "deleted"
                 )
                 self._reported.add(key)
                 self._emit(state.partition, state.stream, seal)
             else:
-                self._gap(state, scan.began_ns, "deleted while the collector was down", scanned_ns)
+                why = "deleted while the collector was down"
+                start = max(mark.offset, self._spooled.get(key, 0))
+                self._gap(state, start, scan.began_ns, why, since_ns=scanned_ns)
 
-    def _gap(self, state: FileState, now_ns: int, why: str, since_ns: int | None = None) -> None:
+    def _gap(
+        self,
+        state: FileState,
+        start: int,
+        now_ns: int,
+        why: str,
+        *,
+        exact: bool = False,
+        since_ns: int | None = None,
+    ) -> None:
         if state_key(state) in self._reported:
             return
         self._reported.add(state_key(state))
         gap = Gap(
             file_id=state.file_id,
             epoch=state.epoch,
-            start=state.acked,
-            end=max(state.size, state.acked),
-            end_exact=False,
+            start=start,
+            end=max(state.size, start),
+            end_exact=exact,
             from_ns=(self._scanned_ns if since_ns is None else since_ns) or None,
             to_ns=now_ns,
             reason=why,
@@ -359,13 +360,9 @@ class Watch:
                 del inodes[inode]
 
 
-def state_key(state: FileState) -> _Key:
+def state_key(state: FileState) -> FileKey:
     """Return what tells the file from every other."""
     return state.file_id, state.epoch
-
-
-def _key(entry: Seal | Gap | Gone) -> _Key:
-    return entry.file_id, entry.epoch
 
 
 def _container(stream: Stream) -> tuple[str, str]:

@@ -12,9 +12,8 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from collector.batch import Batch
-from collector.range import Stream
+from collector.range import CRC_UNKNOWN, Stream
 from indexer.coverage import (
-    UNKNOWN_CRC,
     Balance,
     Control,
     Coverage,
@@ -104,7 +103,7 @@ def assemble(
                 cover = covers[entry.file_id, entry.epoch]
                 for start, end in trimmer.elide(entry):
                     elided += end - start
-                    crc_after = entry.crc_after if end == entry.end else UNKNOWN_CRC
+                    crc_after = entry.crc_after if end == entry.end else CRC_UNKNOWN
                     cover.spans.append(Span(start, end, crc_after, 0, 0, 0, 0, entry.rule))
     # In this order the rows of one file lie together, and zstd finds what repeats.
     pieces.sort(

@@ -20,9 +20,6 @@ from collector.batch import Gap, Gone, Inventory, Meta, Open, Seal
 from indexer.errors import CoverageError
 from indexer.segment import read_blob, write_parquet
 
-UNKNOWN_CRC = -1
-"""``crc_after`` of a stretch whose bytes nobody has given: elided or redacted, and cut."""
-
 _BLOB = "coverage"
 _SCHEMA = fastavro.parse_schema(
     json.loads(resources.files("indexer").joinpath("coverage.avsc").read_text("utf-8"))

@@ -10,8 +10,8 @@ from collections.abc import Iterator
 import msgspec
 
 from collector.batch import Gap, Gone, Inventory, Meta, Open, Replaces, Seal
+from collector.range import CRC_UNKNOWN
 from indexer.coverage import (
-    UNKNOWN_CRC,
     Coverage,
     FileCover,
     LaneSpan,
@@ -277,7 +277,7 @@ def _cover(file: FileEntry, span: Span) -> None:
             max(old.last_ns, new.last_ns),
         )
     file.covered = sorted([*rest, new], key=lambda part: part.start)
-    if span.crc_after != UNKNOWN_CRC:
+    if span.crc_after != CRC_UNKNOWN:
         file.ends = [*file.ends, (span.end, span.crc_after)][-ENDS_KEPT:]
     file.lines += span.lines
     file.rows += span.rows

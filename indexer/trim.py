@@ -9,8 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from collector.batch import Elided
-from collector.range import Range, crc32, open_outputs
-from indexer.coverage import UNKNOWN_CRC
+from collector.range import CRC_UNKNOWN, Range, crc32, open_outputs
 from indexer.entries import FileEntry, FileKey, holes
 from indexer.ledger import ENDS_KEPT
 
@@ -60,7 +59,7 @@ class Trimmer:
         parts = []
         for start, end in list(holes(known.covered, whole.start, whole.end)):
             parts.append(_part(whole, epoch, start, end))
-            if parts[-1].crc_after != UNKNOWN_CRC:
+            if parts[-1].crc_after != CRC_UNKNOWN:
                 known.ends[end] = parts[-1].crc_after
             _add(known.covered, start, end)
         return parts
@@ -104,7 +103,7 @@ def _is_same(whole: Range, known: _Known) -> bool | None:
     The CRC is compared where the range starts, and at the last place in it where one is known: it
     then speaks of all bytes before that place. None: no CRC is known at such a place.
     """
-    at_start = known.ends.get(whole.start)
+    at_start = None if whole.crc_before == CRC_UNKNOWN else known.ends.get(whole.start)
     if at_start is not None and at_start != whole.crc_before:
         return False
     inside = [end for end in known.ends if whole.start < end <= whole.end]
@@ -143,11 +142,12 @@ def _part(whole: Range, epoch: int, start: int, end: int) -> Part:
         head = before.find(b"\n") + 1 if whole.torn_before else 0
         if head or not whole.torn_before:
             state = open_outputs(before[head:] if head else before, state)
-    crc_after = crc32(data, crc32(before, whole.crc_before))
-    if whole.redacted:
-        crc_after = UNKNOWN_CRC
-        if end == whole.end and whole.crc_after is not None:
-            crc_after = whole.crc_after
+    if not whole.redacted:
+        crc_after = crc32(data, crc32(before, whole.crc_before))
+    elif end < whole.end or whole.crc_after is None:
+        crc_after = CRC_UNKNOWN
+    else:
+        crc_after = whole.crc_after
     # The collector has counted a whole range already, independently of the parser.
     lines = whole.lines if data is whole.data else data.count(b"\n")
     lines += not data.endswith(b"\n")

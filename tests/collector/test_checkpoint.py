@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from collector.checkpoint import Checkpoint, FileState, LaneState, load, save
+from collector.checkpoint import Checkpoint, FileState, LaneState, Mark, load, save
 from collector.errors import CheckpointError
 
 
@@ -32,6 +32,7 @@ def made(number: int, files: int = 1) -> Checkpoint:
             open_outputs=2,
             torn=True,
             tail=bytes(range(256)),
+            spooled=Mark(number, 2, 3, 1, True, b"\n") if i % 2 else None,
             size=number,
             moved=True,
         )
@@ -39,8 +40,8 @@ def made(number: int, files: int = 1) -> Checkpoint:
     ]
     return Checkpoint(
         run=number.to_bytes(16, "big"),
-        topic="t",
-        partitions=4,
+        partitions=[(0, 4), (number, 8)],
+        spool=[(3, 5), (number + 9, number + 9)],
         scan_began_ns=number,
         lanes=[LaneState(1, number)],
         files=states,

@@ -6,8 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from collector.batch import Elided
-from collector.range import Range, open_outputs
-from indexer.coverage import UNKNOWN_CRC
+from collector.range import CRC_UNKNOWN, Range, open_outputs
 from indexer.ledger import ENDS_KEPT
 from indexer.trim import Trimmer
 from tests.indexer.shipped import File, Run, Way
@@ -176,7 +175,7 @@ def test_a_stretch_of_an_elided_one_claims_no_crc_that_nobody_knows() -> None:
     way.commit(run.batch(*file.ranges([100], start=100, end=200), of=[file]))
     way.commit(run.batch(of=[file], elided=(elided(file, 0, 400),)))
     spans = [(s.start, s.end, s.crc_after) for s in way.commits[-1].files[0].spans]
-    assert spans == [(0, 100, UNKNOWN_CRC), (200, 400, file.crc(400))]
+    assert spans == [(0, 100, CRC_UNKNOWN), (200, 400, file.crc(400))]
     replay: list[Range] = file.ranges([100, 200, 400])
     way.commit(run.batch(*replay, of=[file]))
     assert set(way.ledger.files) == {(file.id, 0)}

@@ -1,0 +1,95 @@
+"""What a node says of itself every few seconds, even when nothing else happens.
+
+The files of the last full scan go in; out comes one INVENTORY for each partition that the node can
+reach, so that silence means something: a partition without one, or a file that is not in it.
+"""
+
+from collector.batch import Inventory, Replaces, Seen, Unborn
+from collector.checkpoint import Checkpoint
+from collector.range import Stream
+from collector.ship import Shipper
+from collector.tail import Tail
+from collector.watch import FileKey, Watch
+
+
+class Inventories:
+    """The inventories of one run; the first one names the run before."""
+
+    def __init__(
+        self, watch: Watch, shipper: Shipper, before: Checkpoint, intervals_ns: tuple[int, int]
+    ) -> None:
+        """``intervals_ns``: between two, and between two that list all files."""
+        self._watch = watch
+        self._shipper = shipper
+        self._before = before
+        self._interval_ns, self._full_interval_ns = intervals_ns
+        self._reported: dict[FileKey, tuple[int, int, int]] = {}
+        self._next_ns = self._next_full_ns = 0
+        self.sent = False
+
+    def due(self, now_ns: int) -> bool:
+        """Return whether it is time for the next one."""
+        return now_ns >= self._next_ns
+
+    def send(self, scan_began_ns: int, now_ns: int) -> None:
+        """Tell each partition what the scan that began then has found."""
+        full = not self.sent or now_ns >= self._next_full_ns
+        by_partition: dict[int, list[Tail]] = {p: [] for p in self._watch.place.reachable()}
+        unborn = []
+        for tail in self._watch.tails.values():
+            if tail.file_id:
+                by_partition.setdefault(tail.partition, []).append(tail)
+            elif tail.size:
+                unborn.append(Unborn(tail.stream, tail.size))
+        for partition, tails in by_partition.items():
+            changed = [tail for tail in tails if full or self._changed(tail)]
+            seen = [self._seen(tail) for tail in changed]
+            streams = {tail.file_id: tail.stream for tail in changed}
+            if full:
+                closed = [s for s in self._watch.closed.values() if s.partition == partition]
+                seen += [Seen(s.file_id, s.epoch, s.size, s.safe.offset, s.acked) for s in closed]
+                streams |= {state.file_id: state.stream for state in closed}
+            inventory = Inventory(
+                scan_began_ns=scan_began_ns,
+                partitions=tuple(sorted(by_partition)),
+                full=full,
+                files=tuple(seen),
+                unborn=tuple(u for u in unborn if self._goes_to(u.stream, now_ns, partition)),
+                unchanged=len(tails) - len(changed),
+                errors=tuple(
+                    # A name that is no UTF-8 cannot be part of a batch.
+                    f"{path}: {error}".encode(errors="backslashreplace").decode()
+                    for path, error in self._watch.errors.items()
+                ),
+                replaces=None if self.sent else self._replaces(partition),
+            )
+            self._shipper.add_inventory(partition, inventory, streams)
+        if full:
+            named = self._watch.named
+            self._reported = {key: seen for key, seen in self._reported.items() if key in named}
+            self._next_full_ns = now_ns + self._full_interval_ns
+        self._next_ns = now_ns + self._interval_ns
+        self.sent = True
+
+    def _replaces(self, partition: int) -> Replaces | None:
+        run = self._before.run
+        if not run:
+            return None
+        lanes = {lane.partition: lane.oldest_unacked for lane in self._before.lanes}
+        spooled = self._shipper.spooled_numbers(run, partition)
+        return Replaces(run, lanes.get(partition, 0), spooled)
+
+    def _goes_to(self, stream: Stream, now_ns: int, partition: int) -> bool:
+        return self._watch.place.of_file(stream.pod_uid, now_ns) == partition
+
+    def _changed(self, tail: Tail) -> bool:
+        return self._reported.get((tail.file_id, tail.epoch)) != _progress(tail)
+
+    def _seen(self, tail: Tail) -> Seen:
+        key = (tail.file_id, tail.epoch)
+        self._reported[key] = _progress(tail)
+        return Seen(*key, *self._reported[key])
+
+
+def _progress(tail: Tail) -> tuple[int, int, int]:
+    return tail.size, tail.read.offset, tail.acked.offset
