@@ -6,10 +6,13 @@ file keeps its offsets when it is compressed. A compressed file is read forwards
 
 import errno
 import os
+import stat
 from pathlib import Path
 from typing import Protocol
 
 from isal import igzip_lib, isal_zlib
+
+from collector.birth import birth_ns
 
 _OPEN_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _CHUNK_BYTES = 64 << 10
@@ -28,22 +31,37 @@ class Content(Protocol):
         """Return up to ``length`` plain bytes from ``offset`` on."""
         ...
 
+    def born(self) -> bytes:
+        """Return what tells the file on disk from every other, whatever it holds."""
+        ...
+
     def close(self) -> None:
         """Give the file back."""
         ...
 
 
 def open_content(path: Path, inode: tuple[int, int], *, compressed: bool) -> Content | None:
-    """Return the content of the file that a scan saw; None if another is there by now."""
+    """Return the content of the file that a scan saw; None if another is there by now.
+
+    ``path`` has no link in it. Whoever may write to a directory on the way may put one there after
+    the scan, so the kernel is asked where the open file lies.
+    """
     try:
         fd = os.open(path, _OPEN_FLAGS)
-    except FileNotFoundError:
-        return None
-    status = os.fstat(fd)
-    if (status.st_dev, status.st_ino) != inode:
+    except OSError as error:
+        if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
+            return None
+        raise
+    try:
+        status = os.fstat(fd)
+        same = stat.S_ISREG(status.st_mode) and (status.st_dev, status.st_ino) == inode
+        if same and os.readlink(f"/proc/self/fd/{fd}") == str(path):
+            return GzipContent(fd) if compressed else PlainContent(fd)
+    except OSError:
         os.close(fd)
-        return None
-    return GzipContent(fd) if compressed else PlainContent(fd)
+        raise
+    os.close(fd)
+    return None
 
 
 class PlainContent:
@@ -61,13 +79,17 @@ class PlainContent:
         """Return what is there."""
         return os.pread(self._fd, length, offset)
 
+    def born(self) -> bytes:
+        """Return its inode and its time of birth."""
+        return _born(self._fd)
+
     def close(self) -> None:
         """Close it."""
         os.close(self._fd)
 
 
 class GzipContent:
-    """A file that the kubelet has compressed; reading backwards starts it again."""
+    """A file that was compressed; reading backwards starts it again."""
 
     def __init__(self, fd: int) -> None:
         """Take over an open file."""
@@ -132,9 +154,19 @@ class GzipContent:
         del self._held[:gone]
         self._start += gone
 
+    def born(self) -> bytes:
+        """Return its inode and its time of birth."""
+        return _born(self._fd)
+
     def close(self) -> None:
         """Close it."""
         os.close(self._fd)
+
+
+def _born(fd: int) -> bytes:
+    status, birth = os.fstat(fd), birth_ns(fd)
+    # The number of a device may be another after a reboot: it only serves where birth is unknown.
+    return f"{status.st_ino} {f'on {status.st_dev}' if birth is None else birth}".encode()
 
 
 def _damaged(why: str) -> OSError:

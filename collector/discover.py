@@ -1,38 +1,43 @@
-"""Finding the files: a scan of the kubelet's layout, which alone tells what is there.
+"""Finding the files: a scan of the roots and their layouts, which alone tells what is there.
 
-A directory ``<root>/<namespace>_<pod>_<uid>/<container>/`` holds ``<restart>.log`` and what was
-rotated from it. A scan never stops at one bad directory; it names what it could not look into, so
-that nobody takes a missing answer for a missing file.
+Directories go in; out come their logs, in the order in which they were written. A scan never stops
+at one bad directory; it names what it could not look into, so that nobody takes a missing answer
+for a missing file. It follows no link, but those whose target lies where the settings allow it.
 """
 
+import errno
+import logging
 import os
-import re
 import stat
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from collector.layout import Layout, Log, Target
 from collector.range import Stream
 
-# `0.log`, `0.log.20230129-084209` and, once the kubelet has compressed it, `….gz`
-# (pkg/kubelet/logs/container_log_manager.go); `….tmp` is a gzip or a reopen in the making.
-_NAME = re.compile(r"([0-9]{1,9})\.log(\.(?!.*tmp$)[^/]*)?")
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """One file of a scan; ``rotated`` is its suffix, empty for the file being written."""
+    """One file of a scan; ``rotated`` is its suffix, empty for the file being written.
+
+    ``path`` is how it is called, ``real`` where it lies: elsewhere, if a link leads there.
+    """
 
     path: Path
+    real: Path
     stream: Stream
+    format: str
     rotated: str
     inode: tuple[int, int]
     size: int
 
     @property
     def compressed(self) -> bool:
-        """Whether the kubelet has compressed it."""
-        return self.rotated.endswith(".gz")
+        """Whether it was compressed when it was rotated."""
+        return f".{self.rotated}".endswith(".gz")
 
 
 @dataclass(slots=True)
@@ -53,21 +58,22 @@ class Scan:
         return not any(parent in self.errors for parent in (path, *path.parents))
 
 
-def pod_of(directory: str) -> tuple[str, str, str] | None:
-    """Return (namespace, pod, uid) of a directory's name; None if it is not the kubelet's."""
-    # Neither a namespace nor a pod's name may hold an underscore (RFC 1123).
-    parts = directory.split("_")
-    return (parts[0], parts[1], parts[2]) if len(parts) == 3 and all(parts) else None
+@dataclass(slots=True, eq=False)
+class _Folder:
+    """A directory and what it held when it was listed; good as long as its ``mtime_ns`` stays.
 
+    ``path`` has no link in it; ``called`` is where its files seem to be, and its errors are told.
+    """
 
-@dataclass(slots=True)
-class _Listed:
-    """What a directory held when it was listed; good as long as its ``mtime_ns`` stays."""
-
-    mtime_ns: int
-    folders: list[str] = field(default_factory=list)
+    path: str
+    layout: Layout
+    called: str
+    mtime_ns: int = -1
+    folders: list["_Folder"] = field(default_factory=list)
     files: list[Found] = field(default_factory=list)
 
+
+_AWAY = -2  # the time of modification of what is not there
 
 # Two changes within one tick of the file system's clock leave the same time of modification, so
 # a directory that was changed this shortly before it was listed is listed again.
@@ -81,13 +87,24 @@ _QUIET_LOOK_NS = 5_000_000_000
 class Discovery:
     """Scans of some roots; directories that have not changed are not listed again."""
 
-    def __init__(self, roots: Iterable[Path], clock: Callable[[], int]) -> None:
-        """``clock`` gives ns since 1970, as the file system's times do."""
+    def __init__(
+        self,
+        roots: Iterable[tuple[str, Layout]],
+        clock: Callable[[], int],
+        link_targets: Iterable[str] = (),
+    ) -> None:
+        """``clock`` gives ns since 1970, as the file system's times do.
+
+        A link is followed if its target lies below one of ``link_targets``.
+        """
         self._roots = list(roots)
         self._clock = clock
-        self._listed: dict[str, _Listed] = {}
+        self._link_targets = list(link_targets)
+        self._targets: tuple[str, ...] = ()  # the same, without links on the way
+        self._folders: list[_Folder] = []  # of the roots
         self._lively: list[tuple[str, int]] = []  # directories to look at each time, their mtime
         self._full: Scan | None = None
+        self._said_link = False
 
     def scan(self) -> Scan:
         """Return every log file below the roots: the same list as before, if nothing changed."""
@@ -100,59 +117,113 @@ class Discovery:
         ):
             return Scan(now_ns, full.began_ns, full.files)
         self._full = self._scan(now_ns)
-        self._lively = [
-            (path, listed.mtime_ns)
-            for path, listed in self._listed.items()
-            if not 0 <= listed.mtime_ns <= now_ns - _QUIET_NS
-        ]
         return self._full
 
     def _scan(self, now_ns: int) -> Scan:
         result = Scan(now_ns, now_ns)
-        before, self._listed = self._listed, {}
-        for root in self._roots:
-            for pod in self._look(str(root), before, result, is_root=True).folders:
-                names = pod_of(pod.rpartition("/")[2])
-                if names is None:
-                    continue
-                for container in self._look(pod, before, result).folders:
-                    listed = self._look(container, before, result, pod=names)
-                    result.files.extend(listed.files)
+        targets = tuple(os.path.realpath(target) for target in self._link_targets)
+        if targets != self._targets:  # every link may lead elsewhere now
+            self._targets, self._folders = targets, []
+        roots = [_Folder(os.path.realpath(path), layout, path) for path, layout in self._roots]
+        self._folders = _known(roots, self._folders)
+        self._lively = []
+        for root in self._folders:
+            self._visit(root, result)
+        # A file that goes by two names is one file.
+        result.files = list({found.inode: found for found in reversed(result.files)}.values())
+        result.files.reverse()
         return result
 
-    def _look(
-        self,
-        path: str,
-        before: dict[str, _Listed],
-        result: Scan,
-        *,
-        pod: tuple[str, str, str] | None = None,
-        is_root: bool = False,
-    ) -> _Listed:
-        """Return what a directory holds; ``pod`` says that it is a container's."""
-        listed = before.get(path)
+    def _visit(self, folder: _Folder, result: Scan) -> None:
+        """Bring a directory and all below it up to now."""
+        self._look(folder, result)
+        mtime_ns = folder.mtime_ns
+        if mtime_ns != _AWAY and not 0 <= mtime_ns <= result.began_ns - _QUIET_NS:
+            self._lively.append((folder.path, mtime_ns))
+        result.files.extend(folder.files)
+        for inner in folder.folders:
+            self._visit(inner, result)
+
+    def _look(self, folder: _Folder, result: Scan) -> None:
+        """Bring a directory up to now; one that is not there holds nothing."""
         try:
-            mtime_ns = os.stat(path, follow_symlinks=is_root).st_mtime_ns
-            if listed is None or listed.mtime_ns != mtime_ns:
-                settled = self._clock() - mtime_ns >= _SETTLED_NS
-                listed = _list(path, pod, result)
-                listed.mtime_ns = mtime_ns if settled and listed.mtime_ns == 0 else -1
-            elif pod is not None:
-                listed.files = [_again(found) for found in listed.files]
-        except FileNotFoundError as error:
-            if is_root:  # a root must be there; a pod's directory may just have gone
-                result.errors[Path(path)] = str(error)
-            return _Listed(-1)
+            status = os.stat(folder.path, follow_symlinks=False)
+            if not stat.S_ISDIR(status.st_mode):
+                raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), folder.path)
+            if folder.mtime_ns != status.st_mtime_ns:
+                settled = self._clock() - status.st_mtime_ns >= _SETTLED_NS
+                whole = self._list(folder, result)
+                folder.mtime_ns = status.st_mtime_ns if settled and whole else -1
+            elif folder.files:
+                folder.files = [_again(found) for found in folder.files]
+            return
+        except (FileNotFoundError, NotADirectoryError) as error:
+            if not folder.layout.may_be_away:
+                result.errors[Path(folder.called)] = str(error)
         except OSError as error:
-            result.errors[Path(path)] = str(error)
-            return _Listed(-1)
-        self._listed[path] = listed
-        return listed
+            result.errors[Path(folder.called)] = str(error)
+        folder.mtime_ns, folder.folders, folder.files = _AWAY, [], []
+
+    def _list(self, folder: _Folder, result: Scan) -> bool:
+        """List a directory; return False if something in it could not be seen."""
+        whole = True
+        inner: list[_Folder] = []
+        found: list[tuple[Log, Found]] = []
+        with os.scandir(folder.path) as entries:
+            names = {entry.name: entry for entry in entries}
+        for name, entry in sorted(names.items()):
+            called = f"{folder.called}/{name}"
+            log, layouts = folder.layout.log(called, name), folder.layout.inside(name)
+            try:
+                is_folder = bool(layouts) and entry.is_dir(follow_symlinks=False)
+                if (log or is_folder) and not _is_text(name):  # it cannot be part of a batch
+                    raise OSError("its name is not UTF-8")
+                if is_folder:
+                    inner += [_Folder(entry.path, each, called) for each in layouts]
+                elif log and entry.is_symlink():
+                    inner += self._follow(entry.path, log, folder)
+                elif log and not (name.endswith(".gz") and name[:-3] in names):
+                    # (of one that is being compressed, the plain one is still there)
+                    found += _regular(entry, log, folder.layout)
+            except FileNotFoundError:
+                whole = False  # renamed just now: under which name, the next scan tells
+            except OSError as error:
+                result.errors[Path(called)] = str(error)
+                whole = False
+        folder.folders = _known(inner, folder.folders)
+        folder.files = [file for _, file in sorted(found, key=lambda each: each[0].order)]
+        return whole
+
+    def _follow(self, path: str, log: Log, folder: _Folder) -> list[_Folder]:
+        """Return the directory that a link leads to, if it may be followed.
+
+        Its own target is the end: it may lie behind links to directories, but be none itself.
+        """
+        if not folder.layout.links or log.rotated:
+            return []
+        target = os.path.join(folder.path, os.readlink(path))
+        place, base = os.path.realpath(os.path.dirname(target)), os.path.basename(target)
+        allowed = any(os.path.commonpath((place, root)) == root for root in self._targets)
+        if not allowed or not base.endswith(".log") or not _is_text(target):
+            if not self._said_link:
+                self._said_link = True
+                _log.warning(
+                    "a link is not followed: link_targets does not name where its target lies",
+                    extra={"path": path, "target": target},
+                )
+            return []
+        return [_Folder(place, Target(folder.layout.format, log, base), folder.called)]
+
+
+def _known(folders: list[_Folder], before: list[_Folder]) -> list[_Folder]:
+    """Return the same directories, those that were known before as they were."""
+    known = {(each.path, each.layout, each.called): each for each in before}
+    return [known.get((each.path, each.layout, each.called), each) for each in folders]
 
 
 def _changed(path: str, mtime_ns: int) -> bool:
     try:
-        return os.stat(path).st_mtime_ns != mtime_ns
+        return os.stat(path, follow_symlinks=False).st_mtime_ns != mtime_ns
     except OSError:
         return True
 
@@ -164,45 +235,21 @@ def _again(found: Found) -> Found:
     """
     if not found.rotated or found.compressed:
         return found
-    size = os.stat(found.path, follow_symlinks=False).st_size
+    try:
+        size = os.stat(found.real, follow_symlinks=False).st_size
+    except FileNotFoundError:
+        return found  # gone just now, so the next scan lists its directory
     return found if size == found.size else replace(found, size=size)
-
-
-def _list(path: str, pod: tuple[str, str, str] | None, result: Scan) -> _Listed:
-    """List a directory; its ``mtime_ns`` is -1 if something in it could not be seen."""
-    listed = _Listed(0)
-    with os.scandir(path) as entries:
-        found = sorted(entries, key=lambda entry: entry.name)
-    for entry in found:
-        if not _is_text(entry.name):  # it cannot be part of a batch
-            result.errors[Path(entry.path)] = "its name is not UTF-8"
-            listed.mtime_ns = -1
-        elif pod is None:
-            if entry.is_dir(follow_symlinks=False):
-                listed.folders.append(entry.path)
-        elif match := _NAME.fullmatch(entry.name):
-            try:
-                _add_file(entry, match, pod, listed)
-            except FileNotFoundError:
-                listed.mtime_ns = -1  # renamed just now: under which name, the next scan tells
-            except OSError as error:
-                result.errors[Path(entry.path)] = str(error)
-                listed.mtime_ns = -1
-    # The rotated files' stamps sort by time; the one being written is the last of its stream.
-    listed.files.sort(key=lambda file: (file.stream.restart, not file.rotated, file.rotated))
-    return listed
 
 
 def _is_text(name: str) -> bool:
     return not any("\ud800" <= character <= "\udfff" for character in name)
 
 
-def _add_file(
-    entry: "os.DirEntry[str]", match: re.Match[str], pod: tuple[str, str, str], listed: _Listed
-) -> None:
+def _regular(entry: "os.DirEntry[str]", log: Log, layout: Layout) -> list[tuple[Log, Found]]:
     status = entry.stat(follow_symlinks=False)
-    if stat.S_ISREG(status.st_mode):
-        path = Path(entry.path)
-        stream = Stream(*pod, path.parent.name, int(match[1]))
-        inode = (status.st_dev, status.st_ino)
-        listed.files.append(Found(path, stream, (match[2] or "")[1:], inode, status.st_size))
+    if not stat.S_ISREG(status.st_mode):
+        return []
+    inode = (status.st_dev, status.st_ino)
+    path, real = Path(log.path), Path(entry.path)
+    return [(log, Found(path, real, log.stream, layout.format, log.rotated, inode, status.st_size))]

@@ -10,14 +10,17 @@ from dataclasses import dataclass
 
 from isal import isal_zlib
 
-FIRST_LINE_BYTES = 256
-"""How much of a file's first complete line enters its ``file_id``."""
-
 FORMATS = ("cri", "docker", "plain")
 """How lines are written: by the kubelet's runtimes, by Docker's json-file driver, by a program."""
 
 CRC_UNKNOWN = -1
 """In place of a CRC-32 of bytes on disk that nobody has: the middle of what was redacted."""
+
+FIRST_LINE_BYTES = {"cri": 256, "docker": 64 << 10, "plain": 256}
+"""How much of a file's first complete line enters its ``file_id``, by format.
+
+A line of Docker's has its time, which tells it from others, at its end.
+"""
 
 STDOUT = 1
 STDERR = 2
@@ -26,6 +29,10 @@ _TAGS = {STDOUT: b" stdout ", STDERR: b" stderr "}
 # A CRI line is `<RFC 3339 time> <output> <tag> <message>`; the longest time has 35 bytes
 # (kubelet's cri-api, `LogTagDelimiter`), so its first blank lies within this many bytes.
 _TIME_BYTES_MAX = 64
+
+# A line of Docker's is `{"log":"…","stream":"stdout",…,"time":"…"}`. A quote inside a JSON string
+# is escaped, so these bytes stand nowhere but at the end of `log` (moby, jsonlog.JSONLogs).
+_LOG_ENDS = {STDOUT: b'","stream":"stdout"', STDERR: b'","stream":"stderr"'}
 
 
 def crc32(data: bytes | memoryview, before: int = 0) -> int:
@@ -44,15 +51,24 @@ class Stream:
     restart: int
 
 
-def file_id(cluster: str, node: str, stream: Stream, first_line: bytes) -> bytes:
+def file_id(
+    cluster: str,
+    node: str,
+    stream: Stream,
+    first_line: bytes,
+    line_format: str = "cri",
+    born: bytes = b"",
+) -> bytes:
     """Return the 16-byte name of a file, from its stream and its first complete line.
 
-    ``first_line`` holds no newline; only its first 256 bytes count. Rename and gzip do not change
-    the name, and it comes out the same when it is computed again after a lost checkpoint.
+    ``first_line`` holds no newline; only its first FIRST_LINE_BYTES count. Rename and gzip do not
+    change the name, and it comes out the same when it is computed again after a lost checkpoint.
+    First lines of plain files repeat: ``born`` says which file on disk one is.
     """
     digest = hashlib.blake2b(digest_size=16)
-    parts = (cluster, node, stream.pod_uid, stream.container, str(stream.restart))
-    for part in (*(text.encode() for text in parts), first_line[:FIRST_LINE_BYTES]):
+    texts = (cluster, node, stream.pod_uid, stream.container, str(stream.restart))
+    parts = [*(text.encode() for text in texts), first_line[: FIRST_LINE_BYTES[line_format]]]
+    for part in [*parts, born] if born else parts:
         digest.update(len(part).to_bytes(4, "big"))
         digest.update(part)
     return digest.digest()
@@ -101,13 +117,13 @@ def _line_tag(data: bytes, line: int) -> tuple[int, bool] | None:
     return None
 
 
-def _last_line_of(data: bytes, output: int, word: bytes, end: int) -> tuple[int, bool] | None:
-    """Return (start, is it a fragment) of the last line of ``output`` before ``end``.
+def _last_cri(data: bytes, output: int, end: int) -> tuple[int, bool] | None:
+    """Return (start, is it a fragment) of the last CRI line of ``output`` before ``end``.
 
-    ``word`` (``b" stdout "`` or with a ``P`` behind it) narrows the search. The word may stand in
-    a message too, so each line is looked at once and the search goes on before it.
+    The output's name may stand in a message too, so each line is looked at once and the search
+    goes on before it.
     """
-    while (found := data.rfind(word, 0, end)) >= 0:
+    while (found := data.rfind(_TAGS[output], 0, end)) >= 0:
         line = data.rfind(b"\n", 0, found) + 1
         tag = _line_tag(data, line)
         if tag is not None and tag[0] == output:
@@ -116,38 +132,62 @@ def _last_line_of(data: bytes, output: int, word: bytes, end: int) -> tuple[int,
     return None
 
 
-def open_outputs(data: bytes, before: int = 0, end: int | None = None) -> int:
+def _last_docker(data: bytes, output: int, end: int) -> tuple[int, bool] | None:
+    """Return (start, is it a fragment) of the last line of Docker's of ``output``."""
+    found = data.rfind(_LOG_ENDS[output], 0, end)
+    if found < 0:
+        return None
+    line = data.rfind(b"\n", 0, found) + 1
+    if not data.endswith(b"\\n", line, found):
+        return line, True
+    # After an even number of backslashes, the `n` is a letter of the message.
+    text = data[line : found - 1]
+    return line, (len(text) - len(text.rstrip(b"\\"))) % 2 == 0
+
+
+_LAST = {"cri": _last_cri, "docker": _last_docker}
+
+
+def open_outputs(
+    data: bytes, before: int = 0, end: int | None = None, line_format: str = "cri"
+) -> int:
     """Return the outputs (bit set) whose event is still open after ``data[:end]``.
 
     ``before`` is the bit set at the start of ``data``, which must start with a line.
     """
+    if line_format == "plain":
+        return 0
     end = len(data) if end is None else end
     state = 0
     for output, word in _TAGS.items():
-        # Most texts hold no fragment at all: then one search answers, if nothing was open before.
-        if not before & output and data.rfind(word + b"P", 0, end) < 0:
+        # Most CRI texts hold no fragment: then one search answers, if nothing was open before.
+        if line_format == "cri" and not before & output and data.rfind(word + b"P", 0, end) < 0:
             continue
-        last = _last_line_of(data, output, word, end)
+        last = _LAST[line_format](data, output, end)
         if before & output if last is None else last[1]:
             state |= output
     return state
 
 
-def closed_cut(data: bytes, before: int = 0, end: int | None = None) -> int:
+def closed_cut(
+    data: bytes, before: int = 0, end: int | None = None, line_format: str = "cri"
+) -> int:
     """Return the last place in ``data[:end]`` after which no event is open; 0 if there is none.
 
     ``data`` starts with a line, and ``end`` lies behind a newline.
     """
     cut = len(data) if end is None else end
-    while cut and (state := open_outputs(data, before, cut)):
-        cut = min(_opened_at(data, output, before, cut) for output in _TAGS if state & output)
+    while cut and (state := open_outputs(data, before, cut, line_format)):
+        cut = min(
+            _opened_at(data, output, before, cut, line_format) for output in _TAGS if state & output
+        )
     return cut
 
 
-def _opened_at(data: bytes, output: int, before: int, end: int) -> int:
+def _opened_at(data: bytes, output: int, before: int, end: int, line_format: str) -> int:
     """Return where the open event of ``output`` before ``end`` starts; 0 if before ``data``."""
     start = end
-    while (last := _last_line_of(data, output, _TAGS[output], start)) is not None:
+    while (last := _LAST[line_format](data, output, start)) is not None:
         if not last[1]:
             return start
         start = last[0]

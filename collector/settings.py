@@ -14,6 +14,15 @@ class CollectorSettings(KafkaSettings, frozen=True, kw_only=True, forbid_unknown
     roots: Annotated[str, setting("directories in the kubelet's layout, separated by ':'")] = (
         "/var/log/pods"
     )
+    docker_roots: Annotated[
+        str, setting("the same, of nodes whose containers write Docker's JSON lines")
+    ] = ""
+    link_targets: Annotated[
+        str, setting("directories below which a link from a root may lead, separated by ':'")
+    ] = ""
+    plain_files: Annotated[
+        str, setting("NAME=GLOB of files on the node, separated by ':'; ** is any depth")
+    ] = ""
     topic: Annotated[str, setting("a directory, or kafka://HOST:PORT/NAME")] = "everyline/topic"
     state: Annotated[str, setting("directory for checkpoint and spool")] = "everyline/collector"
     listen: Annotated[str, setting("HOST:PORT of metrics and health")] = "127.0.0.1:9601"

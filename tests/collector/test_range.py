@@ -1,5 +1,7 @@
 """Cuts and open events against a slow reference that reads line by line."""
 
+import json
+
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
@@ -126,6 +128,7 @@ def test_halves_are_the_whole_and_each_can_be_read_alone(
     assert (left.torn_before, right.torn_before) == (torn, not left.data.endswith(b"\n"))
     assert (left.open_before, right.open_after) == (before, whole.open_after)
     assert left.open_after == right.open_before
+    assert (left.format, right.format) == ("cri", "cri")
     if left.data.endswith(b"\n"):
         assert right.open_before == slow_open(left.data[len(head) :], before)
 
@@ -163,6 +166,73 @@ def slow_cut_of_chain(first: bytes, chain: bytes) -> int:
     return cut
 
 
+def docker_open(data: bytes, before: int = 0) -> int:
+    """Outputs that are open after lines of Docker's, by a JSON parser."""
+    state = before
+    for line in data.splitlines():
+        try:
+            record = json.loads(line)
+        except ValueError:
+            continue
+        output = {"stdout": STDOUT, "stderr": STDERR}[record["stream"]]
+        state = state & ~output if record["log"].endswith("\n") else state | output
+    return state
+
+
+def docker_line(output: str, log: str, more: dict[str, str]) -> bytes:
+    record = {"log": log, "stream": output} | more | {"time": "2024-03-01T00:00:00.1Z"}
+    return json.dumps(record, separators=(",", ":")).encode() + b"\n"
+
+
+logs = st.one_of(
+    st.text(st.sampled_from('\\n\n"x,:{}\u20ac\0'), max_size=12),
+    st.sampled_from(['x","stream":"stdout"', '{"log":"x\n","stream":"stderr"', "\\\\n", "\\\n"]),
+)
+docker_texts = st.lists(
+    st.one_of(
+        st.builds(
+            docker_line,
+            st.sampled_from(["stdout", "stderr"]),
+            st.one_of(logs, logs.map(lambda log: log + "\n")),
+            st.sampled_from([{}, {"attrs": '","stream":"stdout"\n'}]),
+        ),
+        st.sampled_from([b"\n", b"{\n", b'{"log":"torn\n', b"\0\0\n", b"no JSON\\n\n"]),
+    ),
+    max_size=10,
+).map(b"".join)
+
+
+@settings(max_examples=300)
+@given(docker_texts, states)
+def test_open_outputs_of_docker_are_those_of_a_json_parser(text: bytes, before: int) -> None:
+    assert open_outputs(text, before, None, "docker") == docker_open(text, before)
+
+
+@settings(max_examples=300)
+@given(docker_texts, states)
+def test_a_cut_in_docker_is_the_last_place_with_no_open_event(text: bytes, before: int) -> None:
+    cut = at = 0
+    for line in text.splitlines(keepends=True):
+        at += len(line)
+        if not docker_open(text[:at], before):
+            cut = at
+    assert closed_cut(text, before, None, "docker") == cut
+
+
+def test_each_line_of_a_plain_file_is_closed() -> None:
+    text = TIME + b" stdout P x\n"
+    assert open_outputs(text, 0, None, "plain") == 0
+    assert closed_cut(text, 0, None, "plain") == len(text)
+
+
+def test_a_chain_of_docker_fragments_is_looked_at_once_each() -> None:
+    chain = docker_line("stdout", "\\" * 50, {}) * 10_000
+    assert open_outputs(chain, 0, None, "docker") == STDOUT
+    assert closed_cut(docker_line("stderr", "\n", {}) + chain, 0, None, "docker") == len(
+        docker_line("stderr", "\n", {})
+    )
+
+
 def test_a_name_depends_on_stream_and_first_line_only() -> None:
     name = file_id("c", "n", STREAM, b"line")
     assert len(name) == 16
@@ -182,3 +252,13 @@ def test_a_name_depends_on_stream_and_first_line_only() -> None:
 def test_only_the_first_256_bytes_of_a_line_name_the_file() -> None:
     assert file_id("c", "n", STREAM, b"x" * 256) == file_id("c", "n", STREAM, b"x" * 300)
     assert file_id("c", "n", STREAM, b"x" * 255) != file_id("c", "n", STREAM, b"x" * 256)
+
+
+def test_the_whole_first_line_of_docker_names_the_file_up_to_a_bound() -> None:
+    names = {file_id("c", "n", STREAM, b"x" * n, "docker") for n in (256, 65_535, 65_536, 70_000)}
+    assert len(names) == 3
+
+
+def test_what_a_plain_file_is_on_disk_names_it_too() -> None:
+    names = {file_id("c", "n", STREAM, b"x", "plain", born) for born in (b"", b"1 2", b"1 3")}
+    assert len(names) == 3
