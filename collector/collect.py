@@ -16,6 +16,7 @@ from collector.backlog import Backlog
 from collector.checkpoint import Checkpoint, FileState, LaneState
 from collector.discover import Discovery
 from collector.inventory import Inventories
+from collector.layout import roots_of
 from collector.lifetime import Kubelet
 from collector.metrics import CollectorMetrics
 from collector.pack import Sent
@@ -54,8 +55,8 @@ class Collector:
         self._clock = clock
         self._run = run
         self._state = Path(settings.state)
-        roots = [Path(root) for root in settings.roots.split(os.pathsep)]
-        self._discovery = Discovery(roots, clock)
+        targets = filter(None, settings.link_targets.split(os.pathsep))
+        self._discovery = Discovery(roots_of(settings), clock, targets)
         self._acked = 0
         self._saved: tuple[int, ...] = ()
         self._scan_began_ns = 0

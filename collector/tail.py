@@ -19,6 +19,7 @@ from collector.range import (
     Stream,
     closed_cut,
     crc32,
+    file_id,
     open_outputs,
 )
 
@@ -45,6 +46,7 @@ class Tail:
     inode: tuple[int, int]
     content: Content
     compressed: bool
+    format: str
     file_id: bytes = b""  # empty: unborn, no complete line yet
     epoch: int = 0
     partition: int = 0
@@ -133,7 +135,7 @@ def open_file(found: Found) -> Tail | None:
 
     Raises OSError if the file cannot be opened.
     """
-    content = open_content(found.path, found.inode, compressed=found.compressed)
+    content = open_content(found.real, found.inode, compressed=found.compressed)
     if content is None:
         return None
     size = 0 if found.compressed else content.size()  # a whole pass: only if it is to be read
@@ -143,22 +145,30 @@ def open_file(found: Found) -> Tail | None:
         inode=found.inode,
         content=content,
         compressed=found.compressed,
+        format=found.format,
         size=size,
         size_max=size,
         noted_bytes=size,
     )
 
 
-def first_line(content: Content, *, ended: bool = False) -> bytes | None:
-    """Return what names the file: its first complete line, or the first 256 bytes of it.
+def first_line(tail: Tail, *, ended: bool = False) -> bytes | None:
+    """Return what names the file: its first complete line, or as much of it as counts.
 
     None while the line is not complete, but the whole content if the file has ``ended``.
     """
-    head = content.read(FIRST_LINE_BYTES, 0)
+    most = FIRST_LINE_BYTES[tail.format]
+    head = tail.content.read(min(most, 4096), 0)  # all files are named at once, and lines are short
+    if len(head) == 4096 and b"\n" not in head:
+        head = tail.content.read(most, 0)
     line, newline, _ = head.partition(b"\n")
-    if newline or len(head) == FIRST_LINE_BYTES or (ended and head):
-        return line
-    return None
+    return line if newline or len(head) == most or (ended and head) else None
+
+
+def name_of(cluster: str, node: str, tail: Tail, line: bytes) -> bytes:
+    """Return the ``file_id`` of a file whose first line is known."""
+    born = tail.content.born() if tail.format == "plain" else b""
+    return file_id(cluster, node, tail.stream, line, tail.format, born)
 
 
 def is_same_content(tail: Tail) -> bool:
@@ -179,27 +189,27 @@ def read_range(tail: Tail, limits: ReadLimits, now_ns: int, *, ended: bool = Fal
     if not data:
         tail.waiting_since_ns = 0
         return None
-    length, state = _cut(data, tail.read, closed=True)
+    length, state = _cut(data, tail, closed=True)
     if not length and len(data) == limits.read_bytes:
         data = tail.content.read(limits.event_bytes, tail.read.offset)
-        length, state = _cut(data, tail.read, closed=True)
+        length, state = _cut(data, tail, closed=True)
     if not length:
         tail.waiting_since_ns = tail.waiting_since_ns or now_ns
         waited = now_ns - tail.waiting_since_ns >= limits.event_wait_ns
         if not (ended or waited or len(data) >= limits.event_bytes):
             return None
-        length, state = _cut(data, tail.read, closed=False)
+        length, state = _cut(data, tail, closed=False)
     tail.waiting_since_ns = 0
     return _take(tail, data[:length] if length < len(data) else data, state)
 
 
-def _cut(data: bytes, mark: Mark, *, closed: bool) -> tuple[int, int]:
+def _cut(data: bytes, tail: Tail, *, closed: bool) -> tuple[int, int]:
     """Return how much of ``data`` to take and which outputs are open after it.
 
     ``closed``: only up to where every event is closed, 0 if nowhere; else up to the last newline,
     or everything if there is none.
     """
-    head = 0
+    head, mark = 0, tail.read
     if mark.torn:  # what comes first is the rest of a line that was cut before
         head = data.find(b"\n") + 1
         if not head:
@@ -207,10 +217,10 @@ def _cut(data: bytes, mark: Mark, *, closed: bool) -> tuple[int, int]:
     length = data.rfind(b"\n") + 1
     body = data[head:] if head else data
     if closed:
-        cut = closed_cut(body, mark.open_outputs, length - head)
+        cut = closed_cut(body, mark.open_outputs, length - head, tail.format)
         return (head + cut, 0) if cut or not mark.open_outputs else (0, 0)
     length = length or len(data)
-    return length, open_outputs(body, mark.open_outputs, length - head)
+    return length, open_outputs(body, mark.open_outputs, length - head, tail.format)
 
 
 def _take(tail: Tail, data: bytes, state: int) -> Range:
@@ -225,6 +235,7 @@ def _take(tail: Tail, data: bytes, state: int) -> Range:
         open_before=mark.open_outputs,
         open_after=state,
         torn_before=mark.torn,
+        format=tail.format,
     )
     tail.read = Mark(
         offset=taken.end,
@@ -252,7 +263,7 @@ def split(whole: Range) -> tuple[Range, Range]:
     head = left.find(b"\n") + 1 if whole.torn_before else 0
     state = whole.open_before
     if not whole.torn_before or head:
-        state = open_outputs(left[head:], whole.open_before)
+        state = open_outputs(left[head:], whole.open_before, None, whole.format)
     lines = left.count(b"\n")
     first = replace(whole, data=left, lines=lines, open_after=state, crc_after=None)
     second = replace(

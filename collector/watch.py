@@ -13,8 +13,8 @@ from collector.checkpoint import FileState, Mark
 from collector.content import GzipContent
 from collector.discover import Found, Scan
 from collector.place import Place, line_time_ns
-from collector.range import Stream, file_id
-from collector.tail import Tail, first_line, open_file
+from collector.range import Stream
+from collector.tail import Tail, first_line, name_of, open_file
 
 _log = logging.getLogger(__name__)
 
@@ -140,10 +140,10 @@ class Watch:
 
     def _read_elsewhere(self, tail: Tail) -> FileKey | None:
         """Return which file a compressed one is, if that is held open or was sealed."""
-        line = first_line(tail.content, ended=True)
+        line = first_line(tail, ended=True)
         if line is None:
             return None
-        name = file_id(self.place.cluster, self.place.node, tail.stream, line)
+        name = name_of(self.place.cluster, self.place.node, tail, line)
         for epoch in range(self._next_epoch(name)):
             key = (name, epoch)
             other = self.named.get(key)
@@ -161,10 +161,10 @@ class Watch:
 
         A file of the checkpoint goes on where it was acknowledged, if it is still the same.
         """
-        line = first_line(tail.content, ended=ended or tail.compressed)
+        line = first_line(tail, ended=ended or tail.compressed)
         if line is None:
             return False
-        tail.file_id = file_id(self.place.cluster, self.place.node, tail.stream, line)
+        tail.file_id = name_of(self.place.cluster, self.place.node, tail, line)
         if self._resumed(tail):
             return True
         tail.epoch = self._next_epoch(tail.file_id)
