@@ -52,6 +52,9 @@ class Watch:
         self._closed_inodes: dict[tuple[int, int], FileKey] = {}
         self._latest: dict[tuple[str, str], Tail] = {}
         self._sealing: dict[FileKey, Tail] = {}
+        self._epochs: dict[bytes, int] = {}  # the next one of each file_id that is known
+        for name, epoch in self.closed:
+            self._epochs[name] = max(self._epochs.get(name, 0), epoch + 1)
         self._reported: set[FileKey] = set()
         self._replaced: set[FileKey] = set()  # closed, and their content is no longer on disk
         self._seal_quiet_ns = seal_quiet_ns
@@ -172,6 +175,7 @@ class Watch:
         latest = self._latest.get(_container(tail.stream))
         previous = latest.file_id if latest is not None and latest.file_id else None
         self._latest[_container(tail.stream)] = tail
+        self._epochs[tail.file_id] = tail.epoch + 1
         self.named[tail.file_id, tail.epoch] = tail
         opened = Open(tail.file_id, tail.epoch, previous, now_ns)
         self._emit(tail.partition, tail.stream, opened)
@@ -197,10 +201,8 @@ class Watch:
         return False
 
     def _next_epoch(self, name: bytes) -> int:
-        epoch = 0
-        while (name, epoch) in self.named or (name, epoch) in self.closed:
-            epoch += 1
-        return epoch
+        # One that was forgotten while a later one is still known is not given again.
+        return self._epochs.get(name, 0)
 
     def _check_late(self, scan: Scan) -> None:
         """Name the streams of which a late scan may have missed a whole file.
@@ -286,6 +288,9 @@ class Watch:
             self.closed[key].sealed = True
         elif kind == "gone":
             self.closed.pop(key, None)
+            keys = ((key[0], i) for i in range(self._next_epoch(key[0])))
+            if not any(each in self.named or each in self.closed for each in keys):
+                self._epochs.pop(key[0], None)
             self._reported.discard(key)
             self._replaced.discard(key)
 
