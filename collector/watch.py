@@ -11,10 +11,11 @@ from pathlib import Path
 from collector.batch import Gap, Gone, Open, Seal
 from collector.checkpoint import FileState, Mark
 from collector.content import GzipContent
+from collector.copies import source_of
 from collector.discover import Found, Scan
 from collector.place import Place, line_time_ns
 from collector.range import Stream
-from collector.tail import Tail, first_line, name_of, open_file
+from collector.tail import Tail, first_line, is_same_content, name_of, open_file
 
 _log = logging.getLogger(__name__)
 
@@ -110,7 +111,11 @@ class Watch:
             tail = open_file(found)
             if tail is None:
                 return
-            if tail.compressed and (key := self._read_elsewhere(tail)):
+            if tail.format == "plain":
+                if found.rotated and self._is_copy_of_read(tail, now_ns):
+                    tail.close()
+                    return
+            elif tail.compressed and (key := self._read_elsewhere(tail)):
                 self._copies[tail.inode] = key
                 tail.close()
                 return
@@ -159,11 +164,39 @@ class Watch:
                 return key
         return None
 
+    def _is_copy_of_read(self, tail: Tail, now_ns: int) -> bool:
+        """Return whether all of a rotated plain file is read elsewhere.
+
+        A copy of which that is no longer so goes on under the name of the original.
+        """
+        line = first_line(tail, ended=True)
+        if line is None:
+            return True  # it may be a copy that has just begun
+        if self._next_epoch(name_of(self.place.cluster, self.place.node, tail, line)):
+            return False
+        passed = self._replaced.union(self._copies.values())
+        closed = [state for key, state in self.closed.items() if key not in passed]
+        source = source_of(tail, self.tails.values(), closed)
+        if source is None:
+            return False
+        state = source.state() if isinstance(source, Tail) else source
+        key = state_key(state)
+        if is_same_content(source) if isinstance(source, Tail) else state.sealed:
+            if tail.compressed:
+                self._copies[tail.inode] = key
+            return True
+        if isinstance(source, Tail):
+            self.truncated(source, now_ns)
+            self._replaced.discard(key)
+        return not self._goes_on(tail, self.closed[key])
+
     def name(self, tail: Tail, now_ns: int, *, ended: bool = False) -> bool:
         """Give the file its name if its first line is there; return whether it has one.
 
         A file of the checkpoint goes on where it was acknowledged, if it is still the same.
         """
+        if tail.file_id:
+            return True  # a copy has the name of its original
         line = first_line(tail, ended=ended or tail.compressed)
         if line is None:
             return False
@@ -187,18 +220,22 @@ class Watch:
         keys = ((tail.file_id, epoch) for epoch in epochs)
         states = [self.closed[k] for k in keys if k in self.closed and k not in self._replaced]
         # What nothing was acknowledged of is like any content, so it comes last.
-        for state in sorted(
-            states, key=lambda state: (state.safe.offset, state.epoch), reverse=True
-        ):
-            if not tail.resume(state):
-                continue
-            key = state_key(state)
-            del self.closed[key]
-            self._reported.discard(key)
-            self.named[key] = tail
-            self._latest[_container(tail.stream)] = tail
-            return True
+        for state in sorted(states, key=lambda s: (s.safe.offset, s.epoch), reverse=True):
+            if self._goes_on(tail, state):
+                return True
         return False
+
+    def _goes_on(self, tail: Tail, state: FileState) -> bool:
+        """Return whether the file holds what was read of a closed one, and go on with it then."""
+        if not tail.resume(state):
+            return False
+        key = state_key(state)
+        tail.file_id = state.file_id
+        del self.closed[key]
+        self._reported.discard(key)
+        self.named[key] = tail
+        self._latest[_container(tail.stream)] = tail
+        return True
 
     def _next_epoch(self, name: bytes) -> int:
         # One that was forgotten while a later one is still known is not given again.
