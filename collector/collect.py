@@ -153,7 +153,11 @@ class Collector:
 
         Raises what the topic has failed with, if that was no TopicError.
         """
-        self.turned_ns = now = self._clock()
+        now = self._clock()
+        if now < self.turned_ns:  # the clock was set back: nothing waits for the old time
+            self._next_scan_ns = self._next_checkpoint_ns = 0
+            self.inventories.make_due()
+        self.turned_ns = now
         if now >= self._next_scan_ns:
             self._scan()
             # What waits behind others in a spool is old when it comes; but one is needed, to say

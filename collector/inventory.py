@@ -31,6 +31,10 @@ class Inventories:
         """Return whether it is time for the next one."""
         return now_ns >= self._next_ns
 
+    def make_due(self) -> None:
+        """Make it time for one that lists all files."""
+        self._next_ns = self._next_full_ns = 0
+
     def send(self, scan_began_ns: int, now_ns: int) -> None:
         """Tell each partition what the scan that began then has found."""
         full = not self.sent or now_ns >= self._next_full_ns

@@ -155,7 +155,8 @@ class Shipper:
             due = (
                 everything
                 or pack.raw_bytes >= self.limits.batch_raw_bytes
-                or self._clock() - pack.opened_ns >= self.limits.flush_age_ns
+                # Also if the clock was set back meanwhile.
+                or not 0 <= self._clock() - pack.opened_ns < self.limits.flush_age_ns
             )
             if due and not pack.empty:
                 lane.pack = Pack()

@@ -195,7 +195,8 @@ def read_range(tail: Tail, limits: ReadLimits, now_ns: int, *, ended: bool = Fal
         length, state = _cut(data, tail, closed=True)
     if not length:
         tail.waiting_since_ns = tail.waiting_since_ns or now_ns
-        waited = now_ns - tail.waiting_since_ns >= limits.event_wait_ns
+        # A clock that was set back must not make it wait until the old time comes again.
+        waited = not 0 <= now_ns - tail.waiting_since_ns < limits.event_wait_ns
         if not (ended or waited or len(data) >= limits.event_bytes):
             return None
         length, state = _cut(data, tail, closed=False)
