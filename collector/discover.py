@@ -9,6 +9,7 @@ import errno
 import logging
 import os
 import stat
+import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -69,6 +70,7 @@ class _Folder:
     layout: Layout
     called: str
     mtime_ns: int = -1
+    seen: tuple[int, int] = (-1, 0)  # the time of modification, and the tick of its first listing
     folders: list["_Folder"] = field(default_factory=list)
     files: list[Found] = field(default_factory=list)
 
@@ -78,6 +80,7 @@ _AWAY = -2  # the time of modification of what is not there
 # Two changes within one tick of the file system's clock leave the same time of modification, so
 # a directory that was changed this shortly before it was listed is listed again.
 _SETTLED_NS = 1_000_000_000
+# One whose time lies in the future, since the clock was set back, is so after as many ticks.
 # A directory that has been quiet for long is looked at less often: of a file that was just made
 # in it, the runtime needs ten seconds at least to write so much that the kubelet rotates it.
 _QUIET_NS = 30_000_000_000
@@ -92,13 +95,15 @@ class Discovery:
         roots: Iterable[tuple[str, Layout]],
         clock: Callable[[], int],
         link_targets: Iterable[str] = (),
+        ticks: Callable[[], int] = time.monotonic_ns,
     ) -> None:
-        """``clock`` gives ns since 1970, as the file system's times do.
+        """``clock`` gives ns since 1970, as the file system's times do; ``ticks`` ns that pass.
 
         A link is followed if its target lies below one of ``link_targets``.
         """
         self._roots = list(roots)
         self._clock = clock
+        self._ticks = ticks
         self._link_targets = list(link_targets)
         self._targets: tuple[str, ...] = ()  # the same, without links on the way
         self._folders: list[_Folder] = []  # of the roots
@@ -137,9 +142,8 @@ class Discovery:
     def _visit(self, folder: _Folder, result: Scan) -> None:
         """Bring a directory and all below it up to now."""
         self._look(folder, result)
-        mtime_ns = folder.mtime_ns
-        if mtime_ns != _AWAY and not 0 <= mtime_ns <= result.began_ns - _QUIET_NS:
-            self._lively.append((folder.path, mtime_ns))
+        if folder.mtime_ns != _AWAY and not self._quiet_for(folder, result.began_ns, _QUIET_NS):
+            self._lively.append((folder.path, folder.mtime_ns))
         result.files.extend(folder.files)
         for inner in folder.folders:
             self._visit(inner, result)
@@ -151,9 +155,12 @@ class Discovery:
             if not stat.S_ISDIR(status.st_mode):
                 raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), folder.path)
             if folder.mtime_ns != status.st_mtime_ns:
-                settled = self._clock() - status.st_mtime_ns >= _SETTLED_NS
-                whole = self._list(folder, result)
-                folder.mtime_ns = status.st_mtime_ns if settled and whole else -1
+                folder.mtime_ns = status.st_mtime_ns
+                if folder.seen[0] != folder.mtime_ns:
+                    folder.seen = (folder.mtime_ns, self._ticks())
+                settled = self._quiet_for(folder, self._clock(), _SETTLED_NS)
+                if not self._list(folder, result) or not settled:
+                    folder.mtime_ns = -1
             elif folder.files:
                 folder.files = [_again(found) for found in folder.files]
             return
@@ -163,6 +170,12 @@ class Discovery:
         except OSError as error:
             result.errors[Path(folder.called)] = str(error)
         folder.mtime_ns, folder.folders, folder.files = _AWAY, [], []
+
+    def _quiet_for(self, folder: _Folder, now_ns: int, quiet_ns: int) -> bool:
+        """Return whether a directory has not changed for so long."""
+        if 0 <= folder.mtime_ns <= now_ns:
+            return now_ns - folder.mtime_ns >= quiet_ns
+        return folder.mtime_ns == folder.seen[0] and self._ticks() - folder.seen[1] >= quiet_ns
 
     def _list(self, folder: _Folder, result: Scan) -> bool:
         """List a directory; return False if something in it could not be seen."""

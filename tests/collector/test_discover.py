@@ -5,6 +5,7 @@ import random
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -167,14 +168,35 @@ def test_a_clock_that_steps_hides_no_change_for_long(tmp_path: Path, step: int) 
             assert found == {*tmp_path.glob("*/*/*")}
 
 
-def test_directories_of_the_future_are_looked_at_each_time(root: Path, clock: Clock) -> None:
-    discovery = Discovery([(str(root), Pods("cri"))], clock)
+def test_directories_of_the_future_cost_no_more_and_hide_nothing(
+    root: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ticks = 0
+    listed: list[str] = []
+    scandir = os.scandir
+
+    def counted(path: str) -> Any:
+        listed.append(path)
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", counted)
+    discovery = Discovery([(str(root), Pods("cri"))], clock, ticks=lambda: ticks)
     later = time.time_ns() + HOUR_NS
     for path in (root, *root.rglob("*")):
         os.utime(path, ns=(later, later))
-    discovery.scan()
-    add(root, "web", "1.log")
+    for _ in range(3):  # nothing can be told of the tick of a clock in which they were listed
+        listed.clear()
+        discovery.scan()
+        assert len(listed) == 5
+    for tick in (1, 2, 40, 41):
+        listed.clear()
+        ticks, clock.later_ns = tick * SECOND, tick * SECOND
+        discovery.scan()
+        assert len(listed) == (5 if tick == 1 else 0)
+    made = add(root, "web", "1.log")
+    clock.later_ns += 6 * SECOND
     assert "web/1.log" in names(discovery.scan())
+    assert listed == [str(made.parent)]
 
 
 @pytest.mark.parametrize("step", STEPS.values(), ids=STEPS)
