@@ -11,10 +11,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from deltalake import DeltaTable
+from deltalake.exceptions import TableNotFoundError
 
+from indexer.errors import TableError
+from indexer.table import Table
 from tests.real_parts.kafka import Broker, SecuredBroker
 from tests.real_parts.s3 import Bucket
-from tests.way import Way, a_way, cri, environment, eventually, lines
+from tests.way import CLUSTER, Way, a_way, cri, environment, eventually, lines
 
 pytestmark = pytest.mark.real
 
@@ -176,3 +180,38 @@ def test_a_password_changed_at_the_broker_holds_up_collector_and_indexer_until_t
             assert "next month" not in way.said("collector") + way.said("indexer")
     finally:
         broker.close()
+
+
+def test_lines_of_docker_and_of_plain_files_come_back_as_they_were_written(tmp_path: Path) -> None:
+    log = tmp_path / "docker" / "abc" / "abc-json.log"
+    log.parent.mkdir(parents=True)
+    written = [
+        b'{"log":"line %d of%s","stream":"stdout","time":"2026-03-01T12:00:00.%09dZ"}'
+        % (number, b" a part" if number % 5 else b" a whole\\n", number)
+        for number in range(200)
+    ]
+    log.write_bytes(b"\n".join(written) + b"\n")
+    link = tmp_path / "pods" / "shop_web_web-uid" / "app" / "0.log"
+    link.parent.mkdir(parents=True)
+    link.symlink_to(log)
+    plain = [b'10.0.0.%d - "GET /" \xff stdout P 200' % (number % 7) for number in range(200)]
+    (tmp_path / "access.log").write_bytes(b"\n".join(plain) + b"\n")
+    with a_way(tmp_path, str(tmp_path / "topic"), str(tmp_path / "bucket")) as way:
+        way.collector(
+            roots="",
+            docker_roots=way.logs,
+            link_targets=tmp_path / "docker",
+            plain_files=f"proxy={tmp_path}/access.*",
+        )
+        way.indexer()
+
+        def rows() -> list[bytes]:
+            try:
+                table = Table(way.opened(), CLUSTER)
+                found = DeltaTable(table.uri).to_pyarrow_table(columns=["message", "raw"])
+            except (TableError, TableNotFoundError):
+                return []
+            return [row["raw"] or row["message"].encode() for row in found.to_pylist()]
+
+        eventually(lambda: sorted(rows()) == sorted(written + plain))
+        assert way.gaps() == []
