@@ -13,6 +13,7 @@ import os
 import socketserver
 import sys
 import threading
+import time
 import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
@@ -27,6 +28,7 @@ from collector.errors import SettingError
 S = TypeVar("S", bound=msgspec.Struct)
 
 ENVIRONMENT_PREFIX = "EVERYLINE_"
+_SELDOM_S = 60.0
 
 
 def setting(text: str, *, ge: float | None = None, le: float | None = None) -> msgspec.Meta:
@@ -122,10 +124,31 @@ class JsonLines(logging.Formatter):
         return json.dumps(line, default=str, ensure_ascii=False)
 
 
+class Seldom(logging.Filter):
+    """Lets each text of one logger and those below it pass once a minute, and all of others."""
+
+    def __init__(self, name: str, clock: Callable[[], float] = time.monotonic) -> None:
+        super().__init__(name)
+        self._clock = clock
+        self._passed: dict[str, float] = {}
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Return whether the record passes."""
+        if not super().filter(record):
+            return True
+        text, now = record.getMessage(), self._clock()
+        self._passed = {each: at for each, at in self._passed.items() if now - at < _SELDOM_S}
+        if text in self._passed:
+            return False
+        self._passed[text] = now
+        return True
+
+
 def log_to_stderr(level: str) -> None:
     """Send the process' logs to stderr as JSON lines, at ``level`` and above."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonLines())
+    handler.addFilter(Seldom("aiokafka"))  # it says the same ten times a second in an outage
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
     logging.getLogger("aiokafka").setLevel(max(logging.WARNING, logging.getLogger().level))
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.real_parts.kafka import Broker, SecuredBroker
+from tests.real_parts.kafka import Broker, Cluster, SecuredBroker
 from tests.real_parts.s3 import Bucket, S3Server
 
 
@@ -20,7 +20,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark the tests that ask for a server as real."""
     for item in items:
-        if {"kafka", "secured_kafka", "s3"} & set(getattr(item, "fixturenames", ())):
+        if {"kafka", "secured_kafka", "kafka_cluster", "s3"} & set(
+            getattr(item, "fixturenames", ())
+        ):
             item.add_marker("real")
 
 
@@ -38,6 +40,14 @@ def secured_kafka() -> Iterator[SecuredBroker]:
     broker = SecuredBroker.start()
     yield broker
     broker.close()
+
+
+@pytest.fixture(scope="module")
+def kafka_cluster() -> Iterator[Cluster]:
+    """Three running Kafka brokers, which are ended with the module: they take much memory."""
+    cluster = Cluster.start()
+    yield cluster
+    cluster.close()
 
 
 @pytest.fixture(scope="session")

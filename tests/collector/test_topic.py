@@ -1,4 +1,4 @@
-"""One suite for both bodies of Topic, then what only a local directory or only Kafka can show."""
+"""One suite for both bodies of Topic, then what only a local directory can show."""
 
 import asyncio
 import os
@@ -6,25 +6,21 @@ import signal
 import subprocess
 import sys
 import time
-import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import pytest
-from aiokafka.admin import AIOKafkaAdminClient, RecordsToDelete
-from aiokafka.structs import TopicPartition
 
 from collector import topic_local
 from collector.errors import (
+    BatchTooLarge,
     PositionOutOfRange,
     SettingError,
-    TopicError,
     TopicMissing,
     TopicUnavailable,
 )
 from collector.topic import Record, Topic, open_topic
 from collector.topic_local import LocalTopic
-from tests.real_parts.guard import free_port
 from tests.real_parts.kafka import Broker
 
 Opener = Callable[[], Topic]
@@ -212,6 +208,19 @@ async def test_a_partition_that_is_not_there_is_named(opener: Opener) -> None:
     await topic.partitions()
     with pytest.raises(TopicMissing, match="no partition 9"):
         await asyncio.wait_for(topic.append(9, b"x", HEADERS), 60)
+
+
+async def test_the_largest_value_is_taken_and_what_is_larger_refused_alone(opener: Opener) -> None:
+    topic = opener()
+    largest = os.urandom((await topic.limits()).value_bytes_max)
+    sent = [await topic.append(0, value, HEADERS) for value in (b"a", largest + largest, largest)]
+    with pytest.raises(BatchTooLarge, match="send it in parts") as caught:
+        await asyncio.wait_for(sent[1], 20)
+    assert caught.value.size == 2 * len(largest)
+    assert not caught.value.retriable
+    assert [await asyncio.wait_for(each, 20) for each in (sent[0], sent[2])] == [0, 1]
+    assert topic.trouble == ""
+    assert [record.value for record in await take(topic, 0, 2)] == [b"a", largest]
 
 
 # -- the local directory -------------------------------------------------------------------------
@@ -447,85 +456,3 @@ async def test_a_full_disk_holds_the_future_back_until_there_is_room(tmp_path: P
 def test_a_url_of_no_topic_is_refused(url: str) -> None:
     with pytest.raises(SettingError, match="topic"):
         open_topic(url)
-
-
-# -- Kafka ---------------------------------------------------------------------------------------
-
-
-async def test_partitions_are_known_right_after_the_topic_was_made(kafka: Broker) -> None:
-    early = open_topic(f"kafka://{kafka.bootstrap}/{uuid.uuid4().hex}")
-    with pytest.raises(TopicMissing, match="create it"):
-        await early.partitions()
-    await early.close()
-    for count in (1, 5):
-        topic = open_topic(f"kafka://{kafka.bootstrap}/{await kafka.new_topic(count)}")
-        assert await topic.partitions() == count
-        await topic.close()
-
-
-async def test_records_deleted_before_they_were_read_are_out_of_range(kafka: Broker) -> None:
-    name = await kafka.new_topic()
-    topic = open_topic(f"kafka://{kafka.bootstrap}/{name}")
-    await put(topic, *(b"%d" % i for i in range(6)))
-    assert [r.position for r in await take(topic, 0, 6)] == list(range(6))
-    admin = AIOKafkaAdminClient(bootstrap_servers=kafka.bootstrap)
-    await admin.start()
-    await admin.delete_records({TopicPartition(name, 0): RecordsToDelete(before_offset=4)})
-    await admin.close()
-    assert await topic.bounds(0) == (4, 6)
-    with pytest.raises(PositionOutOfRange) as caught:
-        await read_often(topic, 1)
-    assert (caught.value.partition, caught.value.position) == (0, 1)
-    assert [r.value for r in await take(topic, 4, 2)] == [b"4", b"5"]
-    await topic.close()
-
-
-async def test_no_broker_at_the_address_is_unavailable_and_named() -> None:
-    port = free_port()
-    topic = open_topic(f"kafka://127.0.0.1:{port}/logs")
-    for call in (topic.partitions, lambda: topic.bounds(0)):
-        with pytest.raises(TopicUnavailable, match=f"127.0.0.1:{port}"):
-            await unavailable(call)
-    waiting = await topic.append(0, b"", ())
-    await asyncio.sleep(0.5)
-    assert not waiting.done()
-    await topic.close()
-
-
-async def unavailable(call: Callable[[], Awaitable[object]]) -> None:
-    await asyncio.wait_for(call(), 60)
-
-
-@pytest.mark.real
-async def test_what_a_broker_does_not_answer_is_sent_again_in_order() -> None:
-    broker = Broker.start()
-    try:
-        topic = open_topic(f"kafka://{broker.bootstrap}/{await broker.new_topic()}")
-        values = [b"%d" % i for i in range(30)]
-        await put(topic, *values[:10])
-        broker.kill()
-        futures = [await topic.append(0, value, HEADERS) for value in values[10:20]]
-        await asyncio.sleep(1)
-        assert not any(future.done() for future in futures)
-        broker.restart()
-        async with asyncio.timeout(30):
-            await asyncio.gather(*futures)
-        await put(topic, *values[20:])
-        seen = [r.value for r in await take(topic, 0, 30)]
-        assert list(dict.fromkeys(seen)) == values
-        await topic.close()
-    finally:
-        broker.close()
-
-
-async def test_a_batch_that_the_broker_will_never_take_is_refused_alone(kafka: Broker) -> None:
-    name = await kafka.new_topic(1, {"max.message.bytes": "2000"})
-    topic = open_topic(f"kafka://{kafka.bootstrap}/{name}")
-    sent = [await topic.append(0, os.urandom(size), ()) for size in (100, 3000, 2_000_000)]
-    for future, size in zip(sent[1:], (3000, 2_000_000), strict=True):
-        with pytest.raises(TopicError, match=f"{size} bytes for ever"):
-            await asyncio.wait_for(future, 20)
-    await asyncio.wait_for(sent[0], 20)
-    await put(topic, b"and on")
-    assert (await take(topic, 0, 2))[-1].value == b"and on"
-    await topic.close()
