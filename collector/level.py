@@ -1,0 +1,71 @@
+"""The level of a message, found as the indexer finds it, so that rules and rows agree.
+
+The bytes of one message go in, the name of its level comes out. The words, the places where they
+count and their order are those of the indexer's kernel, which a test compares with this; here they
+are regular expressions, since the collector loads no compiler.
+"""
+
+import re
+
+WORDS = {
+    "trace": ("trace",),
+    "debug": ("debug",),
+    "info": ("info", "information", "notice"),
+    "warn": ("warn", "warning"),
+    "error": ("error", "err", "severe"),
+    "fatal": ("fatal", "critical", "crit", "panic", "alert", "emerg", "emergency"),
+}
+LEVELS = tuple(WORDS)
+UNKNOWN = "unknown"
+
+_TEXT_BYTES = 256
+_JSON_BYTES = 4096
+
+# What a word or number stands for; numbers are those of pino and bunyan.
+_MEANS = {word.encode(): level for level, words in WORDS.items() for word in words}
+_MEANS |= {b"%d" % n: LEVELS[n // 10 - 1] for n in range(10, 61)}
+_KLOG_MEANS = {b"I": "info", b"W": "warn", b"E": "error", b"F": "fatal"}
+
+_WORD = b"|".join(word.encode() for words in WORDS.values() for word in words)
+_END = rb"(?![\w\x80-\xff])"
+_VALUE = rb'"?(?P<value>' + _WORD + rb"|[1-5]\d|60)" + _END
+
+# A level's key with a value that is one, or else any string, so that no key is found inside of one.
+_JSON = re.compile(
+    rb'"(?:(?:level|severity|lvl|log\.level|loglevel|levelname)" *: *'
+    + _VALUE
+    + rb'|(?:[^"\\]|\\.)*+\\?(?:"|\Z))',
+    re.IGNORECASE | re.DOTALL,
+)
+_KLOG = re.compile(rb"([IWEF])\d{4} \d\d:\d\d:")
+# Each alternative is told by one character, which few characters are: that is what makes it fast.
+_NO_WORD = rb"[^\w\x80-\xff]"
+_KEY = b"|".join(
+    rb"(?<=%b%b=)" % (before, key)
+    for key in (b"level", b"lvl", b"severity")
+    for before in (rb"\A", _NO_WORD)
+)
+_TEXT = re.compile(
+    rb"[A-Z\[=](?:(?<=(?=(?P<upper>" + _WORD.upper() + rb")" + _END + rb")(?<![\w\x80-\xff])[A-Z])"
+    + rb"|(?<=\[)(?i:(?P<word>" + _WORD + rb"))(?=\])"
+    # The indexer takes a key in upper case for a word, which it is not.
+    + rb"|(?<==)(?<!LEVEL=)(?<!LVL=)(?<!SEVERITY=)(?i:(?:" + _KEY + rb")" + _VALUE + rb"))"
+)  # fmt: skip
+
+
+def level_of(message: bytes) -> str:
+    """Return one of LEVELS, or UNKNOWN."""
+    if message.startswith(b"{"):
+        for found in _JSON.finditer(message, 1):
+            if found.start() >= _JSON_BYTES:
+                break
+            if found["value"]:
+                return _MEANS[found["value"].lower()]
+    if klog := _KLOG.match(message):
+        return _KLOG_MEANS[klog[1]]
+    # A key that ends in the first bytes may have its value behind them.
+    if text := _TEXT.search(message, 0, _TEXT_BYTES + 16):
+        name = "upper" if text["upper"] else "word" if text["word"] else "value"
+        if (text.start() if name == "value" else text.end(name)) <= _TEXT_BYTES:
+            return _MEANS[text[name].lower()]
+    return UNKNOWN
