@@ -9,6 +9,7 @@ import re
 import tomllib
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from itertools import accumulate
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -280,35 +281,70 @@ def _level_finder(levels: frozenset[str]) -> Finder | None:
 # A pattern's parts: an escape, a class, a group's opening, or one character.
 _PART = re.compile(rb"\\.|\[\^?\]?(?:\\.|[^\]\\])*\]|\(\?(?:P<\w+>|P=|[a-zA-Z]*:|.)|.", re.DOTALL)
 _OF_ONE_LINE = {rb"\s": rb"[^\S\n]", rb"\W": rb"[^\w\n]", rb"\D": rb"[^\d\n]"}
-# What speaks of a message's edges, or of other places of the pattern, means something else in the
-# midst of a buffer or of a part.
-_EDGES = {b"^", b"$", rb"\A", rb"\Z", rb"\B"}
-_GROUPS = re.compile(rb"\(\?(?:P<\w+>|i?:)")
+_PLACES = {b"^", b"$", rb"\A", rb"\Z", rb"\b", rb"\B"}
+_GROUP = re.compile(rb"\((?:\?(?:P<\w+>|i?:))?")
+_TIMES = (b"*", b"+", b"?", b"{")
 
 
 def finder_of(pattern: re.Pattern[bytes]) -> Finder | None:
     """Return what finds each line in whose message ``pattern`` is found, and maybe others.
 
-    Each alternative is sought by itself: one that starts with a text is then found many times as
-    fast. None: the pattern must be tried on each message.
+    Of each alternative only what consumes bytes is sought, by itself: one that starts with a text
+    is then found many times as fast, in any case too. None: try the pattern on each message.
     """
-    ignore_case = pattern.pattern.startswith(b"(?i)")
-    source = pattern.pattern.removeprefix(b"(?i)")
-    depth, alternatives = 0, [b""]
-    for part in _PART.findall(source):
-        back = part[:1] == b"\\" and part[1:].isdigit()
-        if part in _EDGES or back or (part[:2] == b"(?" and not _GROUPS.fullmatch(part)):
+    folded = pattern.pattern.startswith(b"(?i)")
+    parts = _PART.findall(pattern.pattern.removeprefix(b"(?i)"))
+    before = b""
+    for part in parts:
+        possessive = part == b"+" and before in (b"*", b"+", b"?", b"}")
+        refers = part[:1] == b"\\" and part[1:].isdigit()
+        # A look-around, a reference, or what never gives back might not match without the rest.
+        if possessive or refers or (part[:1] == b"(" and not _GROUP.fullmatch(part)):
             return None
-        depth += (part[:1] == b"(") - (part == b")")
-        if part == b"|" and not depth:
-            alternatives.append(b"")
-            continue
-        if part.startswith(b"[^"):
-            escape = b"\\" if part[2:3] in b"]-" else b""
-            part = rb"[^\n" + escape + part[2:]
-        alternatives[-1] += _OF_ONE_LINE.get(part, part)
-    flags = re.IGNORECASE if ignore_case else 0
+        before = part
+    parts = [_within_line(part, folded) for part in parts if part not in _PLACES]
+    sought = [b"".join(each) for branch in _branches(parts) for each in _spread(branch)]
     try:
-        return Finder(tuple(re.compile(each, flags) for each in alternatives))
+        found = tuple(re.compile(each) for each in sought)
     except re.error:
         return None
+    return None if any(each.match(b"") for each in found) else Finder(found, folded)
+
+
+def _within_line(part: bytes, folded: bool) -> bytes:
+    """Return the part such that it crosses no newline and, if ``folded``, fits lower case."""
+    if part.startswith(b"[^"):
+        escape = b"\\" if part[2:3] in b"]-" else b""
+        part = rb"[^\n" + escape + part[2:]
+    part = _OF_ONE_LINE.get(part, part)
+    if not folded:
+        return part
+    return b"(?i:%b)" % part if part[:1] in b"[\\" else part if part[:1] == b"(" else part.lower()
+
+
+def _opens(part: bytes) -> int:
+    return (part[:1] == b"(" and not part.endswith(b")")) - (part == b")")
+
+
+def _branches(parts: list[bytes]) -> list[list[bytes]]:
+    """Return the alternatives of a pattern without those in its groups."""
+    depth, found = 0, [list[bytes]()]
+    for part in parts:
+        depth += _opens(part)
+        if part == b"|" and not depth:
+            found.append([])
+        else:
+            found[-1].append(part)
+    return found
+
+
+def _spread(branch: list[bytes]) -> list[list[bytes]]:
+    """Return the alternatives of the group that a branch starts with, each with what follows."""
+    if not branch or not _GROUP.fullmatch(branch[0]) or b"i" in branch[0][:3]:
+        return [branch]
+    depths = accumulate(_opens(part) for part in branch)
+    end = next(i for i, depth in enumerate(depths) if not depth)
+    rest = branch[end + 1 :]
+    if rest and rest[0] in _TIMES:
+        return [branch]
+    return [inner + rest for inner in _branches(branch[1:end])]

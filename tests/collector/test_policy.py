@@ -20,11 +20,12 @@ from hypothesis import strategies as st
 
 from collector.batch import Elided
 from collector.errors import SettingError
+from collector.events import Events
 from collector.level import WORDS, level_of
 from collector.policy import Policy
 from collector.process import described
 from collector.range import Range, Stream, crc32
-from collector.rules import RuleTable, read_rules
+from collector.rules import RuleTable, finder_of, read_rules
 from indexer.coverage import UNKNOWN_CRC
 from indexer.schema import LEVELS, OUTPUTS, TIME_SOURCES
 from tests.collector.test_range import malformed, slow_open
@@ -243,8 +244,12 @@ def test_a_level_is_the_one_that_the_indexer_finds(text: str) -> None:
 
 @pytest.mark.parametrize(
     "pattern",
-    ["secret=\\w+", "(?i)SECRET=\\S+", "ab|c", "x[^-a]c|b", "[^]]d", "(a|b)+\\sc", "^b", "\\bb\\b"],
-)
+    [
+        "secret=\\w+", "(?i)SECRET=\\S+", "ab|c", "x[^-a]c|b", "[^]]d", "(a|b)+\\sc", "^b",
+        "\\bb\\b", "(?i)(?:A[B-]|c)x", "(?P<x>a|b)c|(d)$", "^$|x+b", "(?:a|b)?c",
+        "(?:\\bab|a)*+b", "(?<!a)b", "(a)\\1", "(?i:AB|c)[^\\W]", "(^|x)d", "(?i)[]A-C]\\D",
+    ],
+)  # fmt: skip
 @quiet
 @given(data=st.lists(st.text("abcdx-]= \tSECRETsecret", max_size=12), min_size=1, max_size=8))
 def test_redaction_overwrites_exactly_what_the_pattern_finds_in_each_message(
@@ -288,6 +293,56 @@ def test_redaction_changes_no_row_but_its_message_and_no_state(
         for each in ranges:
             if not each.torn_before and each.data.endswith(b"\n"):
                 assert slow_open(each.data, each.open_before) == each.open_after
+
+
+_pattern_parts = [
+    *(
+        "a",
+        "b",
+        "B",
+        "a",
+        "[^a]",
+        "[^-b]",
+        "[ab]",
+        "[^]a]",
+        "\\s",
+        "\\W",
+        "\\b",
+        "\\B",
+        "^",
+        "$",
+        ".",
+    ),
+    *("|", "(", ")", "(?:", "(", ")", "*", "+", "?", "{2}", "(?i:", "(?=", "(?<!a)", "(?>", "\\1"),
+]
+
+
+@settings(deadline=None, max_examples=500)
+@given(
+    st.tuples(st.sampled_from(["", "(?i)"]), st.lists(st.sampled_from(_pattern_parts), max_size=9)),
+    st.lists(st.text("abAB (", max_size=6), min_size=1, max_size=6),
+)
+def test_no_line_that_a_pattern_is_found_in_is_passed_over(
+    drawn: tuple[str, list[str]], texts: list[str]
+) -> None:
+    try:
+        pattern = re.compile((drawn[0] + "".join(drawn[1])).encode())
+    except re.error:
+        return
+    for format, write in (("cri", cri), ("plain", lambda text: f"{text}\n".encode())):
+        events = Events(taken_of(b"".join(map(write, texts)), format=format))
+        found = {line.start() for line in events.lines(finder_of(pattern))}
+        for line in events.lines(None):
+            assert line.start() in found or not pattern.search(line["message"])
+
+
+def test_a_pattern_is_tried_only_where_its_text_stands() -> None:
+    found = finder_of(re.compile(rb"(?i)\bpass(?:word|phrase)?=|^(?P<k>Token|key)[=:]\S"))
+    assert found is not None
+    assert found.folded
+    assert [each.pattern for each in found.patterns] == [
+        b"pass(?:word|phrase)?=", rb"token(?i:[=:])(?i:\S)", rb"key(?i:[=:])(?i:\S)",
+    ]  # fmt: skip
 
 
 def test_what_redaction_has_overwritten_is_trimmed_when_it_comes_again() -> None:
