@@ -41,11 +41,30 @@ _OUTPUTS = {b"stdout": STDOUT, b"stderr": STDERR}
 class Finder:
     """Patterns of which one matches wherever a line may be of interest.
 
-    None of them crosses a newline. ``folded``: they are searched in lower case.
+    None of them crosses a newline. Each stands behind the text that all it finds starts with,
+    which may be empty. ``folded``: they are searched in lower case.
     """
 
-    patterns: tuple[re.Pattern[bytes], ...]
+    patterns: tuple[tuple[bytes, re.Pattern[bytes]], ...]
     folded: bool = False
+
+
+def _hits(
+    text: bytes, prefix: bytes, pattern: re.Pattern[bytes], start: int, end: int
+) -> Iterator[int]:
+    """Yield where the pattern matches; a place in each line where it does is among them."""
+    if not prefix:
+        while start < end and (found := pattern.search(text, start, end)):
+            yield found.start()
+            start = text.find(b"\n", found.start(), end) + 1 or end
+        return
+    # The search of `bytes` is several times as fast as that of `re` for the same text.
+    while (hit := text.find(prefix, start, end)) >= 0:
+        if pattern.match(text, hit, end):
+            yield hit
+            start = text.find(b"\n", hit, end) + 1 or end
+        else:
+            start = hit + 1
 
 
 @dataclass(slots=True)
@@ -125,10 +144,10 @@ class Events:
         data, match = self.data, self._pattern.match
         text = self._lower if finder.folded else data
         seen: set[int] = set()
-        for pattern in finder.patterns:
+        for prefix, pattern in finder.patterns:
             at = start
-            while at < end and (hit := pattern.search(text, at, end)):
-                begin = data.rfind(b"\n", at, hit.start()) + 1 or at
+            for hit in _hits(text, prefix, pattern, start, end):
+                begin = data.rfind(b"\n", at, hit) + 1 or at
                 line = match(data, begin, end)
                 if line is None:
                     break

@@ -272,10 +272,11 @@ def _level_finder(levels: frozenset[str]) -> Finder | None:
     """Return where a rare level may stand; levels that most lines have need no search."""
     if not levels <= {"trace", "debug"}:
         return None
-    words = [rb"%b(?!\w)" % word.encode() for level in sorted(levels) for word in WORDS[level]]
+    words = [word.encode() for level in sorted(levels) for word in WORDS[level]]
     tens = b"".join(b"%d" % (LEVELS.index(level) + 1) for level in sorted(levels))
-    numbers = [rb'" *: *\\?"?[%b]\d(?!\w)' % tens, rb'=\\?"?[%b]\d(?!\w)' % tens]
-    return Finder(tuple(re.compile(each) for each in words + numbers), folded=True)
+    sought = [(word, rb"%b(?!\w)" % word) for word in words]
+    sought += [(b"", rb'%b\\?"?[%b]\d(?!\w)' % (sign, tens)) for sign in (b'" *: *', b"=")]
+    return Finder(tuple((text, re.compile(each)) for text, each in sought), folded=True)
 
 
 # A pattern's parts: an escape, a class, a group's opening, or one character.
@@ -284,6 +285,8 @@ _OF_ONE_LINE = {rb"\s": rb"[^\S\n]", rb"\W": rb"[^\w\n]", rb"\D": rb"[^\d\n]"}
 _PLACES = {b"^", b"$", rb"\A", rb"\Z", rb"\b", rb"\B"}
 _GROUP = re.compile(rb"\((?:\?(?:P<\w+>|i?:))?")
 _TIMES = (b"*", b"+", b"?", b"{")
+_SIGNS = (*_TIMES, b"}", b".", b"|", b"(", b")")
+_TEXT_BYTES_LEAST = 3
 
 
 def finder_of(pattern: re.Pattern[bytes]) -> Finder | None:
@@ -303,12 +306,23 @@ def finder_of(pattern: re.Pattern[bytes]) -> Finder | None:
             return None
         before = part
     parts = [_within_line(part, folded) for part in parts if part not in _PLACES]
-    sought = [b"".join(each) for branch in _branches(parts) for each in _spread(branch)]
+    sought = [each for branch in _branches(parts) for each in _spread(branch)]
     try:
-        found = tuple(re.compile(each) for each in sought)
+        found = tuple((_text(each), re.compile(b"".join(each))) for each in sought)
     except re.error:
         return None
-    return None if any(each.match(b"") for each in found) else Finder(found, folded)
+    return None if any(each.match(b"") for _, each in found) else Finder(found, folded)
+
+
+def _text(branch: list[bytes]) -> bytes:
+    """Return the text that all starts with which a branch matches, if it is long enough to tell."""
+    length = next(
+        (i for i, part in enumerate(branch) if part in _SIGNS or len(part) > 1), len(branch)
+    )
+    if length < len(branch) and branch[length] in _TIMES:
+        length -= 1
+    text = b"".join(branch[:length])
+    return text if len(text) >= _TEXT_BYTES_LEAST else b""
 
 
 def _within_line(part: bytes, folded: bool) -> bytes:
