@@ -11,6 +11,8 @@ CollectorError
 │   ├── BatchTooLarge         it takes no record of this size
 │   └── PositionOutOfRange    the position asked for is not in the topic
 ├── CheckpointError         the state directory cannot be used
+├── MetadataError           labels and owners cannot be had now (retriable)
+│   └── MetadataExpired       the version asked from is forgotten: list anew
 └── AnotherCollector        a second collector holds the state directory
 """
 
@@ -70,6 +72,20 @@ class PositionOutOfRange(TopicError):
 
 class CheckpointError(CollectorError):
     """The state directory cannot be read or written."""
+
+
+class MetadataError(CollectorError):
+    """Labels and owners cannot be had now; ``retry_after_s`` is what the server asks for."""
+
+    retriable = True
+
+    def __init__(self, message: str, retry_after_s: float = 0.0) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
+
+
+class MetadataExpired(MetadataError):
+    """The server no longer knows the version that a list or a watch goes on from."""
 
 
 class AnotherCollector(CollectorError):
