@@ -16,6 +16,10 @@ PORT ?=
 
 KAFKA := $(shell sed -n 's:.*<kafka.version>\(.*\)</kafka.version>.*:\1:p' tests/real_parts/pom.xml)
 VERSITYGW := 1.8.0
+KUBERNETES := $(shell sed -n 's:^require k8s.io/kubernetes v::p' \
+	tests/real_parts/kubernetes/go.mod.in)
+# Outside of the tree: it takes minutes to build.
+KUBERNETES_DIR := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/everyline/kubernetes-$(KUBERNETES)
 
 ##@ Use
 
@@ -23,7 +27,7 @@ VERSITYGW := 1.8.0
 help: ## Show this list
 	@awk 'BEGIN { FS = ":.*## " } \
 		/^##@ / { printf "\n%s\n", substr($$0, 5) } \
-		/^[a-z_-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+		/^[a-z_-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 .PHONY: run
 run: .venv/.run ## Start all of it here. LOGS="folder ..." DATA=folder PORT=number
@@ -45,6 +49,11 @@ test: .venv/.dev tools ## Run all tests, with a real Kafka and a real S3 server.
 .PHONY: unit
 unit: .venv/.dev ## Run the tests that start no server or process. ARGS="-k name"
 	$(BIN)/pytest -m "not real" $(ARGS)
+
+.PHONY: test-kubernetes
+test-kubernetes: need-etcd .venv/.dev $(KUBERNETES_DIR)/kube-apiserver
+test-kubernetes: ## Run the tests with a real Kubernetes API server. ARGS="-k name"
+	$(BIN)/pytest -m kubernetes $(ARGS)
 
 .PHONY: bench
 bench: .venv/.dev ## Measure speed and cost on your own logs. LOGS="folder ..."
@@ -112,10 +121,25 @@ need = @{ $(1); } >/dev/null 2>&1 || { echo "make: the tests need $(2)"; exit 1;
 		dependency:copy-dependencies -DincludeScope=runtime -DoutputDirectory=$(CURDIR)/$(@D)/lib
 	@touch $@
 
+need_go = $(call need,go env GOVERSION | awk -F'[o.]' '{ exit !($$2 > 1 || $$3 >= 25) }',Go 1.25 \
+	or newer: see go.dev/doc/install)
+
 .tools/versitygw-$(VERSITYGW).done:
-	$(call need,go env GOVERSION | awk -F'[o.]' '{ exit !($$2 > 1 || $$3 >= 25) }',Go 1.25 or newer: \
-		see go.dev/doc/install)
+	$(need_go)
 	@echo 'make: building versitygw $(VERSITYGW) into .tools (minutes the first time)'
 	@mkdir -p .tools/bin
 	@GOBIN=$(CURDIR)/.tools/bin go install github.com/versity/versitygw/cmd/versitygw@v$(VERSITYGW)
 	@rm -f .tools/versitygw-*.done && touch $@
+
+$(KUBERNETES_DIR)/kube-apiserver:
+	$(need_go)
+	@echo 'make: building $(@F) of Kubernetes $(KUBERNETES) into $(@D) (minutes, but once)'
+	@mkdir -p $(@D)
+	@cp tests/real_parts/kubernetes/go.mod.in $(@D)/go.mod
+	@cd $(@D) && go build -mod=mod -trimpath -ldflags '-s -w \
+		-X k8s.io/component-base/version.gitVersion=v$(KUBERNETES)' k8s.io/kubernetes/cmd/$(@F)
+
+.PHONY: need-etcd
+need-etcd:
+	$(call need,command -v etcd,etcd: apt-get install etcd-server)
+	$(call need,command -v openssl,openssl: apt-get install openssl)
