@@ -55,6 +55,11 @@ test-kubernetes: need-etcd .venv/.dev $(KUBERNETES_DIR)/kube-apiserver
 test-kubernetes: ## Run the tests with a real Kubernetes API server. ARGS="-k name"
 	$(BIN)/pytest -m kubernetes $(ARGS)
 
+.PHONY: test-node
+test-node: need-node .venv/.dev $(KUBERNETES_DIR)/kubelet .tools/bin/write_lines
+test-node: ## Run the tests on a real node, containerd and kubelet (Linux, root). ARGS="-k name"
+	$(BIN)/pytest -m node $(ARGS)
+
 .PHONY: bench
 bench: .venv/.dev ## Measure speed and cost on your own logs. LOGS="folder ..."
 	@test -n "$(LOGS)" || { echo 'make bench: name the logs to measure with, LOGS="folder ..."'; exit 1; }
@@ -131,7 +136,7 @@ need_go = $(call need,go env GOVERSION | awk -F'[o.]' '{ exit !($$2 > 1 || $$3 >
 	@GOBIN=$(CURDIR)/.tools/bin go install github.com/versity/versitygw/cmd/versitygw@v$(VERSITYGW)
 	@rm -f .tools/versitygw-*.done && touch $@
 
-$(KUBERNETES_DIR)/kube-apiserver:
+$(KUBERNETES_DIR)/kube-apiserver $(KUBERNETES_DIR)/kubelet:
 	$(need_go)
 	@echo 'make: building $(@F) of Kubernetes $(KUBERNETES) into $(@D) (minutes, but once)'
 	@mkdir -p $(@D)
@@ -139,7 +144,20 @@ $(KUBERNETES_DIR)/kube-apiserver:
 	@cd $(@D) && go build -mod=mod -trimpath -ldflags '-s -w \
 		-X k8s.io/component-base/version.gitVersion=v$(KUBERNETES)' k8s.io/kubernetes/cmd/$(@F)
 
+.tools/bin/write_lines: tests/real_parts/kubernetes/write_lines.go
+	$(need_go)
+	@echo 'make: building the program of the test pods into .tools'
+	@mkdir -p $(@D)
+	@CGO_ENABLED=0 go build -trimpath -ldflags '-s -w' -o $@ $<
+
 .PHONY: need-etcd
 need-etcd:
 	$(call need,command -v etcd,etcd: apt-get install etcd-server)
 	$(call need,command -v openssl,openssl: apt-get install openssl)
+
+.PHONY: need-node
+need-node:
+	$(call need,test "$$(uname -s)" = Linux,Linux: containerd and the kubelet run nowhere else)
+	$(call need,test "$$(id -u)" = 0,root: they make namespaces and cgroups; run sudo make test-node)
+	$(call need,command -v containerd && command -v ctr,containerd: apt-get install containerd)
+	$(call need,command -v runc,runc: apt-get install runc)

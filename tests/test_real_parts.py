@@ -101,6 +101,17 @@ def test_a_server_dies_with_its_guard(tmp_path: Path) -> None:
     server.stop()
 
 
+def test_what_a_server_leaves_elsewhere_is_removed_after_it(tmp_path: Path) -> None:
+    folder, left = tmp_path / "server", tmp_path / "left"
+    folder.mkdir()
+    left.touch()
+    server = Guarded(["sleep", "600"], folder, after=["rm", str(left)])
+    assert left.exists()
+    server.stop()
+    assert not left.exists()
+    assert not folder.exists()
+
+
 def test_a_server_that_dies_at_its_start_shows_its_log(tmp_path: Path) -> None:
     server = Guarded(["sh", "-c", "echo port is taken; exit 1"], tmp_path)
     with pytest.raises(ServerError, match="port is taken"):

@@ -45,15 +45,21 @@ def accepts(port: int) -> bool:
 class Guarded:
     """A running server; its output goes to `server.log` in its folder.
 
-    `pid` is the server's own, so that a test can stop it with a signal of its choice.
+    `pid` is the server's own, so that a test can stop it with a signal of its choice. `after` is a
+    command that removes what the server leaves outside of its folder.
     """
 
     def __init__(
-        self, command: Sequence[str], folder: Path, env: Mapping[str, str] | None = None
+        self,
+        command: Sequence[str],
+        folder: Path,
+        env: Mapping[str, str] | None = None,
+        after: Sequence[str] = (),
     ) -> None:
         self.folder = folder
+        words = [str(os.getpid()), str(folder), str(len(after)), *after, *command]
         self._guard = subprocess.Popen(
-            [sys.executable, __file__, str(os.getpid()), str(folder), *command],
+            [sys.executable, __file__, *words],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             start_new_session=True,  # Ctrl-C must reach the guard as an end of input
@@ -103,7 +109,7 @@ def _die_with_parent() -> None:
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
-def _guard(parent_pid: int, folder: Path, command: Sequence[str]) -> None:
+def _guard(parent_pid: int, folder: Path, command: Sequence[str], after: Sequence[str]) -> None:
     keep = False
     with (folder / "server.log").open("ab") as log:
         server = subprocess.Popen(
@@ -122,9 +128,13 @@ def _guard(parent_pid: int, folder: Path, command: Sequence[str]) -> None:
                 break
         server.kill()
         server.wait()
+        if after:
+            subprocess.run(after, check=False, stdout=log, stderr=log)
     if not keep:
         shutil.rmtree(folder, ignore_errors=True)
 
 
 if __name__ == "__main__":
-    _guard(int(sys.argv[1]), Path(sys.argv[2]), sys.argv[3:])
+    words = sys.argv[4:]
+    split = int(sys.argv[3])
+    _guard(int(sys.argv[1]), Path(sys.argv[2]), words[split:], words[:split])

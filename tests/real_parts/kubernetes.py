@@ -38,7 +38,7 @@ def kubernetes_binary(name: str) -> Path:
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     path = cache / "everyline" / f"kubernetes-{found[1]}" / name
     if not path.exists():
-        raise ServerError(f"{path} is missing; run make test-kubernetes")
+        raise ServerError(f"{path} is missing; run make test-kubernetes or make test-node")
     return path
 
 
