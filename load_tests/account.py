@@ -41,9 +41,12 @@ class Account:
     """What has become of all lines (fragments count one by one); each list names what is wrong.
 
     ``silent``: neither in the table nor in a gap. ``twice``: more than once in the table.
-    ``besides``: bytes that a gap says are lost, and are not. ``strange``: rows that nobody wrote,
-    and gaps of nothing that was written. ``needless`` counts the gaps with an open end behind
-    which nothing was written: no more was known than that there may be something.
+    ``besides``: bytes that a gap says are lost, and are not. ``untimely``: in a gap that says that
+    it lies at another time. ``strange``: rows that nobody wrote, and gaps of nothing that was
+    written. ``lost_exactly`` counts the lost lines of gaps with an exact end; ``unseen`` those of
+    files that nobody has seen, which are in a gap of their container by their time only;
+    ``needless`` the gaps with an open end behind which nothing was written, since nobody could
+    know that.
     """
 
     files: int = 0
@@ -51,10 +54,13 @@ class Account:
     arrived: int = 0
     lost: int = 0
     lost_bytes: int = 0
+    lost_exactly: int = 0
+    unseen: int = 0
     needless: int = 0
     silent: list[str] = field(default_factory=list)
     twice: list[str] = field(default_factory=list)
     besides: list[str] = field(default_factory=list)
+    untimely: list[str] = field(default_factory=list)
     strange: list[str] = field(default_factory=list)
 
     @property
@@ -62,7 +68,7 @@ class Account:
         """Return everything that is wrong, in words."""
         return [
             f"{kind}: {what}"
-            for kind in ("silent", "twice", "besides", "strange")
+            for kind in ("silent", "twice", "besides", "untimely", "strange")
             for what in getattr(self, kind)
         ]
 
@@ -97,9 +103,12 @@ def account(
     result = Account()
     strangers = set(rows)
     file_gaps: dict[bytes, list[Gap]] = {}
+    open_gaps: dict[tuple[str, str], list[Gap]] = {}
     for gap in gaps:
         if gap.file is not None:
             file_gaps.setdefault(gap.file.file_id, []).append(gap)
+            if not gap.end_exact:
+                open_gaps.setdefault((gap.file.pod_uid, gap.file.container), []).append(gap)
         elif not gap.explained:
             result.strange.append(f"{gap.type} {gap.positions or gap.batches}: {gap.proof}")
     for file in files:
@@ -108,6 +117,9 @@ def account(
             continue
         ident = name(file, content.partition(b"\n")[0])
         strangers.discard(ident)
+        if ident not in rows and ident not in file_gaps:
+            _account_unseen(result, file, content, open_gaps.get(file.name[2:4], []))
+            continue
         _account_file(result, file, content, rows.get(ident, []), file_gaps.pop(ident, []))
     result.strange += [f"{len(rows[each])} rows of file {each.hex()}" for each in strangers]
     result.strange += [f"{len(of)} gaps of file {each.hex()}" for each, of in file_gaps.items()]
@@ -121,11 +133,11 @@ def _account_file(
     for row in rows:
         if not _takes(row, lines):
             result.strange.append(f"{file.path}: row at {row.offset}: {row.message[:40]!r}")
-    bounds = [_bounds(gap, len(content)) for gap in gaps]
+    bounds = [(gap, *_bounds(gap, len(content))) for gap in gaps]
     for line in lines.values():
         place = f"{file.path} [{line.start}, {line.end}): {line.part[:16]!r}"
-        named = any(start <= line.start and line.end <= end for start, end in bounds)
-        touched = any(start < line.end and line.start < end for start, end in bounds)
+        named = [gap for gap, start, end in bounds if start <= line.start and line.end <= end]
+        touched = any(start < line.end and line.start < end for _, start, end in bounds)
         if line.times > 1:
             result.twice.append(place)
         if line.times:
@@ -135,6 +147,9 @@ def _account_file(
         elif named:
             result.lost += 1
             result.lost_bytes += line.end - line.start
+            result.lost_exactly += any(gap.end_exact for gap in named)
+            if not any(_holds(gap, line.time_ns) for gap in named):
+                result.untimely.append(place)
         else:
             result.silent.append(place)
     for gap in gaps:
@@ -147,11 +162,34 @@ def _account_file(
     result.lines += len(lines)
 
 
+def _account_unseen(result: Account, file: File, content: bytes, open_gaps: Sequence[Gap]) -> None:
+    """Account for a file that came and went between two scans.
+
+    It has left no other trace than that its container's file before was lost with an open end,
+    and until when.
+    """
+    for line in _read(content).values():
+        if any(_holds(gap, line.time_ns) for gap in open_gaps):
+            result.unseen += 1
+            result.lost += 1
+            result.lost_bytes += line.end - line.start
+        else:
+            result.silent.append(f"{file.path} [{line.start}, {line.end}): never seen")
+        result.lines += 1
+    result.files += 1
+
+
 def _bounds(gap: Gap, size: int) -> tuple[int, int]:
     """Return the bytes that a gap names; one without an exact end goes to the end of the file."""
     assert gap.start is not None
     assert gap.end is not None
     return gap.start, gap.end if gap.end_exact else size
+
+
+def _holds(gap: Gap, time_ns: int) -> bool:
+    """Return whether a gap's bounds in time hold a time; one that is None bounds nothing."""
+    after = gap.from_ns is None or gap.from_ns <= time_ns
+    return after and (gap.to_ns is None or time_ns <= gap.to_ns)
 
 
 def _read(content: bytes) -> dict[int, _Line]:
@@ -234,7 +272,7 @@ def main() -> int:
     print(
         f"{found.files} files, {found.lines} lines: {found.arrived} in the table, {found.lost} "
         f"({found.lost_bytes} bytes) in gaps, {len(found.silent)} in neither; "
-        f"{found.needless} gaps of nothing"
+        f"{found.unseen} lines of files never seen, {found.needless} gaps of nothing"
     )
     for wrong in found.wrong:
         print(wrong)

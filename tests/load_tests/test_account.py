@@ -1,5 +1,6 @@
 """The account finds each kind of untruth: it is wrong wherever a table or a ledger is."""
 
+import copy
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -44,17 +45,15 @@ class Node:
 
     def gap(self, start: int, end: int, *, exact: bool = True, number: int = 0) -> Gap:
         """Return a gap of the file with a number."""
-        known: dict[str, Any] = dict.fromkeys(
-            ("id", "type", "reason", "proof", "node", "namespace", "pod", "pod_uid", "container"),
-            "x",
-        )
-        words = {key: known.pop(key) for key in ("id", "type", "reason", "proof")}
+        namespace, pod, pod_uid, container, restart = self.files[number].name
         entry = FileEntry(
-            file_id=self.ident(number), epoch=0, partition=0, restart=0, covered=[], **known
-        )
+            file_id=self.ident(number), epoch=0, partition=0, node="node-1", namespace=namespace,
+            pod=pod, pod_uid=pod_uid, container=container, restart=restart,
+        )  # fmt: skip
         return Gap(
-            **words, state=LOST, found_ns=0, partition=0, from_ns=None, to_ns=None,
-            nodes=("x",), file=entry, start=start, end=end, end_exact=exact,
+            id="", type="", state=LOST, reason="", proof="", found_ns=0, partition=0,
+            from_ns=None, to_ns=None, nodes=("node-1",), file=entry,
+            start=start, end=end, end_exact=exact,
         )  # fmt: skip
 
     def cut(self, first: int, last: int) -> tuple[int, int]:
@@ -87,9 +86,17 @@ def rows_of(content: bytes) -> list[Row]:
     ]
 
 
+@pytest.fixture(scope="module")
+def faultless(tmp_path_factory: pytest.TempPathFactory) -> Node:
+    return Node(tmp_path_factory.mktemp("node"))
+
+
 @pytest.fixture
-def node(tmp_path: Path) -> Node:
-    return Node(tmp_path)
+def node(faultless: Node) -> Node:
+    """A node whose rows a test may change."""
+    node = copy.copy(faultless)
+    node.rows = {ident: list(rows) for ident, rows in faultless.rows.items()}
+    return node
 
 
 def test_all_rows_and_no_gap_leave_nothing_to_say(node: Node) -> None:
@@ -121,6 +128,7 @@ def test_lines_in_a_gap_are_lost_by_name(node: Node, exact: bool) -> None:
     found = node.account([node.gap(start, size if exact else end, exact=exact)])
     assert found.wrong == []
     assert found.lost_bytes == size - start
+    assert found.lost_exactly == (found.lost if exact else 0)
     assert found.arrived + found.lost == found.lines
 
 
@@ -129,6 +137,23 @@ def test_a_gap_of_unknown_extent_at_the_end_is_counted_and_not_wrong(node: Node)
     found = node.account([node.gap(size, size, exact=False)])
     assert found.wrong == []
     assert found.needless == 1
+
+
+@pytest.mark.parametrize("exact", [True, False])
+def test_a_file_that_nobody_has_seen_is_lost_by_name_if_the_one_before_has_an_open_end(
+    node: Node, exact: bool
+) -> None:
+    size, rows = len(node.contents[0]), node.rows.pop(node.ident(1))
+    gap = node.gap(size, size, exact=exact)
+    gap = replace(gap, from_ns=node.files[0].opened_ns, to_ns=rows[-1].time_ns)
+    found = node.account([gap])
+    late = replace(gap, to_ns=rows[-1].time_ns - 1)
+    assert len(node.account([late]).silent) == (1 if not exact else len(found.silent))
+    if exact:
+        assert len(found.silent) >= len(rows)
+    else:
+        assert found.wrong == []
+        assert found.unseen == found.lost >= len(rows)
 
 
 Harm = Callable[[int, int], tuple[int, int, bool]]
@@ -149,6 +174,18 @@ def test_a_gap_is_wrong_by_the_byte(node: Node, harm: Harm, kinds: set[str]) -> 
     start, end, exact = harm(*node.cut(5, 8))
     found = node.account([node.gap(start, end, exact=exact)])
     assert {wrong.partition(":")[0] for wrong in found.wrong} == kinds
+
+
+@pytest.mark.parametrize(("early_ns", "late_ns", "untimely"), [(0, 0, 0), (1, 0, 1), (0, 1, 1)])
+def test_a_gap_must_hold_the_times_of_its_lines(
+    node: Node, early_ns: int, late_ns: int, untimely: int
+) -> None:
+    rows = node.rows[node.ident(0)][5:8]
+    gap = node.gap(*node.cut(5, 8))
+    first_ns, last_ns = rows[0].time_ns, rows[-1].time_ns
+    gap = replace(gap, from_ns=first_ns + early_ns, to_ns=last_ns - late_ns)
+    found = node.account([gap])
+    assert len(found.untimely) == len(found.wrong) == untimely
 
 
 def test_a_gap_of_a_file_that_nobody_wrote_is_strange(node: Node) -> None:
