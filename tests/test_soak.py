@@ -34,6 +34,7 @@ _COLLECTOR = {
     "inventory_interval_ms": 1_000,
     "inventory_full_interval_ms": 5_000,
     "seal_quiet_ms": 2_500,
+    "spool_after_ms": 500,
     "checkpoint_interval_ms": 200,
 }
 
@@ -116,12 +117,31 @@ def test_twenty_kills_and_an_outage_of_kafka_lose_and_double_nothing_of_rotating
     rates = {
         "lines_per_s": 2_000,
         "max_bytes": 8_000,  # a noisy container reaches it within each tick or two
-        "max_files": 40,  # what Kafka did not take before a kill is on the disk after it
+        "max_files": 12,  # longer than a start takes, and much shorter than Kafka is away
         "restarts_per_min": 20,
         "pods_per_min": 20,
-        "linger_ticks": SECONDS,
+        "linger_ticks": 10,
     }
     found = soak(tmp_path, broker, 1, rates)
     assert found.wrong == []
     assert found.files > 1_000
     assert (found.arrived, found.lost) == (found.lines, 0)
+
+
+def test_a_full_spool_loses_the_bytes_that_gaps_name_and_no_others(
+    tmp_path: Path, broker: Broker
+) -> None:
+    rates = {
+        "lines_per_s": 5_000,  # ten times what spool and memory hold, while Kafka is away
+        "max_bytes": 15_000,
+        "max_files": 12,
+        "restarts_per_min": 20,
+        "pods_per_min": 20,
+        "linger_ticks": 10,
+    }
+    small = {"spool_bytes": 1 << 20, "unacked_bytes": 1 << 20, "held_bytes": 1 << 20}
+    found = soak(tmp_path, broker, 2, rates, **small)
+    assert found.wrong == []
+    assert found.lost > 1_000
+    assert found.lost_exactly > 0
+    assert found.arrived + found.lost == found.lines
