@@ -158,8 +158,14 @@ def open_outputs(
     if line_format == "plain":
         return 0
     end = len(data) if end is None else end
+    tag = None
+    if line_format == "cri" and end:
+        tag = _line_tag(data, data.rfind(b"\n", 0, end - 1) + 1)
     state = 0
     for output, word in _TAGS.items():
+        if tag is not None and tag[0] == output:  # the last line of all is its last
+            state |= output if tag[1] else 0
+            continue
         # Most CRI texts hold no fragment: then one search answers, if nothing was open before.
         if line_format == "cri" and not before & output and data.rfind(word + b"P", 0, end) < 0:
             continue
