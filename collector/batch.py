@@ -202,6 +202,15 @@ def _fields(entry: Any) -> dict[str, Any]:
     return {field.name: getattr(entry, field.name) for field in fields(entry)}
 
 
+class _Body:
+    """Takes over the bytes that fastavro has written, where a BytesIO would copy them."""
+
+    taken: bytes | bytearray = b""
+
+    def write(self, data: bytes | bytearray) -> None:
+        self.taken = self.taken + data if self.taken else data
+
+
 def encode(batch: Batch, compressor: zstandard.ZstdCompressor) -> bytes:
     """Return the wire bytes of ``batch``; its ``files`` must name every file it speaks of."""
     index = {file_id: i for i, file_id in enumerate(batch.files)}
@@ -215,9 +224,9 @@ def encode(batch: Batch, compressor: zstandard.ZstdCompressor) -> bytes:
         record[name] = [_plain(entry, index) for entry in getattr(batch, name)]
     record["metas"] = [_fields(meta) for meta in batch.metas]
     record["inventory"] = batch.inventory and _plain_inventory(batch.inventory, index)
-    body = io.BytesIO()
+    body: Any = _Body()  # all that fastavro needs of a file
     fastavro.schemaless_writer(body, _SCHEMA, record)
-    return MAGIC + bytes([VERSION]) + compressor.compress(body.getbuffer())
+    return MAGIC + bytes([VERSION]) + compressor.compress(body.taken)
 
 
 def _plain_inventory(inventory: Inventory, index: Mapping[bytes, int]) -> dict[str, Any]:
