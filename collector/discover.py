@@ -84,7 +84,7 @@ _SETTLED_NS = 1_000_000_000
 # A directory that has been quiet for long is looked at less often: of a file that was just made
 # in it, the runtime needs ten seconds at least to write so much that the kubelet rotates it.
 _QUIET_NS = 30_000_000_000
-_QUIET_LOOK_NS = 5_000_000_000
+_QUIET_LOOK_NS = 9_000_000_000
 
 
 class Discovery:

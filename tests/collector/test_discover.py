@@ -82,7 +82,7 @@ def test_a_quiet_directory_is_looked_at_again_within_seconds(root: Path, clock: 
     # What it has not looked into it does not speak of.
     assert names(second) == ["api/0.log", "web/0.log"]
     assert second.full_ns == first.began_ns < second.began_ns
-    clock.later_ns = 6 * SECOND
+    clock.later_ns = 10 * SECOND
     third = discovery.scan()
     assert names(third) == ["api/0.log", "web/0.log", "web/1.log"]
     assert third.full_ns == third.began_ns
@@ -96,7 +96,7 @@ def test_a_late_write_to_a_rotated_file_is_seen_in_an_unchanged_directory(
     discovery = Discovery([(str(root), Pods("cri"))], clock)
     discovery.scan()
     add(root, "web", rotated.name, b"late\n")
-    clock.later_ns = 6 * SECOND
+    clock.later_ns = 10 * SECOND
     sizes = {found.path: found.size for found in discovery.scan().files}
     assert sizes[rotated] == len(b"x\nlate\n")
 
