@@ -61,9 +61,9 @@ test-node: ## Run the tests on a real node, containerd and kubelet (Linux, root)
 	$(BIN)/pytest -m node $(ARGS)
 
 .PHONY: bench
-bench: .venv/.dev ## Measure speed and cost on your own logs. LOGS="folder ..."
+bench: .venv/.dev ## Measure speed and cost on your own logs. LOGS="folder ..." ARGS="--only ship"
 	@test -n "$(LOGS)" || { echo 'make bench: name the logs to measure with, LOGS="folder ..."'; exit 1; }
-	$(BIN)/python -m load_tests.bench $(foreach folder,$(LOGS),--logs $(folder))
+	$(BIN)/python -m load_tests.bench $(foreach folder,$(LOGS),--logs $(folder)) $(ARGS)
 
 .PHONY: pins
 pins: .venv/.dev ## Take new versions of all dependencies into requirements/
