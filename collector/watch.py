@@ -19,6 +19,7 @@ from collector.tail import Tail, first_line, is_same_content, name_of, open_file
 
 _log = logging.getLogger(__name__)
 
+_RESTING_NS = 60_000_000_000
 Emit = Callable[[int, Stream, "Open | Seal | Gap | Gone"], None]
 FileKey = tuple[bytes, int]
 """What tells a file from every other: its id and epoch."""
@@ -62,6 +63,7 @@ class Watch:
         self._gone_after_ns = gone_after_ns
         self._scan_late_ns = scan_late_ns
         self._scanned_ns = 0
+        self._resting = False  # whether the last scan has left the resting files out
         self._files: list[Found] | None = None  # of the last scan
 
     # -- scans -------------------------------------------------------------------------------
@@ -91,8 +93,15 @@ class Watch:
         self._scanned_ns = scan.began_ns
 
     def _look_again(self, now_ns: int) -> None:
-        """Bring the files up to a scan that has found no change but, perhaps, growth."""
+        """Bring the files up to a scan that has found no change but, perhaps, growth.
+
+        Those that have not grown for a minute are asked by every other scan.
+        """
+        self._resting = not self._resting
+        skip_ns = now_ns - _RESTING_NS if self._resting else 0
         for tail in self.tails.values():
+            if tail.grown_ns < skip_ns and not tail.moved_ns:
+                continue
             if not tail.compressed and (size := tail.content.size()) != tail.size:
                 tail.size, tail.grown_ns = size, now_ns
                 self.changes += 1

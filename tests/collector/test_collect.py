@@ -391,6 +391,19 @@ async def test_half_a_line_at_a_stop_is_not_lost(make: Make) -> None:
     assert not any(each.torn_before for each in ranges)
 
 
+async def test_a_file_that_has_rested_is_read_within_two_scans(make: Make) -> None:
+    node = make()
+    written = node.write(path := node.file(), lines(0, 3))
+    await node.start()
+    for _ in range(3):  # also when the scan before has left it out
+        await node.pass_time(91)
+        written += node.write(path, lines(len(written), 3))
+        await node.pass_time(3)  # the last second is for the batch
+        (tail,) = node.collector.watch.tails.values()
+        assert tail.acked.offset == len(written)
+    await node.stop()
+
+
 async def test_a_full_state_disk_is_said_and_reading_goes_on(make: Make) -> None:
     node = make()
     path = node.file()
