@@ -48,6 +48,7 @@ class FileState(msgspec.Struct, kw_only=True):
     restart: int
     partition: int
     path: str
+    born_ns: int = 0  # the time of its first line; 0: not known
     acked: int = 0
     crc: int = 0
     lines: int = 0

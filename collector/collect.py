@@ -6,6 +6,7 @@ of topic and spool, and what cannot be read or sent waits or is reported, never 
 
 import logging
 import os
+import random
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -18,9 +19,11 @@ from collector.discover import Discovery
 from collector.inventory import Inventories
 from collector.layout import roots_of
 from collector.lifetime import Kubelet
+from collector.metadata import Metadata
 from collector.metrics import CollectorMetrics
 from collector.pack import Sent
 from collector.place import Place, in_use
+from collector.policy import Policy
 from collector.read import Reader
 from collector.settings import CollectorSettings
 from collector.ship import ShipLimits, Shipper
@@ -48,13 +51,16 @@ class Collector:
         run: bytes,
         clock: Clock = time.time_ns,
     ) -> None:
-        """``run`` is 16 random bytes that name this run."""
+        """``run`` is 16 random bytes that name this run. Raises SettingError."""
         self._settings = settings
         self._topic = topic
         self._metrics = metrics
         self._clock = clock
         self._run = run
         self._state = Path(settings.state)
+        self.policy = Policy(Path(settings.policy) if settings.policy else None, clock)
+        chance = random.Random(run)  # noqa: S311  # it spreads requests, and hides nothing
+        self.metadata = Metadata(settings, settings.node, self._state, clock, chance)
         targets = filter(None, settings.link_targets.split(os.pathsep))
         self._discovery = Discovery(roots_of(settings), clock, targets)
         self._acked = 0
@@ -112,6 +118,7 @@ class Collector:
                 settings.kubelet_log_files,
                 settings.kubelet_check_ms / 1000,
             ),
+            self.policy,
             self._clock,
         )
         intervals_ms = (settings.inventory_interval_ms, settings.inventory_full_interval_ms)
@@ -223,6 +230,8 @@ class Collector:
         self._bound_held(began_ns)
         ready, moved = self._with_news(began_ns)
         self.reader.scanned(ready, moved)
+        self.policy.reload()
+        self._tell_metadata(began_ns)
         self._next_scan_ns = began_ns + self._settings.scan_interval_ms * _MS
         if not self.watch.errors:
             self._scan_began_ns = found.full_ns
@@ -231,6 +240,14 @@ class Collector:
         self._metrics.scan_seconds.observe((self._clock() - began_ns) / 1e9)
         self._metrics.scan_errors.set(len(self.watch.errors))
         self._metrics.files.set(len(self.watch.tails))
+
+    def _tell_metadata(self, now_ns: int) -> None:
+        if self.metadata.pods:
+            pods = {tail.stream.pod_uid for tail in self.watch.tails.values()}
+            pods.update(state.pod_uid for state in self.watch.closed.values())
+            for meta in self.metadata.take(pods):
+                partition = self.watch.place.of_file(meta.pod_uid, now_ns)
+                self.shipper.add_meta(partition, meta)
 
     def _say_once(self, message: str) -> None:
         if message not in self._said:
@@ -358,6 +375,8 @@ class Collector:
             "held_bytes": self._held_bytes,
             "spool_bytes": self.backlog.spool.bytes,
             "shed_bytes": self.shed_bytes,
+            "policy_error": self.policy.error,
+            "metadata_error": self.metadata.error,
             "cannot_look_into": [str(path) for path in self.watch.errors],
         }
 

@@ -26,6 +26,7 @@ from collector.metadata_schedule import Schedule
 from collector.metadata_source import ApiServer, Change, Kubelet, Listing, Source
 from collector.process import setting
 from collector.range import crc32
+from collector.security import KafkaSettings
 
 _HEAD = b"everyline metadata 1 "
 _NAME = "metadata"
@@ -37,7 +38,7 @@ _ACCOUNT = "/var/run/secrets/kubernetes.io/serviceaccount"  # where a pod finds 
 _log = logging.getLogger(__name__)
 
 
-class MetadataSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class MetadataSettings(KafkaSettings, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Learn labels, annotations and owners of the node's pods."""
 
     metadata_source: Annotated[

@@ -75,6 +75,53 @@ class CollectorMetrics:
             "Raw bytes given up, each in a GAP, because spool or held files were full",
             registry=registry,
         )
+        self.elided_bytes = prometheus.Counter(
+            "everyline_collector_elided_bytes",
+            "Bytes that a rule of the policy left out",
+            ["rule"],
+            registry=registry,
+        )
+        self.elided_lines = prometheus.Counter(
+            "everyline_collector_elided_lines",
+            "Lines that a rule of the policy left out",
+            ["rule"],
+            registry=registry,
+        )
+        self.redacted_ranges = prometheus.Counter(
+            "everyline_collector_redacted_ranges",
+            "Ranges in which a rule has overwritten bytes",
+            registry=registry,
+        )
+        self.policy_rules = prometheus.Gauge(
+            "everyline_collector_policy_rules", "Rules in force", registry=registry
+        )
+        self.policy_reload_failures = prometheus.Counter(
+            "everyline_collector_policy_reload_failures",
+            "Changed policy files that could not be used",
+            registry=registry,
+        )
+        self.metadata_pods = prometheus.Gauge(
+            "everyline_collector_metadata_pods", "Pods whose labels are known", registry=registry
+        )
+        self.metadata_requests = prometheus.Counter(
+            "everyline_collector_metadata_requests", "Requests for labels", registry=registry
+        )
+        self.metadata_failures = prometheus.Counter(
+            "everyline_collector_metadata_failures",
+            "Requests for labels that failed",
+            registry=registry,
+        )
+        self.metadata_success_timestamp_seconds = prometheus.Gauge(
+            "everyline_collector_metadata_success_timestamp_seconds",
+            "When labels were last heard of",
+            registry=registry,
+        )
+        self.metadata_limit_reached = prometheus.Counter(
+            "everyline_collector_metadata_limit_reached",
+            "Labels, values and pods left out, by the name of the limit",
+            ["limit"],
+            registry=registry,
+        )
 
     def advance(self, counter: prometheus.Counter, total: int) -> None:
         """Bring a counter up to a total that is counted elsewhere."""

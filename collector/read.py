@@ -7,7 +7,9 @@ read, if a larger pod can make room for it.
 
 from collections.abc import Callable, Iterable
 
+from collector.batch import Elided
 from collector.lifetime import Growth, Kubelet, lifetimes
+from collector.policy import Policy
 from collector.ship import Shipper
 from collector.tail import ReadLimits, Tail, is_same_content, read_range
 from collector.watch import Watch
@@ -24,6 +26,7 @@ class Reader:
         shipper: Shipper,
         limits: ReadLimits,
         kubelet: Kubelet,
+        policy: Policy,
         clock: Callable[[], int],
     ) -> None:
         """``limits.read_bytes`` is both the most of one read and a pod's share of a round."""
@@ -31,13 +34,15 @@ class Reader:
         self._shipper = shipper
         self._limits = limits
         self._kubelet = kubelet
+        self._policy = policy
         self._clock = clock
         self._growth = Growth()
         self._ready: list[Tail] = []
         self._left_s: dict[tuple[int, int], float] = {}
         self._deficits: dict[str, int] = {}
         self.seconds_left = float("inf")  # until the first unread bytes are deleted
-        self.read_bytes = 0
+        self.read_bytes = self.redacted_ranges = 0
+        self.elided: dict[str, tuple[int, int]] = {}  # bytes and lines by rule
 
     def scanned(self, ready: list[Tail], moved: Iterable[Tail]) -> None:
         """Take the files that have news, as of a scan, the one that is deleted soonest first."""
@@ -83,6 +88,12 @@ class Reader:
             return False
         self._deficits[tail.stream.pod_uid] -= len(taken.data)
         self.read_bytes += len(taken.data)
-        self._shipper.add(tail.partition, tail.stream, taken)
+        for piece in self._policy.apply(tail.stream, taken):
+            self._shipper.add(tail.partition, tail.stream, piece)
+            if isinstance(piece, Elided):
+                size, lines = self.elided.get(piece.rule, (0, 0))
+                self.elided[piece.rule] = (size + piece.end - piece.start, lines + piece.lines)
+            elif piece.redacted:
+                self.redacted_ranges += 1
         await self._shipper.flush()
         return tail.read.offset < tail.size

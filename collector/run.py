@@ -72,7 +72,7 @@ async def _run(settings: CollectorSettings) -> int:
         settings.topic, partitions=max(settings.partitions, 1), security=Security(settings)
     )
     collector = Collector(settings, topic, metrics, run=uuid.uuid4().bytes)
-    asking: asyncio.Task[None] | None = None
+    beside: list[asyncio.Task[None]] = []
     starting = {"process": "collector", "healthy": True, "ready": False}
     page = Page(
         settings.listen,
@@ -83,7 +83,8 @@ async def _run(settings: CollectorSettings) -> int:
         if not await _start(collector, stop):
             return 0
         _log.info("collecting", extra={"roots": settings.roots, "topic": settings.topic})
-        asking = asyncio.create_task(_ask_for_limits(collector))
+        beside.append(asyncio.create_task(_ask_for_limits(collector)))
+        beside.append(asyncio.create_task(_learn_labels(collector)))
         shown = 0.0
         while not stop.is_set():
             more = await collector.turn()
@@ -97,8 +98,10 @@ async def _run(settings: CollectorSettings) -> int:
         _log.info("stopped", extra={"everything_sent": drained})
         return 0
     finally:
-        if asking is not None:
-            asking.cancel()
+        for task in beside:
+            task.cancel()
+        if beside:
+            await asyncio.wait(beside)
         await topic.close()
         page.shutdown()
         page.server_close()
@@ -132,6 +135,14 @@ async def _ask_for_limits(collector: Collector) -> None:
             await asyncio.sleep(_RETRY_S)
 
 
+async def _learn_labels(collector: Collector) -> None:
+    """Ask Kubernetes beside the way of the lines, which never waits for it."""
+    try:
+        await collector.metadata.run()
+    except Exception:  # whatever it is, lines go on
+        _log.exception("labels are no longer asked for; restart the collector to try again")
+
+
 def _show(collector: Collector, metrics: CollectorMetrics) -> None:
     status = collector.status()
     metrics.unread_bytes.set(status["unread_bytes"])
@@ -147,3 +158,16 @@ def _show(collector: Collector, metrics: CollectorMetrics) -> None:
     metrics.topic_stalled.set(shipper.stalled)
     metrics.advance(metrics.shed_bytes, collector.shed_bytes)
     metrics.advance(metrics.read_bytes, collector.reader.read_bytes)
+    metrics.advance(metrics.redacted_ranges, collector.reader.redacted_ranges)
+    for rule, (size, lines) in collector.reader.elided.items():
+        metrics.advance(metrics.elided_bytes.labels(rule), size)
+        metrics.advance(metrics.elided_lines.labels(rule), lines)
+    metrics.policy_rules.set(len(collector.policy.rules))
+    metrics.advance(metrics.policy_reload_failures, collector.policy.reloads_failed)
+    known = collector.metadata
+    metrics.metadata_pods.set(known.pods)
+    metrics.advance(metrics.metadata_requests, known.requests)
+    metrics.advance(metrics.metadata_failures, known.failures)
+    metrics.metadata_success_timestamp_seconds.set(known.last_success_ns / 1e9)
+    for limit, count in known.limited.items():
+        metrics.advance(metrics.metadata_limit_reached.labels(limit), count)

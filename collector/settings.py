@@ -2,11 +2,11 @@
 
 from typing import Annotated
 
+from collector.metadata import MetadataSettings
 from collector.process import setting
-from collector.security import KafkaSettings
 
 
-class CollectorSettings(KafkaSettings, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class CollectorSettings(MetadataSettings, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Ship the container logs of one node to the topic."""
 
     cluster: Annotated[str, setting("name of the cluster; part of every file's identity")] = "local"
@@ -25,6 +25,9 @@ class CollectorSettings(KafkaSettings, frozen=True, kw_only=True, forbid_unknown
     ] = ""
     topic: Annotated[str, setting("a directory, or kafka://HOST:PORT/NAME")] = "everyline/topic"
     state: Annotated[str, setting("directory for checkpoint and spool")] = "everyline/collector"
+    policy: Annotated[
+        str, setting("TOML file with rules that drop, sample, limit or redact; empty: none")
+    ] = ""
     listen: Annotated[str, setting("HOST:PORT of metrics and health")] = "127.0.0.1:9601"
     log_level: Annotated[str, setting("debug, info, warning or error")] = "info"
     partitions: Annotated[

@@ -50,6 +50,7 @@ class Tail:
     file_id: bytes = b""  # empty: unborn, no complete line yet
     epoch: int = 0
     partition: int = 0
+    born_ns: int = 0  # the time of its first line; 0: not known
     size: int = 0  # at the last scan
     size_max: int = 0  # the largest that was seen with the content that was read
     read: Mark = field(default_factory=Mark)
@@ -78,6 +79,7 @@ class Tail:
             restart=self.stream.restart,
             partition=self.partition,
             path=str(self.path),
+            born_ns=self.born_ns,
             acked=self.acked.offset,
             crc=self.acked.crc,
             lines=self.acked.lines,
@@ -105,6 +107,7 @@ class Tail:
             )
         self.epoch = state.epoch
         self.partition = state.partition
+        self.born_ns = state.born_ns
         self.size_max = max(self.size_max, state.size)
         return True
 

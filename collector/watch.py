@@ -197,7 +197,7 @@ class Watch:
         if isinstance(source, Tail):
             self.truncated(source, now_ns)
             self._replaced.discard(key)
-        return not self._goes_on(tail, self.closed[key])
+        return not self._goes_on(tail, self.closed[key], now_ns)
 
     def name(self, tail: Tail, now_ns: int, *, ended: bool = False) -> bool:
         """Give the file its name if its first line is there; return whether it has one.
@@ -210,31 +210,36 @@ class Watch:
         if line is None:
             return False
         tail.file_id = name_of(self.place.cluster, self.place.node, tail, line)
-        if self._resumed(tail):
+        if self._resumed(tail, now_ns):
             return True
         tail.epoch = self._next_epoch(tail.file_id)
-        tail.partition = self.place.of_file(tail.stream.pod_uid, line_time_ns(line))
+        tail.born_ns = line_time_ns(line)
+        tail.partition = self.place.of_file(tail.stream.pod_uid, tail.born_ns)
+        self._epochs[tail.file_id] = tail.epoch + 1
+        self._follow(tail, now_ns, is_new=True)
+        return True
+
+    def _follow(self, tail: Tail, now_ns: int, *, is_new: bool) -> None:
         latest = self._latest.get(_container(tail.stream))
         previous = latest.file_id if latest is not None and latest.file_id else None
         self._latest[_container(tail.stream)] = tail
-        self._epochs[tail.file_id] = tail.epoch + 1
         self.named[tail.file_id, tail.epoch] = tail
-        opened = Open(tail.file_id, tail.epoch, previous, now_ns)
-        self._emit(tail.partition, tail.stream, opened)
-        return True
+        if is_new:
+            opened = Open(tail.file_id, tail.epoch, previous, now_ns)
+            self._emit(tail.partition, tail.stream, opened)
 
-    def _resumed(self, tail: Tail) -> bool:
+    def _resumed(self, tail: Tail, now_ns: int) -> bool:
         """Return whether the file is one that was closed before, and go on with it then."""
         epochs = range(self._next_epoch(tail.file_id))
         keys = ((tail.file_id, epoch) for epoch in epochs)
         states = [self.closed[k] for k in keys if k in self.closed and k not in self._replaced]
         # What nothing was acknowledged of is like any content, so it comes last.
         for state in sorted(states, key=lambda s: (s.safe.offset, s.epoch), reverse=True):
-            if self._goes_on(tail, state):
+            if self._goes_on(tail, state, now_ns):
                 return True
         return False
 
-    def _goes_on(self, tail: Tail, state: FileState) -> bool:
+    def _goes_on(self, tail: Tail, state: FileState, now_ns: int) -> bool:
         """Return whether the file holds what was read of a closed one, and go on with it then."""
         if not tail.resume(state):
             return False
@@ -242,8 +247,8 @@ class Watch:
         tail.file_id = state.file_id
         del self.closed[key]
         self._reported.discard(key)
-        self.named[key] = tail
-        self._latest[_container(tail.stream)] = tail
+        # The OPEN of a file of which nothing is safe may have been lost with the run before.
+        self._follow(tail, now_ns, is_new=not state.safe.offset)
         return True
 
     def _next_epoch(self, name: bytes) -> int:
@@ -378,13 +383,16 @@ class Watch:
         if state_key(state) in self._reported:
             return
         self._reported.add(state_key(state))
+        from_ns = self._scanned_ns if since_ns is None else since_ns
+        if start < state.size:  # what a scan has seen was written before it
+            from_ns = state.born_ns
         gap = Gap(
             file_id=state.file_id,
             epoch=state.epoch,
             start=start,
             end=max(state.size, start),
             end_exact=exact,
-            from_ns=(self._scanned_ns if since_ns is None else since_ns) or None,
+            from_ns=from_ns or None,
             to_ns=now_ns,
             reason=why,
         )

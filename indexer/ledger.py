@@ -321,13 +321,14 @@ def _lose_reported(file: FileEntry, gap: Gap, note: Note, now_ns: int) -> None:
     if any(lost.start == gap.start and lost.reason == gap.reason for lost in file.lost):
         return  # the same entry, sent by a run that was killed before it could note that
     # The line before the gap bounds it from below; the collector's last scan may be later.
+    before_ns = max((part.last_ns for part in file.covered if part.end <= gap.start), default=0)
     file.lost.append(
         Lost(
             type=LOST_ROTATED,
             start=gap.start,
             end=gap.end,
             end_exact=gap.end_exact,
-            from_ns=file.last_ns or gap.from_ns,
+            from_ns=before_ns or gap.from_ns,
             to_ns=gap.to_ns,
             reason=gap.reason,
             proof=f"gap in batch {note.sequence} of run {note.run.hex()}",

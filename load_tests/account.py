@@ -243,7 +243,7 @@ def namer(cluster: str, node: str) -> Callable[[File, bytes], bytes]:
     """Return what names the files of a node as its collector does."""
 
     def name(file: File, first_line: bytes) -> bytes:
-        return file_id(cluster, node, Stream(*file.name), first_line[:FIRST_LINE_BYTES])
+        return file_id(cluster, node, Stream(*file.name), first_line[: FIRST_LINE_BYTES["cri"]])
 
     return name
 

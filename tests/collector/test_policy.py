@@ -24,9 +24,8 @@ from collector.events import Events
 from collector.level import WORDS, level_of
 from collector.policy import Policy
 from collector.process import described
-from collector.range import Range, Stream, crc32
+from collector.range import CRC_UNKNOWN, Range, Stream, crc32
 from collector.rules import RuleTable, finder_of, read_rules
-from indexer.coverage import UNKNOWN_CRC
 from indexer.schema import LEVELS, OUTPUTS, TIME_SOURCES
 from tests.collector.test_range import malformed, slow_open
 from tests.indexer.shipped import File, Run, Way
@@ -375,7 +374,7 @@ def test_what_redaction_has_overwritten_is_trimmed_when_it_comes_again() -> None
         way.commit(run.batch(*checked(taken, subject.apply(file.stream, taken)), of=[file]))
     assert [commit.balance.rows > 0 for commit in way.commits] == [True, True, False]
     ends = dict(way.ledger.files[file.id, 0].ends)
-    assert ends[first.end] == file.crc(first.end) != UNKNOWN_CRC
+    assert ends[first.end] == file.crc(first.end) != CRC_UNKNOWN
 
 
 def test_an_event_between_the_fragments_of_another_goes_with_it_or_stays() -> None:
