@@ -111,6 +111,29 @@ class Tail:
         self.size_max = max(self.size_max, state.size)
         return True
 
+    def was_found(self, found: Found, now_ns: int) -> bool:
+        """Bring it up to what a scan saw of it; return whether that is any news."""
+        size = self.size if self.compressed else self.content.size()
+        moved = bool(found.rotated)
+        if size == self.size and found.path is self.path and self.linked:
+            return False  # nothing but this for thousands of idle files, every scan
+        if size != self.size:
+            self.grown_ns = now_ns
+        self.path, self.size, self.linked = found.path, size, True
+        self.moved_ns = (self.moved_ns or now_ns) if moved else 0
+        return True
+
+    def was_missed(self, now_ns: int) -> bool:
+        """Note that a scan has not found its file; return whether that is any news."""
+        size = self.content.size()
+        news = size != self.size or self.linked
+        if news:
+            self.grown_ns = now_ns
+        self.linked = False
+        self.moved_ns = self.moved_ns or now_ns
+        self.size = size
+        return news
+
     def acknowledge(self, offset: int) -> None:
         """Note that everything before ``offset`` is in the topic."""
         while self.unacked and self.unacked[0].offset <= offset:

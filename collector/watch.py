@@ -82,12 +82,12 @@ class Watch:
                 continue
             seen.add(found.inode)
             if tail := self.tails.get(found.inode):
-                self.changes += _update(tail, found, scan.began_ns)
+                self.changes += tail.was_found(found, scan.began_ns)
             elif not self._is_closed(found):
                 self._open(found, scan.began_ns)
         for inode, tail in self.tails.items():
             if inode not in seen and scan.covers(tail.path):
-                self.changes += _unlinked(tail, scan.began_ns)
+                self.changes += tail.was_missed(scan.began_ns)
         self._check_late(scan)
         self._forget(scan, seen)
         self._scanned_ns = scan.began_ns
@@ -385,7 +385,7 @@ class Watch:
         self._reported.add(state_key(state))
         from_ns = self._scanned_ns if since_ns is None else since_ns
         if start < state.size:  # what a scan has seen was written before it
-            from_ns = state.born_ns
+            from_ns = min(from_ns, state.born_ns)
         gap = Gap(
             file_id=state.file_id,
             epoch=state.epoch,
@@ -426,28 +426,3 @@ def state_key(state: FileState) -> FileKey:
 
 def _container(stream: Stream) -> tuple[str, str]:
     return stream.pod_uid, stream.container
-
-
-def _update(tail: Tail, found: Found, now_ns: int) -> bool:
-    """Bring a tail up to what a scan saw of it; return whether that is any news."""
-    size = tail.size if tail.compressed else tail.content.size()
-    moved = bool(found.rotated)
-    if size == tail.size and found.path is tail.path and tail.linked:
-        return False  # nothing but this for thousands of idle files, every scan
-    if size != tail.size:
-        tail.grown_ns = now_ns
-    tail.path, tail.size, tail.linked = found.path, size, True
-    tail.moved_ns = (tail.moved_ns or now_ns) if moved else 0
-    return True
-
-
-def _unlinked(tail: Tail, now_ns: int) -> bool:
-    """Note that a scan has not found a tail's file; return whether that is any news."""
-    size = tail.content.size()
-    news = size != tail.size or tail.linked
-    if news:
-        tail.grown_ns = now_ns
-    tail.linked = False
-    tail.moved_ns = tail.moved_ns or now_ns
-    tail.size = size
-    return news

@@ -5,18 +5,24 @@ directory and through Kafka's own administration.
 """
 
 import asyncio
+import time
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 from aiokafka import TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic, RecordsToDelete
 
+from collector import checkpoint
 from collector.frame import frames
 from indexer.ledger import LOST_RETENTION, LOST_ROTATED, LOST_TOPIC, TOPIC_RESET
 from query_api.gaps import LOST, UNKNOWN, Gap
+from query_api.plan import Scope
+from query_api.replica import Replica
+from query_api.verdict import Trouble, judge
 from tests.real_parts.kafka import Broker
-from tests.way import Way, a_way, eventually, lines
+from tests.way import CLUSTER, Way, a_way, eventually, lines
 
 pytestmark = pytest.mark.real
 
@@ -227,3 +233,48 @@ async def make_anew(topic: str) -> None:
         await admin.create_topics([NewTopic(name, 1, 1)])
     finally:
         await admin.close()
+
+
+def remembered_bytes(way: Way, pod: str) -> int:
+    """Return the size of a pod's file as the collector's checkpoint has it."""
+    state = checkpoint.load(way.folder / "collector")
+    return max((f.size for f in state.files if f.pod == pod), default=-1) if state else -1
+
+
+def test_an_answer_about_the_time_of_lost_lines_is_incomplete_though_none_arrived(
+    local: Way,
+) -> None:
+    local.collector(flush_age_ms=600_000, inventory_interval_ms=600_000)  # read, and not sent
+    local.indexer()
+    eventually(lambda: '"ready": true' in local.status("collector"))
+    written_ns = time.time_ns()
+    stamp = datetime.fromtimestamp(written_ns / 1e9, UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    path = local.write("web", f"{stamp} stdout F a line\n".encode() * 100)
+    size = path.stat().st_size
+    eventually(lambda: remembered_bytes(local, "web") == size)
+    time.sleep(2)  # the collector goes on to scan
+    local.write("nudge", lines(0, 1))  # so that it writes the checkpoint with a later scan
+    eventually(lambda: remembered_bytes(local, "nudge") > 0)
+    local.kill("collector")
+    path.unlink()
+    local.collector()
+    eventually(lambda: local.gaps())
+    gap = only_file_gap(local, LOST_ROTATED)
+    assert (gap.start, gap.end) == (0, size)
+    assert gap.from_ns is None or gap.from_ns <= written_ns
+    replica = Replica(local.opened(), CLUSTER, 0, 1, time.monotonic)
+    half_ns = 500_000_000
+    second = Scope(written_ns - half_ns, written_ns + half_ns, equals={"pod": ("web",)})
+    assert judge(replica.latest(), second, CLUSTER, Trouble()).verdict == "incomplete"
+
+
+def test_an_open_that_was_lost_with_a_run_is_sent_again(local: Way) -> None:
+    local.collector(flush_age_ms=600_000)
+    path = local.write("web", lines(0, 100))
+    eventually(lambda: remembered_bytes(local, "web") > 0)
+    local.kill("collector")
+    local.collector()
+    local.indexer()
+    eventually(lambda: local.covers(path))
+    [file] = local.ledger().files.values()
+    assert file.seen_ns > 0

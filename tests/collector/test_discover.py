@@ -163,7 +163,7 @@ def test_a_clock_that_steps_hides_no_change_for_long(tmp_path: Path, step: int) 
             discovery.scan()
         node.now += chance.choice([1, 40, 6000]) * SECOND // 1000
         if chance.random() < 0.3:
-            node.now += 6 * SECOND
+            node.now += 10 * SECOND
             found = {each.path for each in discovery.scan().files}
             assert found == {*tmp_path.glob("*/*/*")}
 
@@ -194,7 +194,7 @@ def test_directories_of_the_future_cost_no_more_and_hide_nothing(
         discovery.scan()
         assert len(listed) == (5 if tick == 1 else 0)
     made = add(root, "web", "1.log")
-    clock.later_ns += 6 * SECOND
+    clock.later_ns += 10 * SECOND
     assert "web/1.log" in names(discovery.scan())
     assert listed == [str(made.parent)]
 
