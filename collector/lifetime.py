@@ -67,17 +67,16 @@ def lifetimes(
 ) -> dict[tuple[int, int], float]:
     """Return, by inode, in how many seconds each file of ``unread`` is deleted; 0: it is already.
 
-    ``moved`` are all files that were renamed.
+    ``moved`` are all files that were renamed, in the order in which they were found.
     """
-    rotated: dict[Stream, list[str]] = {}
+    rotated: dict[Stream, list[tuple[int, int]]] = {}
     for tail in moved:
-        rotated.setdefault(tail.stream, []).append(tail.path.name)
+        rotated.setdefault(tail.stream, []).append(tail.inode)
     current = {tail.stream: tail.size for tail in unread if not tail.moved_ns}
     found = {}
     for tail in unread:
-        newer = 0
-        if tail.moved_ns:
-            newer = 1 + sum(name > tail.path.name for name in rotated.get(tail.stream, ()))
+        files = rotated.get(tail.stream, [])
+        newer = len(files) - files.index(tail.inode) if tail.inode in files else 0
         rate = rates.get(_container(tail), 0.0)
         left_s = kubelet.seconds_left(newer, current.get(tail.stream, 0), rate)
         found[tail.inode] = left_s if tail.linked else 0.0

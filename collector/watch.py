@@ -141,7 +141,7 @@ class Watch:
     def _check(self, tail: Tail, content: GzipContent, now_ns: int) -> None:
         """Name a compressed file; report what is to be read of it, if it is damaged."""
         try:
-            tail.size = tail.size_max = content.size()
+            tail.size = tail.size_max = tail.noted_bytes = content.size()
             self.name(tail, now_ns)
         except OSError as error:
             tail.size_max = content.stated_size()

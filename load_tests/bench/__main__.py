@@ -6,6 +6,7 @@ Folders in the kubelet's layout go in; a report in Markdown comes out, ready to 
 import argparse
 import contextlib
 import shutil
+import signal
 import sys
 import tempfile
 from collections.abc import Callable, Mapping
@@ -105,6 +106,7 @@ def main() -> int:
     roots = [Path(logs.rpartition("=")[2]).resolve() for logs in args.logs or ()]
     if not log_files(roots):
         raise SystemExit("bench: no NAMESPACE_POD_UID/CONTAINER/N.log below --logs")
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     wanted = args.only or PARTS
     measures = {"ship": ship, "idle": idle, "busy": busy, "index": index}
     with contextlib.ExitStack() as stack:

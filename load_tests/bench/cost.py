@@ -3,6 +3,7 @@
 A command goes in, it runs, and what it has cost comes out, as the kernel has counted it.
 """
 
+import atexit
 import json
 import os
 import socket
@@ -84,6 +85,7 @@ class Everyline:
         environ = {**os.environ, "PYTHONPYCACHEPREFIX": str(folder / "compiled")}
         environ.pop("PYTHONDONTWRITEBYTECODE", None)
         process = subprocess.Popen(command, stderr=subprocess.DEVNULL, env=environ)
+        atexit.register(process.kill)  # does nothing to one that has been waited for
         return cls(process, address)
 
     def wait_until(self, done: Callable[[], bool]) -> None:

@@ -4,6 +4,7 @@ A folder of logs and a broker go in; what rsyslogd has cost comes out once Kafka
 The records carry the path of the file, as those of a shipper must, and no more.
 """
 
+import atexit
 import shutil
 import subprocess
 import time
@@ -59,6 +60,7 @@ def ship(folder: Path, logs: Logs, kafka: Kafka) -> Cost:
     command += ["-f", str(config), "-i", str(place / "pid")]
     with (place / "log").open("wb") as said:
         process = subprocess.Popen(command, stdout=said, stderr=said)
+    atexit.register(process.kill)  # does nothing to one that has been waited for
     arrived, grown = 0, time.monotonic()
     while arrived < logs.lines:
         time.sleep(0.5)
