@@ -29,6 +29,7 @@ _TAGS = {STDOUT: b" stdout ", STDERR: b" stderr "}
 # A CRI line is `<RFC 3339 time> <output> <tag> <message>`; the longest time has 35 bytes
 # (kubelet's cri-api, `LogTagDelimiter`), so its first blank lies within this many bytes.
 _TIME_BYTES_MAX = 64
+_HEAD_BYTES_MAX = _TIME_BYTES_MAX + len(" stdout P ")
 
 # A line of Docker's is `{"log":"…","stream":"stdout",…,"time":"…"}`. A quote inside a JSON string
 # is escaped, so these bytes stand nowhere but at the end of `log` (moby, jsonlog.JSONLogs).
@@ -160,7 +161,8 @@ def open_outputs(
     end = len(data) if end is None else end
     tag = None
     if line_format == "cri" and end:
-        tag = _line_tag(data, data.rfind(b"\n", 0, end - 1) + 1)
+        line = data.rfind(b"\n", 0, end - 1) + 1
+        tag = _line_tag(data[line : min(end, line + _HEAD_BYTES_MAX)], 0)
     state = 0
     for output, word in _TAGS.items():
         if tag is not None and tag[0] == output:  # the last line of all is its last

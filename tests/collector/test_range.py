@@ -133,6 +133,13 @@ def test_halves_are_the_whole_and_each_can_be_read_alone(
         assert right.open_before == slow_open(left.data[len(head) :], before)
 
 
+def test_an_empty_line_is_not_taken_for_the_one_after_it() -> None:
+    text = b"2024-01-01T00:00:00Z stdout F one\n\n"
+    after = b"2024-01-01T00:00:00Z stdout P two\n"
+    assert open_outputs(text + after, end=len(text)) == 0
+    assert closed_cut(text + after, end=len(text)) == len(text)
+
+
 def test_a_long_line_full_of_tags_is_looked_at_once() -> None:
     line = TIME + b" stdout F" + b" stdout P" * 120_000 + b"\n"
     assert open_outputs(line) == 0
