@@ -1,12 +1,14 @@
 """Replays are trimmed to what is new, whatever their cuts, their order and their commits."""
 
 import zlib
+from dataclasses import replace
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from collector.batch import Elided
 from collector.range import CRC_UNKNOWN, Range, open_outputs
+from collector.tail import split
 from indexer.ledger import ENDS_KEPT
 from indexer.trim import Trimmer
 from tests.indexer.shipped import File, Run, Way
@@ -180,3 +182,43 @@ def test_a_stretch_of_an_elided_one_claims_no_crc_that_nobody_knows() -> None:
     way.commit(run.batch(*replay, of=[file]))
     assert set(way.ledger.files) == {(file.id, 0)}
     assert way.commits[-1].balance.covered_bytes == len(file.data) - 400
+
+
+def redacted(whole: Range, file: File) -> Range:
+    """The range as a rule of the collector's policy leaves it."""
+    hidden = whole.data.replace(b"message", b"*******")
+    return replace(whole, data=hidden, redacted="words", crc_after=file.crc(whole.end))
+
+
+def test_redacted_bytes_are_known_by_the_crc_of_those_on_disk() -> None:
+    file = File(lines(0, 100))
+    way, run = Way(), Run()
+    first, second = file.ranges([400])
+    way.commit(run.batch(redacted(first, file), of=[file]))
+    way.commit(run.batch(second, of=[file]))
+    # A run with other rules sends everything again, cut at other places.
+    way.commit(run.batch(*file.ranges([400, 500]), of=[file]))
+    way.commit(run.batch(*(redacted(each, file) for each in file.ranges([200, 400])), of=[file]))
+    assert set(way.ledger.files) == {(file.id, 0)}
+    assert [made.balance.covered_bytes for made in way.commits[2:]] == [0, 0]
+
+
+def test_halves_of_a_redacted_range_are_of_the_same_file() -> None:
+    file = File(lines(0, 100))
+    way, run = Way(), Run()
+    (whole,) = file.ranges([])
+    way.commit(run.batch(*split(redacted(whole, file)), of=[file]))
+    way.commit(run.batch(*file.ranges([300]), of=[file]))
+    assert set(way.ledger.files) == {(file.id, 0)}
+    assert way.commits[-1].balance.covered_bytes == 0
+    assert way.ledger.files[file.id, 0].ends[-1] == (len(file.data), file.crc(len(file.data)))
+
+
+def test_redacted_bytes_of_another_content_go_under_the_next_epoch() -> None:
+    file, other = File(lines(0, 100)), File(lines(0, 1) + lines(200, 300))
+    assert file.id == other.id
+    way, run = Way(), Run()
+    way.commit(run.batch(*file.ranges([400]), of=[file]))
+    first, _ = other.ranges([400])
+    way.commit(run.batch(redacted(first, other), of=[other]))
+    assert set(way.ledger.files) == {(file.id, 0), (file.id, 1)}
