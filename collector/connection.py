@@ -17,7 +17,7 @@ import aiokafka.admin
 import aiokafka.client
 
 from collector.errors import TopicUnavailable
-from collector.login import arguments, cause, is_refusal, told
+from collector.login import arguments, cause, host_and_port, is_refusal, told
 from collector.security import Login, Security
 
 REQUEST_S = 20.0
@@ -88,7 +88,7 @@ class Connection(Generic[_Client]):
         await _stop(old)
 
     async def drop(self) -> None:
-        """Stop the client; what it has not delivered after a while is given up."""
+        """Stop the client; what it has not delivered is given up."""
         async with self._lock:
             client, self._client = self._client, None
             if client is not None:
@@ -105,7 +105,10 @@ class Connection(Generic[_Client]):
         causes = await self._causes(login)
         if any(map(is_refusal, causes)):
             return self._unavailable(causes, login)
-        if await self.refresh():
+        # Not over the client's own connections: a broker answers one request after the other.
+        known = _network(client).cluster.brokers()
+        missed = await asyncio.gather(*(cause(each.host, each.port, login) for each in known))
+        if None in missed:
             return None
         return self._unavailable(causes or [ConnectionError("the brokers have moved")], login)
 
@@ -146,7 +149,8 @@ class Connection(Generic[_Client]):
 
     async def _causes(self, login: Login) -> list[Exception]:
         """Return why brokers cannot be reached: aiokafka does not tell, so each is asked again."""
-        found = await asyncio.gather(*(cause(broker, login) for broker in self._brokers))
+        places = map(host_and_port, self._brokers)
+        found = await asyncio.gather(*(cause(*place, login) for place in places))
         return [error for error in found if error is not None]
 
     def _unavailable(self, causes: Sequence[Exception], login: Login) -> TopicUnavailable:
@@ -162,16 +166,17 @@ def _network(client: _Client) -> Any:
 
 
 async def _stop(client: _Client) -> None:
-    """Stop a client, even one that waits for a broker which is away.
-
-    A task of its own, for aiokafka may end one with CancelledError when its fetches fail.
-    """
-    stop = getattr(client, "stop", None) or client.close
-    stopping = asyncio.create_task(stop())
-    await asyncio.wait([stopping], timeout=_CLOSE_S)
-    stopping.cancel()
-    await asyncio.wait([stopping])
-    if stopping.cancelled() or stopping.exception() is not None:
-        if isinstance(client, aiokafka.AIOKafkaProducer):
-            await client._sender.close()
-        await _network(client).close()
+    """Stop a client, even one that waits for a broker which is away; nothing is flushed."""
+    network = _network(client)
+    if isinstance(client, aiokafka.AIOKafkaProducer):
+        client._closed = True
+        for connection in tuple(network._conns.values()):
+            connection.close()  # or what is on its way is waited for
+        await client._sender.close()
+    else:
+        # A task of its own, for aiokafka may end one with CancelledError when its fetches fail.
+        stopping = asyncio.create_task(getattr(client, "stop", network.close)())
+        await asyncio.wait([stopping], timeout=_CLOSE_S)
+        stopping.cancel()
+        await asyncio.wait([stopping])
+    await network.close()

@@ -51,9 +51,14 @@ def arguments(login: Login) -> dict[str, Any]:
     }
 
 
-async def cause(broker: str, login: Login) -> Exception | None:
-    """Return the error of a connection with this login; None if it works."""
+def host_and_port(broker: str) -> tuple[str, int]:
+    """Return the parts of an address as aiokafka reads it."""
     host, port, _ = get_ip_port_afi(broker)
+    return host, port
+
+
+async def cause(host: str, port: int, login: Login) -> Exception | None:
+    """Return the error of a connection with this login; None if it works."""
     try:
         connection = await asyncio.wait_for(create_conn(host, port, **arguments(login)), _CAUSE_S)
     except kafka.KafkaConnectionError as error:  # what closed it is its cause
