@@ -143,5 +143,4 @@ def test_a_full_spool_loses_the_bytes_that_gaps_name_and_no_others(
     found = soak(tmp_path, broker, 2, rates, **small)
     assert found.wrong == []
     assert found.lost > 1_000
-    assert found.lost_exactly > 0
     assert found.arrived + found.lost == found.lines
