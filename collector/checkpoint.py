@@ -12,6 +12,7 @@ from pathlib import Path
 import msgspec
 
 from collector.errors import CheckpointError
+from collector.frame import sync_directory
 from collector.range import Stream, crc32
 
 _HEAD = b"everyline checkpoint 1 "
@@ -69,9 +70,12 @@ class FileState(msgspec.Struct, kw_only=True):
     @property
     def safe(self) -> Mark:
         """Up to where the topic or the spool has the file."""
-        return self.spooled or Mark(
-            self.acked, self.crc, self.lines, self.open_outputs, self.torn, self.tail
-        )
+        return self.spooled or self.mark
+
+    @property
+    def mark(self) -> Mark:
+        """Up to where the topic has the file."""
+        return Mark(self.acked, self.crc, self.lines, self.open_outputs, self.torn, self.tail)
 
     def acknowledge(self, offset: int) -> None:
         """Note that the topic has everything before ``offset``, of what the spool had."""
@@ -124,11 +128,7 @@ def save(directory: Path, checkpoint: Checkpoint) -> None:
     except OSError:
         temporary.unlink(missing_ok=True)
         raise
-    directory_fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(directory_fd)
-    finally:
-        os.close(directory_fd)
+    sync_directory(directory)
 
 
 def load(directory: Path) -> Checkpoint | None:

@@ -132,9 +132,8 @@ class Collector:
 
     async def _place(self, before: Checkpoint) -> Place:
         settings = self._settings
-        known = [(from_ns, count) for from_ns, count in before.partitions]
         later = settings.later_partitions
-        entries = in_use(settings.partitions, later, known, self._clock())
+        entries = in_use(settings.partitions, later, before.partitions, self._clock())
         if entries is None:
             entries = in_use(await self._topic.partitions(), later, (), self._clock()) or ()
         return Place(settings.cluster, settings.node, entries, settings.partition_spread)
@@ -185,7 +184,7 @@ class Collector:
         return more or shipper.feeding
 
     async def learn_limits(self) -> None:
-        """Ask the topic what it takes, and what should be changed about it; once it answers."""
+        """Ask the topic what it takes, once it answers; what to change about it, it says itself."""
         limits = await self._topic.limits()
         ours = self.shipper.limits.batch_wire_bytes
         if limits.value_bytes_max < ours:
@@ -194,8 +193,6 @@ class Collector:
                 f"batch_wire_bytes {ours}; sending smaller batches"
             )
             self.shipper.lower_batch_bytes(limits.value_bytes_max)
-        for advice in limits.advice:
-            self._say_once(advice)
 
     def _progress(self) -> tuple[int, ...]:
         """Return what changes whenever a checkpoint would be worth its while.

@@ -37,7 +37,6 @@ class Sent(msgspec.Struct, frozen=True, array_like=True):
     """What is remembered of a batch until the topic has it; the spool keeps it beside the batch."""
 
     partition: int
-    created_ns: int
     ends: tuple[tuple[bytes, int, int], ...]  # file_id, epoch, how far the batch brings the file
     entries: tuple[tuple[str, bytes, int], ...]  # kind, file_id, epoch
     pods: dict[str, int]  # raw bytes of each pod's ranges
@@ -57,7 +56,6 @@ def sent(batch: Batch) -> Sent:
     kinds = (("seal", batch.seals), ("gap", batch.gaps), ("gone", batch.gone))
     return Sent(
         batch.partition,
-        batch.created_ns,
         tuple((*key, end) for key, end in ends.items()),
         tuple((kind, e.file_id, e.epoch) for kind, entries in kinds for e in entries),
         pods,
@@ -152,9 +150,7 @@ def cut(batch: Batch, fits: Callable[[Batch], bool]) -> list[Batch]:
     return [] if batch.inventory is not None else [batch]
 
 
-def encode_parts(
-    batch: Batch, bytes_max: int, compressor: zstandard.ZstdCompressor
-) -> list[tuple[Batch, bytes]]:
+def encode_parts(batch: Batch, bytes_max: int, compressor: zstandard.ZstdCompressor) -> list[bytes]:
     """Return the parts of a batch that the topic has refused, none above ``bytes_max``.
 
     All keep its number, and say which part of how many they are.
@@ -165,8 +161,7 @@ def encode_parts(
 
     # Their place among the parts is not known yet, and may take a few bytes more.
     parts = cut(batch, lambda part: len(encoded(part)) <= bytes_max - 16)
-    numbered = [replace(part, part=i, parts=len(parts)) for i, part in enumerate(parts)]
-    return [(part, encoded(part)) for part in numbered]
+    return [encoded(replace(part, part=i, parts=len(parts))) for i, part in enumerate(parts)]
 
 
 def without_pod(batch: Batch, pod_uid: str, now_ns: int, why: str) -> Batch:

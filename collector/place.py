@@ -72,7 +72,7 @@ def in_use(
             raise SettingError(
                 f"later_partitions {later!r}: times and numbers must grow from entry to entry"
             )
-    if entries[: len(known)] != [tuple(entry) for entry in known]:
+    if entries[: len(known)] != list(known):
         raise SettingError(
             "partitions and later_partitions contradict what this node has used so far, "
             f"{_shown(known)}: an entry is never changed or removed, only appended"

@@ -272,7 +272,7 @@ class Shipper:
             "the topic takes no batch as large as this; sending it in parts",
             extra={"bytes": item.wire_bytes, "parts": len(parts)},
         )
-        await self._append(lane, number, item, [data for _, data in parts])
+        await self._append(lane, number, item, parts)
 
     def _has(self, lane: Lane, number: int) -> None:
         """Note that the topic has a batch; tell of it once it has all before it."""

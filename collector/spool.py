@@ -128,10 +128,5 @@ class Spool:
                 self._path(position).unlink(missing_ok=True)
             self.bytes -= self._sizes.pop(position, 0)
 
-    def sync(self) -> None:
-        """Make what was forgotten stay so; raise OSError if the disk refuses."""
-        if self._directory.exists():
-            sync_directory(self._directory)
-
     def _path(self, position: int) -> Path:
         return self._directory / f"{position:020d}.log"

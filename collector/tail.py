@@ -69,6 +69,7 @@ class Tail:
 
     def state(self) -> FileState:
         """Return what a checkpoint keeps of the file."""
+        safe = self.safe
         return FileState(
             file_id=self.file_id,
             epoch=self.epoch,
@@ -86,7 +87,7 @@ class Tail:
             open_outputs=self.acked.open_outputs,
             torn=self.acked.torn,
             tail=self.acked.tail,
-            spooled=None if self.safe is self.acked else self.safe,
+            spooled=None if safe is self.acked else safe,
             size=self.size_max,
             moved=bool(self.moved_ns),
         )
@@ -98,13 +99,10 @@ class Tail:
         if not is_same_content(self):
             self.read = fresh
             return False
-        self.acked = self.read
+        self.acked = state.mark
         if state.spooled is not None:
             self.unacked.append(self.read)
             self.keep(self.read.offset)
-            self.acked = Mark(
-                state.acked, state.crc, state.lines, state.open_outputs, state.torn, state.tail
-            )
         self.epoch = state.epoch
         self.partition = state.partition
         self.born_ns = state.born_ns
