@@ -1,8 +1,9 @@
 """A coverage object: what one commit adds, in bytes of files and positions of the topic.
 
 It is a Parquet file without rows, a member of the table like any segment, whose content stands
-before the footer as a zstd frame of an Avro record (``coverage.avsc``). A reader of the table sees
-the rows of a commit together with their coverage, or neither.
+before the footer as a zstd frame of Avro records (``coverage.avsc``): one as an indexer commits it,
+many where the keeper has merged objects. A reader of the table sees the rows of a commit together
+with their coverage, or neither.
 """
 
 import io
@@ -20,10 +21,16 @@ from collector.batch import Gap, Gone, Inventory, Meta, Open, Seal
 from indexer.errors import CoverageError
 from indexer.segment import read_blob, write_parquet
 
-_BLOB = "coverage"
-_SCHEMA = fastavro.parse_schema(
-    json.loads(resources.files("indexer").joinpath("coverage.avsc").read_text("utf-8"))
-)
+_BLOB = "coverage-2"
+_OLD_BLOB = "coverage"  # one record alone, of the first version
+
+
+def _parsed(name: str) -> Any:
+    return json.loads(resources.files("indexer").joinpath(name).read_text("utf-8"))
+
+
+_SCHEMA = fastavro.parse_schema({"type": "array", "items": _parsed("coverage.avsc")})
+_OLD_SCHEMA = fastavro.parse_schema({"type": "array", "items": _parsed("coverage-1.avsc")})
 
 
 class LastRecord(msgspec.Struct, frozen=True):
@@ -72,6 +79,7 @@ class Span(msgspec.Struct, frozen=True):
     first_ns: int
     last_ns: int
     rule: str = ""
+    events: list[int] = []  # the parser's state at the end, for the span that follows
 
 
 class FileCover(msgspec.Struct, frozen=True):
@@ -113,6 +121,29 @@ class Jump(msgspec.Struct, frozen=True):
     object: str = ""
 
 
+class Expired(msgspec.Struct, frozen=True):
+    """Rows of a namespace that a rule of retention has removed from one hour's partition."""
+
+    namespace: str
+    hour: int  # since 1970
+    rows: int
+    rule: str
+
+
+class Deleted(msgspec.Struct, frozen=True):
+    """Rows of a file, by offset, that a request has removed; their bytes stay covered."""
+
+    request: str
+    namespace: str
+    pod: str
+    container: str
+    file_id: bytes
+    epoch: int
+    offsets: list[int]
+    first_ns: int
+    last_ns: int
+
+
 class Balance(msgspec.Struct, frozen=True):
     """The two equations of a commit."""
 
@@ -133,7 +164,10 @@ class Balance(msgspec.Struct, frozen=True):
 
 
 class Coverage(msgspec.Struct, frozen=True):
-    """Everything that one commit adds, without the rows."""
+    """Everything that one commit adds, without the rows.
+
+    ``version`` is the table's, known once the keeper has merged the commit's object with others.
+    """
 
     committed_ns: int
     positions: list[Position]
@@ -142,6 +176,9 @@ class Coverage(msgspec.Struct, frozen=True):
     notes: list[Note]
     jumps: list[Jump]
     balance: Balance
+    expired: list[Expired] = []
+    deleted: list[Deleted] = []
+    version: int | None = None
 
 
 Control = Open | Seal | Gap | Gone | Meta | Inventory
@@ -161,22 +198,30 @@ def note_entry(note: Note) -> Control:
     return entry
 
 
-def to_object(coverage: Coverage) -> bytes:
-    """Return the bytes of the coverage object."""
+def to_object(*commits: Coverage) -> bytes:
+    """Return the bytes of a coverage object of one commit or several."""
     body = io.BytesIO()
-    plain: Any = msgspec.to_builtins(coverage, builtin_types=(bytes,))
+    plain: Any = msgspec.to_builtins(commits, builtin_types=(bytes,))
     fastavro.schemaless_writer(body, _SCHEMA, plain)
     compressor = zstandard.ZstdCompressor(level=3, write_checksum=True)
     return write_parquet([], compressor.compress(body.getbuffer()), _BLOB)
 
 
-def from_object(data: bytes) -> Coverage:
-    """Return the coverage in an object's bytes; raise CoverageError if it holds none."""
+def from_object(data: bytes) -> list[Coverage]:
+    """Return the coverage of each commit in an object; raise CoverageError if it holds none."""
     try:
         metadata = pq.read_metadata(pa.BufferReader(data)).metadata
-        blob = read_blob(metadata, _BLOB, lambda start, length: data[start : start + length])
-        body = zstandard.decompress(blob)
-        plain = fastavro.schemaless_reader(io.BytesIO(body), _SCHEMA, None)
-        return msgspec.convert(plain, Coverage, builtin_types=(bytes,))
+
+        def blob(name: str) -> bytes:
+            return read_blob(metadata, name, lambda start, length: data[start : start + length])
+
+        body, written = blob(_BLOB), _SCHEMA
+        if not body:  # one record of the first version is an array of one, without its count
+            body, written = blob(_OLD_BLOB), _OLD_SCHEMA
+        body = zstandard.decompress(body)
+        if written is _OLD_SCHEMA:
+            body = b"\x02" + body + b"\x00"
+        plain = fastavro.schemaless_reader(io.BytesIO(body), written, _SCHEMA)
+        return msgspec.convert(plain, list[Coverage], builtin_types=(bytes,))
     except (pa.ArrowException, zstandard.ZstdError, EOFError, ValueError, KeyError) as error:
         raise CoverageError(f"{len(data)} bytes are no coverage object: {error}") from error

@@ -29,6 +29,7 @@ class Covered(msgspec.Struct):
     end: int
     first_ns: int
     last_ns: int
+    events: list[int] = []  # the parser's state at the end
 
 
 class Lost(msgspec.Struct):

@@ -9,7 +9,6 @@ import contextlib
 import json
 import logging
 import time
-import uuid
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -24,7 +23,14 @@ from indexer.ledger import Ledger
 from indexer.ledger_table import LedgerTable, bring_up
 from indexer.metrics import IndexerMetrics
 from indexer.settings import IndexerSettings
-from indexer.table import CLOSED, COVERAGE_FOLDER, Added, Table
+from indexer.table import (
+    CLOSED,
+    COVERAGE_FOLDER,
+    Added,
+    Table,
+    new_name,
+    segment_folder,
+)
 
 _log = logging.getLogger(__name__)
 _NO_ROWS = json.dumps({"numRecords": 0})
@@ -201,14 +207,14 @@ class Indexer:
         """Store every object under a name of its own; return what the commit will name."""
         added = []
         for segment in assembled.segments:
-            name = f"date={segment.date}/hour={segment.hour}/{uuid.uuid4().hex}.parquet"
+            name = new_name(segment_folder(segment.date, segment.hour), segment.data)
             self._put(self._table.folder + name, segment.data)
             added.append(Added(name, len(segment.data), segment.stats, segment.date, segment.hour))
         for letter in assembled.dead_letters:
             with contextlib.suppress(ObjectExists):  # the same letter, kept before a crash
                 self._bucket.put(letter.name, letter.data)
         data = to_object(assembled.coverage)
-        name = f"{COVERAGE_FOLDER}{uuid.uuid4().hex}.parquet"
+        name = new_name(COVERAGE_FOLDER, data)
         self._put(self._table.folder + name, data)
         added.append(Added(name, len(data), _NO_ROWS))
         return added

@@ -263,7 +263,7 @@ class Ledger(msgspec.Struct):
 
 def _cover(file: FileEntry, span: Span) -> None:
     """Add a span to the covered bytes."""
-    new = Covered(span.start, span.end, span.first_ns, span.last_ns)
+    new = Covered(span.start, span.end, span.first_ns, span.last_ns, span.events)
     rest = []
     for old in file.covered:
         if old.end < new.start or old.start > new.end:
@@ -275,6 +275,7 @@ def _cover(file: FileEntry, span: Span) -> None:
             max(old.end, new.end),
             min(firsts, default=0),
             max(old.last_ns, new.last_ns),
+            max(old, new, key=lambda part: part.end).events,
         )
     file.covered = sorted([*rest, new], key=lambda part: part.start)
     if span.crc_after != CRC_UNKNOWN:

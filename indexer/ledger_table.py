@@ -4,6 +4,7 @@ The keeper writes what it has folded; readers take that and fold in the coverage
 versions since, so that everybody sees the same ledger of the same version of the table.
 """
 
+import itertools
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any
@@ -15,7 +16,7 @@ from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundErr
 
 from indexer.bucket import Bucket
 from indexer.coverage import Position
-from indexer.errors import TableUnavailable, VersionGone
+from indexer.errors import ObjectMissing, TableUnavailable, VersionGone
 from indexer.ledger import FileEntry, JumpEntry, LaneEntry, Ledger, NodeEntry
 from indexer.table import Table, one_line
 
@@ -166,14 +167,16 @@ class LedgerTable:
 def bring_up(ledger: Ledger, table: Table, version: int) -> Ledger:
     """Fold the coverage of every version up to ``version`` into ``ledger``, in place; return it.
 
-    Where the log no longer reaches back to the ledger, all coverage objects are folded anew.
+    Where the log no longer reaches back to the ledger, or names objects that were merged since and
+    are gone, all coverage objects are folded anew.
     """
     try:
         for entry in table.log(ledger.version, version):
-            for name in entry.coverage:
-                ledger.apply(table.coverage(name), entry.version)
+            for coverage in itertools.chain.from_iterable(map(table.coverage, entry.coverage)):
+                if coverage.version is None:  # else merged, and so folded before
+                    ledger.apply(coverage, entry.version)
             ledger.version = entry.version
-    except VersionGone:
+    except (VersionGone, ObjectMissing):
         ledger = Ledger()
         for coverage in table.all_coverage(table.snapshot(version)):
             ledger.apply(coverage, version)

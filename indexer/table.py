@@ -5,18 +5,23 @@ to readers or none. A commit is made only against a snapshot whose positions are
 writer went on from, so nobody's work is done twice.
 """
 
+import contextlib
 import heapq
 import itertools
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+import time
+import uuid
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
 
 import pyarrow as pa
 from deltalake import CommitProperties, DeltaTable, Transaction
 from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
-from deltalake.transaction import AddAction
+from deltalake.transaction import AddAction, RemoveAction
 
+from collector.range import crc32
 from indexer.bucket import Bucket
 from indexer.coverage import Coverage, from_object
 from indexer.errors import ObjectMissing, PositionMoved, TableError, TableUnavailable, VersionGone
@@ -68,6 +73,22 @@ class Added:
 
 
 @dataclass(frozen=True, slots=True)
+class Live:
+    """An object of a snapshot; no ``date`` and ``hour``: a coverage object."""
+
+    name: str
+    size: int
+    date: str | None = None
+    hour: int | None = None
+    stats: Mapping[str, tuple[Any, Any]] = field(default_factory=dict)  # least, greatest
+
+    @property
+    def is_coverage(self) -> bool:
+        """Whether it holds coverage, and no rows."""
+        return self.name.startswith(COVERAGE_FOLDER)
+
+
+@dataclass(frozen=True, slots=True)
 class LogEntry:
     """What one version of the table has added and removed."""
 
@@ -84,12 +105,16 @@ class LogEntry:
 class Table:
     """The Delta table of one cluster in a bucket."""
 
-    def __init__(self, bucket: Bucket, cluster: str) -> None:
-        """Name the table; nothing is read yet."""
+    def __init__(
+        self, bucket: Bucket, cluster: str, *, clock: Callable[[], int] = time.time_ns
+    ) -> None:
+        """Name the table; nothing is read yet. ``clock()`` gives ns since 1970."""
         self.bucket = bucket
         self.cluster = cluster
+        self._clock = clock
         self.folder = f"{cluster}/logs/"
         self.uri = f"{bucket.uri}/{cluster}/logs"
+        self._handle: DeltaTable | None = None
 
     def make(self) -> None:
         """Make the table unless it is there."""
@@ -131,37 +156,67 @@ class Table:
         added: Sequence[Added],
         expected: Mapping[str, int | None],
         reached: Mapping[str, int],
+        removed: Sequence[Live] = (),
+        *,
+        same_rows: bool = False,
     ) -> int:
-        """Add uploaded objects, and move positions, all at once; return a version that has them.
+        """Add uploaded objects, remove others and move positions, all at once.
 
-        ``expected`` gives for each ``app_id`` the version that this work went on from, ``reached``
-        the one to store. Raises PositionMoved if one of them is another by now: the caller takes
-        its state anew from the table, which also tells an own commit that was answered with an
-        error from somebody else's.
+        Returns a version that has them. ``expected`` gives for each ``app_id`` the version that
+        this work went on from, ``reached`` the one to store. ``same_rows``: what is added holds
+        what is removed, so that nobody who follows changes needs to read it. Raises PositionMoved
+        if a position is another by now or an object is removed already: the caller takes its state
+        anew from the table, which also tells an own commit that was answered with an error from
+        somebody else's.
         """
         # A handle is stale after its own commit, and an equal or lower version of an app_id would
         # be accepted from a fresh snapshot: so compare with the very snapshot committed against.
-        table = self.snapshot()
+        table = self._refreshed()
         for app_id, version in expected.items():
             if table.transaction_version(app_id) != version:
                 raise PositionMoved(f"{app_id} is no longer at {version}")
+        if removed:
+            present = set(table.get_add_actions().column("path").to_pylist())
+            if gone := [each.name for each in removed if each.name not in present]:
+                raise PositionMoved(f"{len(gone)} objects are removed already, such as {gone[0]}")
+        actions: list[AddAction | RemoveAction] = [
+            *(_add_action(each, data_change=not same_rows) for each in added),
+            *(self._remove_action(each, data_change=not same_rows) for each in removed),
+        ]
+        transactions = [Transaction(app_id, version) for app_id, version in reached.items()]
         try:
             table.create_write_transaction(
-                [_add_action(each) for each in added],
+                actions,
                 mode="append",
                 schema=TABLE_SCHEMA,
                 partition_by=list(PARTITION_COLUMNS),
-                commit_properties=CommitProperties(
-                    app_transactions=[Transaction(a, v) for a, v in reached.items()]
-                ),
+                commit_properties=CommitProperties(app_transactions=transactions),
             )
+            table.update_incremental()
         except CommitFailedError as error:
+            self._handle = None
             said = one_line(error)
             raise PositionMoved(f"another commit to {self.uri} was faster: {said}") from error
         except (DeltaError, OSError) as error:
+            self._handle = None
             raise TableUnavailable(f"cannot commit to {self.uri}: {one_line(error)}") from error
-        table.update_incremental()
         return table.version()
+
+    def _refreshed(self) -> DeltaTable:
+        """Return this writer's handle as of now; to open one costs seconds in a large table."""
+        handle, self._handle = self._handle, None
+        if handle is not None:
+            with contextlib.suppress(DeltaError, OSError):  # its version is cleaned up, or worse
+                handle.update_incremental()
+                self._handle = handle
+        if self._handle is None:
+            self._handle = self.snapshot()
+        return self._handle
+
+    def _remove_action(self, removed: Live, *, data_change: bool) -> RemoveAction:
+        values = _values(removed.date, removed.hour)
+        now_ms = self._clock() // 1_000_000
+        return RemoveAction(removed.name, data_change, now_ms, removed.size, values)
 
     def log(self, after: int, until: int) -> Iterator[LogEntry]:
         """Yield what the versions ``after + 1`` to ``until`` did; raise VersionGone if cleaned."""
@@ -178,15 +233,15 @@ class Table:
                 tuple(each["remove"]["path"] for each in actions if "remove" in each),
             )
 
-    def coverage(self, name: str) -> Coverage:
-        """Return the coverage in the object that a log entry names."""
+    def coverage(self, name: str) -> list[Coverage]:
+        """Return the coverage of each commit that the object of this name holds."""
         return from_object(self.bucket.get(self.folder + name))
 
     def all_coverage(self, table: DeltaTable) -> list[Coverage]:
         """Return every coverage object of a snapshot, in the order in which they were committed."""
         paths = table.get_add_actions().column("path").to_pylist()
         names = [path for path in paths if path.startswith(COVERAGE_FOLDER)]
-        return in_order([self.coverage(name) for name in names])
+        return in_order(coverage for name in names for coverage in self.coverage(name))
 
 
 def in_order(found: Iterable[Coverage]) -> list[Coverage]:
@@ -218,9 +273,38 @@ def in_order(found: Iterable[Coverage]) -> list[Coverage]:
     return ordered
 
 
-def _add_action(added: Added) -> AddAction:
-    values = {
-        "date": added.date,
-        "hour": None if added.hour is None else str(added.hour),
-    }
-    return AddAction(added.name, added.size, values, 0, True, added.stats)
+def live(table: DeltaTable) -> list[Live]:
+    """Return the objects of a snapshot, segments with the bounds of their columns."""
+    actions = pa.table(table.get_add_actions(flatten=True))
+    columns = {name: actions.column(name).to_pylist() for name in actions.column_names}
+    bounds = [name[4:] for name in columns if name.startswith("min.")]
+    found = []
+    for at, name in enumerate(columns["path"]):
+        date, hour = columns["partition.date"][at], columns["partition.hour"][at]
+        stats = {
+            of: (columns[f"min.{of}"][at], columns[f"max.{of}"][at])
+            for of in bounds
+            if columns[f"min.{of}"][at] is not None
+        }
+        day = None if date is None else date.isoformat()
+        found.append(Live(name, columns["size_bytes"][at], day, hour, stats))
+    return found
+
+
+def new_name(folder: str, data: bytes) -> str:
+    """Return a name below ``folder`` that was never used, and that says what the content is."""
+    return f"{folder}{uuid.uuid4().hex}-{crc32(data):08x}.parquet"
+
+
+def segment_folder(date: str, hour: int) -> str:
+    """Return where the segments of an hour are, as readers of Hive partitions expect it."""
+    return f"date={date}/hour={hour}/"
+
+
+def _values(date: str | None, hour: int | None) -> dict[str, str | None]:
+    return {"date": date, "hour": None if hour is None else str(hour)}
+
+
+def _add_action(added: Added, *, data_change: bool) -> AddAction:
+    values = _values(added.date, added.hour)
+    return AddAction(added.name, added.size, values, 0, data_change, added.stats)

@@ -19,6 +19,8 @@ from indexer.assemble import Assembled
 from indexer.coverage import (
     Balance,
     Coverage,
+    Deleted,
+    Expired,
     FileCover,
     Jump,
     LaneSpan,
@@ -193,7 +195,7 @@ def test_a_torn_record_whose_headers_make_no_sense_stops_nothing(sequence: bytes
     assert [letter.data for letter in intake.dead_letters] == [b"torn"]
     assert intake.position.last is not None
     coverage = Coverage(1, [intake.position], intake.lanes, [], [], intake.jumps, Balance())
-    assert from_object(to_object(coverage)) == coverage
+    assert from_object(to_object(coverage)) == [coverage]
 
 
 # -- coverage objects ------------------------------------------------------------------------
@@ -223,21 +225,37 @@ def golden() -> Coverage:
     )  # fmt: skip
 
 
-def test_a_coverage_object_of_the_first_version_is_still_read(
-    request: pytest.FixtureRequest,
-) -> None:
-    path = GOLDEN / "coverage-v1.parquet"
-    if request.config.getoption("--update-golden"):
-        path.write_bytes(to_object(golden()))
-    assert from_object(path.read_bytes()) == golden()
+def golden_marks() -> Coverage:
+    [entry] = golden().files
+    span = msgspec.structs.replace(entry.spans[0], events=[7, -1, 3])
+    return msgspec.structs.replace(
+        golden(),
+        files=[msgspec.structs.replace(entry, spans=[span])],
+        expired=[Expired("shop", 497_000, 12, "dev-*=72")],
+        deleted=[Deleted("r-1", "shop", "web", "app", b"f" * 16, 1, [0, 90], START_NS, START_NS)],
+        version=41,
+    )
+
+
+def test_a_coverage_object_of_the_first_version_is_still_read() -> None:
+    assert from_object((GOLDEN / "coverage-v1.parquet").read_bytes()) == [golden()]
     entry = note_entry(golden().notes[0])
     assert entry == Seal(b"f" * 16, 0, 900, 9, 77, "rotated")
+
+
+def test_a_coverage_object_of_the_second_version_is_still_read(
+    request: pytest.FixtureRequest,
+) -> None:
+    path = GOLDEN / "coverage-v2.parquet"
+    if request.config.getoption("--update-golden"):
+        path.write_bytes(to_object(golden(), golden_marks()))
+    assert from_object(path.read_bytes()) == [golden(), golden_marks()]
 
 
 def test_a_coverage_object_is_a_parquet_file_without_rows() -> None:
     data = to_object(golden())
     assert pq.read_table(io.BytesIO(data)).num_rows == 0
-    assert from_object(data) == golden()
+    assert from_object(data) == [golden()]
 
 
 def test_every_control_entry_comes_back_from_coverage() -> None:
@@ -255,7 +273,7 @@ def test_every_control_entry_comes_back_from_coverage() -> None:
         partitions=(0, 2), replaces=Replaces(b"o" * 16, 5, (6, 7)),
     ).inventory  # fmt: skip
     made = way.commit(run.batch(of=[file], inventory=inventory, **entries))
-    again = from_object(to_object(made))
+    [again] = from_object(to_object(made))
     assert again == made
     found = [note_entry(note) for note in again.notes]
     assert found == [*(each for group in entries.values() for each in group), inventory]
@@ -274,7 +292,7 @@ def test_no_damaged_coverage_object_is_taken_for_another() -> None:
         damaged = bytearray(data)
         damaged[place] ^= 0x10
         try:
-            assert from_object(bytes(damaged)) == golden()
+            assert from_object(bytes(damaged)) == [golden()]
         except CoverageError:
             continue
 
