@@ -158,6 +158,28 @@ class JumpEntry(msgspec.Struct, kw_only=True):
     explained_by: list[str] = []
 
 
+class ExpiredEntry(msgspec.Struct):
+    """Hours ``[first, end)`` since 1970 from which a namespace's rows have expired."""
+
+    namespace: str
+    rule: str
+    hours: list[tuple[int, int]]
+    rows: int
+
+
+class DeletedEntry(msgspec.Struct):
+    """Rows of one container that a request has deleted, and the times between which they lay."""
+
+    request: str
+    namespace: str
+    pod: str
+    container: str
+    rows: int
+    first_ns: int
+    last_ns: int
+    deleted_ns: int  # when the first of them went
+
+
 def holes(parts: Iterable[tuple[int, int]], start: int, end: int) -> Iterator[tuple[int, int]]:
     """Yield the stretches of ``[start, end)`` that lie in none of ``parts``, sorted by start."""
     for part_start, part_end in parts:
@@ -170,6 +192,17 @@ def holes(parts: Iterable[tuple[int, int]], start: int, end: int) -> Iterator[tu
         start = part_end
     if start < end:
         yield start, end
+
+
+def united(parts: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
+    """Return the parts sorted, those that touch or overlap as one."""
+    found: list[tuple[int, int]] = []
+    for start, end in sorted(parts):
+        if found and start <= found[-1][1]:
+            found[-1] = found[-1][0], max(found[-1][1], end)
+        else:
+            found.append((start, end))
+    return found
 
 
 def missing(file: FileEntry, end: int) -> Iterator[tuple[int, int]]:

@@ -13,6 +13,8 @@ from collector.batch import Gap, Gone, Inventory, Meta, Open, Replaces, Seal
 from collector.range import CRC_UNKNOWN
 from indexer.coverage import (
     Coverage,
+    Deleted,
+    Expired,
     FileCover,
     LaneSpan,
     Note,
@@ -28,6 +30,8 @@ from indexer.entries import (
     UNACCOUNTED,
     UNPARSED,
     Covered,
+    DeletedEntry,
+    ExpiredEntry,
     FileEntry,
     FileKey,
     JumpEntry,
@@ -40,6 +44,7 @@ from indexer.entries import (
     SeenNumbers,
     holes,
     missing,
+    united,
 )
 
 __all__ = [
@@ -79,6 +84,8 @@ class Ledger(msgspec.Struct):
     lanes: dict[LaneKey, LaneEntry] = {}
     nodes: dict[tuple[str, int], NodeEntry] = {}
     jumps: list[JumpEntry] = []
+    expired: dict[tuple[str, str], ExpiredEntry] = {}  # by namespace and rule
+    deleted: dict[tuple[str, str, str, str], DeletedEntry] = {}  # by request and container
 
     def apply(self, coverage: Coverage, version: int) -> None:
         """Fold in what the commit that made ``version`` has added."""
@@ -99,7 +106,28 @@ class Ledger(msgspec.Struct):
         for key in touched:
             if key in self.nodes:
                 self._settle(self.nodes[key])
+        for expired in coverage.expired:
+            self._expire(expired)
+        for deleted in coverage.deleted:
+            self._delete(deleted, coverage.committed_ns)
         self.version = version
+
+    # -- what was removed on purpose: its bytes stay covered -----------------------------------
+
+    def _expire(self, expired: Expired) -> None:
+        key = (expired.namespace, expired.rule)
+        entry = self.expired.setdefault(key, ExpiredEntry(*key, [], 0))
+        hours = [*entry.hours, (expired.hour, expired.hour + 1)]
+        entry.hours = united(hours)
+        entry.rows += expired.rows
+
+    def _delete(self, deleted: Deleted, now_ns: int) -> None:
+        key = (deleted.request, deleted.namespace, deleted.pod, deleted.container)
+        times = (deleted.first_ns, deleted.last_ns)
+        entry = self.deleted.setdefault(key, DeletedEntry(*key, 0, *times, now_ns))
+        entry.rows += len(deleted.offsets)
+        entry.first_ns = min(entry.first_ns, deleted.first_ns)
+        entry.last_ns = max(entry.last_ns, deleted.last_ns)
 
     # -- files -------------------------------------------------------------------------------
 

@@ -16,6 +16,7 @@ from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundErr
 
 from indexer.bucket import Bucket
 from indexer.coverage import Position
+from indexer.entries import DeletedEntry, ExpiredEntry
 from indexer.errors import ObjectMissing, TableUnavailable, VersionGone
 from indexer.ledger import FileEntry, JumpEntry, LaneEntry, Ledger, NodeEntry
 from indexer.table import Table, one_line
@@ -27,6 +28,8 @@ _KINDS: dict[str, type] = {
     "lane": LaneEntry,
     "node": NodeEntry,
     "jump": JumpEntry,
+    "expired": ExpiredEntry,
+    "deleted": DeletedEntry,
 }
 _TIME = pa.timestamp("us", tz="UTC")
 LEDGER_SCHEMA = pa.schema(
@@ -78,6 +81,8 @@ def _rows(ledger: Ledger) -> Iterator[dict[str, Any]]:
         ("lane", ledger.lanes.values()),
         ("node", ledger.nodes.values()),
         ("jump", ledger.jumps),
+        ("expired", ledger.expired.values()),
+        ("deleted", ledger.deleted.values()),
     ):
         for entry in entries:
             yield {
@@ -102,6 +107,11 @@ def _from_rows(rows: pa.Table, version: int) -> Ledger:
             ledger.nodes[entry.node, entry.partition] = entry
         elif isinstance(entry, Position):
             ledger.positions[entry.partition] = entry
+        elif isinstance(entry, ExpiredEntry):
+            ledger.expired[entry.namespace, entry.rule] = entry
+        elif isinstance(entry, DeletedEntry):
+            key = (entry.request, entry.namespace, entry.pod, entry.container)
+            ledger.deleted[key] = entry
         else:
             ledger.jumps.append(entry)
     return ledger
