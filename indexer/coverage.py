@@ -19,7 +19,7 @@ import zstandard
 
 from collector.batch import Gap, Gone, Inventory, Meta, Open, Seal
 from indexer.errors import CoverageError
-from indexer.segment import read_blob, write_parquet
+from indexer.segment import read_blob, write_blob
 
 _BLOB = "coverage-2"
 _OLD_BLOB = "coverage"  # one record alone, of the first version
@@ -204,7 +204,7 @@ def to_object(*commits: Coverage) -> bytes:
     plain: Any = msgspec.to_builtins(commits, builtin_types=(bytes,))
     fastavro.schemaless_writer(body, _SCHEMA, plain)
     compressor = zstandard.ZstdCompressor(level=3, write_checksum=True)
-    return write_parquet([], compressor.compress(body.getbuffer()), _BLOB)
+    return write_blob(compressor.compress(body.getbuffer()), _BLOB)
 
 
 def from_object(data: bytes) -> list[Coverage]:

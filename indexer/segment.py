@@ -30,6 +30,8 @@ _DELTA = ("time", "time_ns", "event_offset", "offset")
 _TEXT = ("message", "raw")
 _WORDS = [name for name in SEGMENT_SCHEMA.names if name not in (*_DELTA, *_TEXT, "partial")]
 
+_STATS = ("time", "namespace", "pod", "container", "pod_uid", "node", "output", "level")
+
 _BLOB_KEY = "everyline."
 
 FILTER = "tokens"
@@ -69,16 +71,41 @@ class Segment:
     stats: str
 
 
-def write_parquet(
-    row_groups: Sequence[pa.Table], blob: bytes = b"", blob_name: str = "", zstd_level: int = 3
-) -> bytes:
-    """Return a Parquet object of these row groups, also of none, with ``blob`` before the footer.
+class SegmentWriter:
+    """Writes one segment: row groups go in one after the other, the Parquet object comes out."""
 
-    The footer's metadata says under ``everyline.<blob_name>`` where the blob stands
-    (``offset,length``). An empty blob leaves no trace.
+    def __init__(self, zstd_level: int = 3) -> None:
+        """Start an object without rows."""
+        self._sink = pa.BufferOutputStream()
+        self._writer = _parquet_writer(self._sink, zstd_level)
+
+    def append(self, row_group: pa.Table) -> None:
+        """Add rows (SEGMENT_SCHEMA, at least one) as one row group."""
+        self._writer.write_table(row_group, row_group_size=row_group.num_rows)
+
+    def finish(self) -> bytes:
+        """Return the object; nothing can be added to it any more."""
+        self._writer.close()
+        data: bytes = self._sink.getvalue().to_pybytes()
+        return data
+
+
+def write_blob(blob: bytes, name: str) -> bytes:
+    """Return a Parquet object (SEGMENT_SCHEMA) without rows, with ``blob`` before the footer.
+
+    The footer's metadata says under ``everyline.<name>`` where the blob stands (``offset,length``).
     """
     sink = pa.BufferOutputStream()
-    with pq.ParquetWriter(
+    with _parquet_writer(sink, zstd_level=3) as writer:
+        place = f"{sink.tell()},{len(blob)}"
+        sink.write(blob)
+        writer.add_key_value_metadata({_BLOB_KEY + name: place})
+    data: bytes = sink.getvalue().to_pybytes()
+    return data
+
+
+def _parquet_writer(sink: pa.NativeFile, zstd_level: int) -> Any:
+    return pq.ParquetWriter(
         sink,
         SEGMENT_SCHEMA,
         compression="zstd",
@@ -90,15 +117,7 @@ def write_parquet(
         write_page_index=True,
         data_page_size=_PAGE_BYTES,
         max_rows_per_page=ROW_GROUP_ROWS,
-    ) as writer:
-        for table in row_groups:
-            writer.write_table(table, row_group_size=max(1, table.num_rows))
-        if blob:
-            place = f"{sink.tell()},{len(blob)}"
-            sink.write(blob)
-            writer.add_key_value_metadata({_BLOB_KEY + blob_name: place})
-    data: bytes = sink.getvalue().to_pybytes()
-    return data
+    )
 
 
 def read_blob(
@@ -120,35 +139,33 @@ def build_segments(
     pieces: Sequence[PieceHeader],
     commit_time_ns: int,
     window_ns: tuple[int | None, int],
-    filter_of: Callable[[Sequence[pa.Table]], bytes] = lambda row_groups: b"",
 ) -> list[Segment]:
     """Return one segment for each hour of the rows, in the order of time.
 
     ``pieces`` are those of the parse, sorted by namespace, pod, container, file_id and start. A
     row whose time lies outside of ``window_ns`` (lowest or None, highest; both inclusive) goes to
-    the hour of the commit, and its ``time_source`` says so. ``filter_of`` makes the token filter
-    from the row groups of one segment.
+    the hour of the commit, and its ``time_source`` says so.
     """
     sizes = np.diff(_offsets(rows.message))
     segments = []
     for hour, chosen, source in _by_hour(rows, commit_time_ns, window_ns):
         of_hour = sizes[chosen]
-        tables = [
-            _row_group(rows, pieces, _part(chosen, start, end), source)
-            for start, end in _row_group_bounds(of_hour)
-        ]
+        writer = SegmentWriter()
+        for start, end in _row_group_bounds(of_hour):
+            writer.append(_row_group(rows, pieces, _part(chosen, start, end), source))
+        data = writer.finish()
         time_us = rows.time_ns[chosen] // 1000
         begin = _EPOCH + timedelta(hours=hour)
         segments.append(
             Segment(
                 date=begin.date().isoformat(),
                 hour=begin.hour,
-                data=write_parquet(tables, filter_of(tables), FILTER),
+                data=data,
                 rows=len(of_hour),
                 raw_bytes=int(of_hour.sum(dtype=np.int64)),
                 min_time_us=int(time_us.min()),
                 max_time_us=int(time_us.max()),
-                stats=_stats(rows, pieces, chosen, time_us),
+                stats=stats_of(pq.read_metadata(pa.BufferReader(data))),
             )
         )
     return segments
@@ -254,32 +271,32 @@ def _offsets(array: pa.StringArray) -> NDArray[np.int32]:
     return np.frombuffer(array.buffers()[1], np.int32)[array.offset :][: len(array) + 1]
 
 
-def _stats(
-    rows: Rows, pieces: Sequence[PieceHeader], chosen: _Chosen, time_us: NDArray[np.int64]
-) -> str:
-    """Return the statistics of a segment in the form of the Delta protocol.
+def stats_of(footer: pq.FileMetaData) -> str:
+    """Return what the Delta log says of a segment, by the statistics in its footer.
 
-    Strings are whole and times exact to the microsecond, so that no bound excludes a row.
+    Strings are whole and times exact to the microsecond, so that no bound excludes a row. A column
+    without bounds in a row group has none here.
     """
-    headers = [pieces[p] for p in np.unique(rows.piece[chosen]).tolist()]
-    values: dict[str, set[str]] = {
-        "time": {_iso(int(time_us.min())), _iso(int(time_us.max()))},
-        "namespace": {h.namespace for h in headers},
-        "pod": {h.pod for h in headers},
-        "container": {h.container for h in headers},
-        "pod_uid": {h.pod_uid for h in headers},
-        "node": {h.node for h in headers},
-        "output": {OUTPUTS[code] for code in np.unique(rows.output[chosen])},
-        "level": {LEVELS[code] for code in np.unique(rows.level[chosen])},
-    }
+    groups = [footer.row_group(number) for number in range(footer.num_row_groups)]
+    bounds: dict[str, tuple[str, str]] = {}
+    for index, name in enumerate(SEGMENT_SCHEMA.names):
+        if name in _STATS:
+            found = [group.column(index).statistics for group in groups]
+            if found and all(each is not None and each.has_min_max for each in found):
+                low = min(each.min_raw for each in found)
+                high = max(each.max_raw for each in found)
+                bounds[name] = (_text(low), _text(high))
     stats = {
-        "numRecords": len(time_us),
-        "minValues": {name: min(of) for name, of in values.items()},
-        "maxValues": {name: max(of) for name, of in values.items()},
-        "nullCount": dict.fromkeys(values, 0),
+        "numRecords": footer.num_rows,
+        "minValues": {name: low for name, (low, _) in bounds.items()},
+        "maxValues": {name: high for name, (_, high) in bounds.items()},
+        "nullCount": dict.fromkeys(bounds, 0),
     }
     return json.dumps(stats, separators=(",", ":"), ensure_ascii=False)
 
 
-def _iso(time_us: int) -> str:
-    return f"{_EPOCH + timedelta(microseconds=time_us):%Y-%m-%dT%H:%M:%S.%fZ}"
+def _text(bound: int | bytes) -> str:
+    """Return a time in microseconds or a word as the Delta protocol has it."""
+    if isinstance(bound, bytes):
+        return bound.decode()
+    return f"{_EPOCH + timedelta(microseconds=bound):%Y-%m-%dT%H:%M:%S.%fZ}"
