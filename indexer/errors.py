@@ -10,6 +10,8 @@ IndexerError
 │   ├── PositionMoved         another indexer committed these positions
 │   └── VersionGone           this version of the table is no longer kept
 ├── NotBalanced             a commit that would not add up; refused
+├── SegmentUnsorted         a segment whose rows are in no order; left as it is
+├── BadRequest              a request for deletion that nobody can carry out
 └── CoverageError           bytes that are no coverage object
 """
 
@@ -58,6 +60,14 @@ class VersionGone(TableError):
 
 class NotBalanced(IndexerError):
     """Bytes or lines of a commit do not add up; nothing was written."""
+
+
+class SegmentUnsorted(IndexerError):
+    """The rows of a segment are not in the table's order; it was left as it is."""
+
+
+class BadRequest(IndexerError):
+    """A request for deletion makes no sense; nothing was deleted for it."""
 
 
 class CoverageError(IndexerError):

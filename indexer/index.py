@@ -6,7 +6,6 @@ them. What was read and not committed is in memory only, and is read again after
 
 import asyncio
 import contextlib
-import json
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -26,6 +25,7 @@ from indexer.settings import IndexerSettings
 from indexer.table import (
     CLOSED,
     COVERAGE_FOLDER,
+    NO_ROWS,
     Added,
     Table,
     new_name,
@@ -33,7 +33,6 @@ from indexer.table import (
 )
 
 _log = logging.getLogger(__name__)
-_NO_ROWS = json.dumps({"numRecords": 0})
 _HOUR_NS = 3_600_000_000_000
 _READ_WAIT_MS = 200
 
@@ -216,7 +215,7 @@ class Indexer:
         data = to_object(assembled.coverage)
         name = new_name(COVERAGE_FOLDER, data)
         self._put(self._table.folder + name, data)
-        added.append(Added(name, len(data), _NO_ROWS))
+        added.append(Added(name, len(data), NO_ROWS))
         return added
 
     def _put(self, name: str, data: bytes) -> None:

@@ -1,87 +1,121 @@
-"""The process ``everyline keeper``: it folds new coverage into the ledger.
+"""The process ``everyline keeper``: it does each of its jobs when it is due, one after the other.
 
-Coverage objects of the table go in, the Delta table ``ledger`` comes out. The ledger is derived:
-two keepers, or none for a while, change nothing that a reader is told.
+Settings go in; the table and its ledger are kept in order. What fails is done again at the next
+turn, and a keeper that meets another one stands by: two, or none for a while, change nothing that
+a reader is told.
 """
 
 import logging
 import signal
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import prometheus_client
 
 from collector.process import Page, load_settings, log_to_stderr
-from indexer.bucket import Bucket, open_bucket
-from indexer.errors import TableError, VersionGone
-from indexer.ledger import Ledger
-from indexer.ledger_table import LedgerTable, bring_up
+from indexer.bucket import open_bucket
+from indexer.errors import IndexerError, PositionMoved
+from indexer.jobs import Jobs
 from indexer.metrics import KeeperMetrics
 from indexer.settings import KeeperSettings
-from indexer.table import Table
 
 _log = logging.getLogger(__name__)
 
 
+@dataclass
+class _Job:
+    """When a job is due next, by a monotonic clock, and what it last complained of."""
+
+    name: str
+    run: Callable[[], object]
+    interval_ms: int
+    changes: bool  # the table, so that one keeper may do it
+    due_s: float = 0.0
+    said: str = ""
+
+
 class Keeper:
-    """The ledger as this keeper has folded it."""
+    """The jobs of one keeper, and whether it stands by."""
 
-    def __init__(self, bucket: Bucket, cluster: str, metrics: KeeperMetrics) -> None:
-        """Keep the ledger of one cluster."""
-        self._table = Table(bucket, cluster)
-        self._ledger_table = LedgerTable(bucket, cluster)
-        self._metrics = metrics
-        self._ledger: Ledger | None = None
-        self.folded_ns = 0
+    def __init__(self, jobs: Jobs, monotonic: Callable[[], float] = time.monotonic) -> None:
+        """Do nothing yet; every job is due at once but vacuuming."""
+        settings = jobs.settings
+        self.jobs = jobs
+        self._monotonic = monotonic
+        self._standby_until_s = 0.0
+        self._failing: dict[str, str] = {}
+        self._list = [
+            _Job("fold", jobs.fold, settings.fold_interval_ms, False),
+            _Job("expire", jobs.expire, settings.expire_interval_ms, True),
+            _Job("delete", jobs.delete, settings.delete_interval_ms, True),
+            _Job("gather", jobs.gather, settings.gather_interval_ms, True),
+            _Job("compact", jobs.compact, settings.compact_interval_ms, True),
+            _Job("vacuum", jobs.vacuum, settings.vacuum_interval_ms, True),
+            _Job("sweep", jobs.sweep, settings.sweep_interval_ms, False),
+        ]
+        later = monotonic() + settings.vacuum_interval_ms / 1000
+        self._list[-2].due_s = self._list[-1].due_s = later
 
-    def fold(self) -> bool:
-        """Fold in what the table has gained; return whether there was anything.
+    @property
+    def stands_by(self) -> bool:
+        """Whether another keeper was at work a short while ago."""
+        return self._monotonic() < self._standby_until_s
 
-        Raises TableUnavailable if the table cannot be read or the ledger not be written.
-        """
-        version = self._table.snapshot().version()
-        if self._ledger is None:
-            self._ledger = self._ledger_table.load()
-        before = self._ledger.version
-        if before == version:
-            return False
-        if before > version:
-            raise VersionGone(
-                f"the ledger is of version {before}, the table of {version}: the table was made "
-                "anew; delete the ledger's folder to fold it again"
-            )
-        folded, self._ledger = bring_up(self._ledger, self._table, version), None
-        if not self._ledger_table.save(folded, before):
-            _log.warning("another keeper was faster; taking its ledger")
-            return False
-        self._ledger = folded
-        self.folded_ns = time.time_ns()
-        self._measure(folded)
-        return True
+    def turn(self) -> float:
+        """Do the jobs that are due; return in how many seconds the next one is."""
+        for job in self._list:
+            if self.jobs.stopped():
+                break
+            if self._monotonic() >= job.due_s and not (job.changes and self.stands_by):
+                self._do(job)
+                job.due_s = self._monotonic() + job.interval_ms / 1000
+        self.jobs.metrics.standby.set(self.stands_by)
+        return max(0.0, min(job.due_s for job in self._list) - self._monotonic())
 
-    def sweep(self) -> int:
-        """Delete ledgers of more than a day ago; return how many objects went."""
-        return self._ledger_table.sweep()
-
-    def _measure(self, ledger: Ledger) -> None:
-        metrics = self._metrics
-        metrics.folded_version.set(ledger.version)
-        metrics.files.set(len(ledger.files))
-        metrics.lost.set(sum(len(file.lost) for file in ledger.files.values()))
-        metrics.lane_holes.set(sum(len(lane.holes) for lane in ledger.lanes.values()))
-        metrics.jumps.set(len(ledger.jumps))
-        metrics.folded_at.set(self.folded_ns / 1e9)
+    def _do(self, job: _Job) -> None:
+        progress = self.jobs.progress
+        progress.job, progress.done, progress.todo = job.name, 0, 0
+        progress.since_ns = self.jobs.clock()
+        metrics = self.jobs.metrics
+        try:
+            with metrics.job_seconds.labels(job.name).time():
+                job.run()
+        except PositionMoved as error:
+            self._standby_until_s = self._monotonic() + self.jobs.settings.standby_ms / 1000
+            _log.warning("another keeper is at work; standing by", extra={"error": str(error)})
+        except IndexerError as error:
+            self._failing[job.name] = str(error)
+            metrics.job_failures.labels(job.name).inc()
+            if str(error) != job.said:
+                job.said = str(error)
+                tell = _log.warning if error.retriable else _log.error
+                tell("a job failed", extra={"job": job.name, "error": job.said})
+        else:
+            job.said = ""
+            self._failing.pop(job.name, None)
+            metrics.job_succeeded_at.labels(job.name).set(self.jobs.clock() / 1e9)
+        finally:
+            progress.job = ""
 
     def status(self) -> dict[str, Any]:
         """Return what ``/status`` shows; called from another thread."""
+        jobs, progress = self.jobs, self.jobs.progress
         return {
             "process": "keeper",
+            "cluster": jobs.settings.cluster,
             "healthy": True,
-            "ready": self.folded_ns > 0,
-            "folded_version": self._metrics.folded_version._value.get(),
-            "folded_at_ns": self.folded_ns,
+            "ready": jobs.metrics.folded_ns > 0,
+            "standby": self.stands_by,
+            "folded_version": jobs.metrics.folded_at_version,
+            "folded_at_ns": jobs.metrics.folded_ns,
+            "job": progress.job,
+            "done": progress.done,
+            "todo": progress.todo,
+            "job_since_ns": progress.since_ns if progress.job else None,
+            "failing": dict(self._failing),
         }
 
 
@@ -93,32 +127,14 @@ def main(argv: Sequence[str], environ: Mapping[str, str]) -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
     metrics = KeeperMetrics(prometheus_client.CollectorRegistry())
-    keeper = Keeper(open_bucket(settings.bucket), settings.cluster, metrics)
+    jobs = Jobs(settings, open_bucket(settings.bucket), metrics, stopped=stop.is_set)
+    keeper = Keeper(jobs)
     page = Page(settings.listen, metrics.registry, keeper.status)
     try:
-        _loop(keeper, settings, metrics, stop)
+        while not stop.is_set():
+            stop.wait(keeper.turn())
     finally:
         page.shutdown()
         page.server_close()
     _log.info("stopped")
     return 0
-
-
-def _loop(
-    keeper: Keeper, settings: KeeperSettings, metrics: KeeperMetrics, stop: threading.Event
-) -> None:
-    said = ""
-    swept = time.monotonic()
-    while not stop.is_set():
-        try:
-            with metrics.fold_seconds.time():
-                keeper.fold()
-            said = ""
-            if time.monotonic() - swept >= settings.sweep_interval_ms / 1000:
-                swept = time.monotonic()
-                keeper.sweep()
-        except TableError as error:
-            if str(error) != said:
-                said = str(error)
-                _log.warning("cannot fold yet", extra={"error": said})
-        stop.wait(settings.fold_interval_ms / 1000)

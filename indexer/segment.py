@@ -151,7 +151,7 @@ def build_segments(
     for hour, chosen, source in _by_hour(rows, commit_time_ns, window_ns):
         of_hour = sizes[chosen]
         writer = SegmentWriter()
-        for start, end in _row_group_bounds(of_hour):
+        for start, end in row_group_bounds(of_hour):
             writer.append(_row_group(rows, pieces, _part(chosen, start, end), source))
         data = writer.finish()
         time_us = rows.time_ns[chosen] // 1000
@@ -197,8 +197,11 @@ def _by_hour(
         yield hour, slice(chosen[0], chosen[-1] + 1) if contiguous else chosen, source
 
 
-def _row_group_bounds(sizes: NDArray[np.int32]) -> Iterator[tuple[int, int]]:
-    """Yield [start, end) of row groups: no more rows and bytes than allowed, at least one row."""
+def row_group_bounds(sizes: NDArray[np.int32]) -> Iterator[tuple[int, int]]:
+    """Yield [start, end) of row groups: no more rows and bytes than allowed, at least one row.
+
+    ``sizes`` are the bytes of each row's message.
+    """
     ends = np.cumsum(sizes, dtype=np.int64)
     start = before = 0
     while start < len(sizes):

@@ -30,6 +30,9 @@ from indexer.schema import PARTITION_COLUMNS, SEGMENT_SCHEMA
 COVERAGE_FOLDER = "date=__HIVE_DEFAULT_PARTITION__/hour=__HIVE_DEFAULT_PARTITION__/"
 """Where coverage objects are: Polars refuses a table with a member outside of Hive's paths."""
 
+NO_ROWS = json.dumps({"numRecords": 0})
+"""The statistics of a coverage object."""
+
 CLOSED = 2**63 - 1
 """The version of an ``app_id`` under which nobody may commit again."""
 
@@ -85,7 +88,7 @@ class Live:
     @property
     def is_coverage(self) -> bool:
         """Whether it holds coverage, and no rows."""
-        return self.name.startswith(COVERAGE_FOLDER)
+        return self.date is None
 
 
 @dataclass(frozen=True, slots=True)

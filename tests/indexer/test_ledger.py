@@ -16,7 +16,7 @@ from collector.batch import Batch, Gap, Gone, Open, Replaces, Seal, Unborn
 from indexer.bucket import Bucket
 from indexer.coverage import Coverage, LaneSpan
 from indexer.errors import TableUnavailable
-from indexer.keeper import Keeper
+from indexer.jobs import Jobs
 from indexer.ledger import (
     LOST_ROTATED,
     LOST_TOPIC,
@@ -29,6 +29,7 @@ from indexer.ledger import (
 )
 from indexer.ledger_table import LEDGER_SCHEMA, LedgerTable, _from_rows, _rows, bring_up
 from indexer.metrics import KeeperMetrics
+from indexer.settings import KeeperSettings
 from indexer.table import Table, in_order
 from query_api.gaps import LOST, RECOVERED, UNKNOWN, find_gaps
 from query_api.gaps import Gap as Found
@@ -595,8 +596,9 @@ def test_all_coverage_folded_anew_equals_the_fold_commit_by_commit(store: Bucket
     assert bring_up(Ledger(), table, version) == by_log
 
 
-def keeper(store: Bucket) -> Keeper:
-    return Keeper(store, CLUSTER, KeeperMetrics(prometheus_client.CollectorRegistry()))
+def keeper(store: Bucket) -> Jobs:
+    metrics = KeeperMetrics(prometheus_client.CollectorRegistry())
+    return Jobs(KeeperSettings(cluster=CLUSTER), store, metrics)
 
 
 def test_of_two_keepers_one_wins_and_the_other_takes_its_ledger(store: Bucket) -> None:
@@ -604,7 +606,7 @@ def test_of_two_keepers_one_wins_and_the_other_takes_its_ledger(store: Bucket) -
     table = made_table(store, commits[:3])
     one, two = keeper(store), keeper(store)
 
-    def fold_once(each: Keeper) -> bool:
+    def fold_once(each: Jobs) -> bool:
         try:
             return each.fold()
         except TableUnavailable:

@@ -1,0 +1,188 @@
+"""What a keeper does with a table: one method for each job, each of them a whole.
+
+The table as it is goes in; it comes out folded, with fewer and larger objects, and without the rows
+that have expired or were asked to go. A job that is ended half-way has left a table that is right:
+the next turn begins with what is there.
+"""
+
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from deltalake.exceptions import DeltaError
+
+from indexer.bucket import Bucket
+from indexer.compact import CompactionLimits, compact, plan_compactions
+from indexer.delete import Examined, delete
+from indexer.errors import TableUnavailable, VersionGone
+from indexer.expire import Namespaces, expire, parse_retention
+from indexer.fence import FencedTable
+from indexer.gather import Versions, gather
+from indexer.ledger import Ledger
+from indexer.ledger_table import LedgerTable, bring_up
+from indexer.metrics import KeeperMetrics
+from indexer.request import Deletion, DeletionRequest, Requests
+from indexer.settings import KeeperSettings
+from indexer.table import Table, one_line
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass
+class Progress:
+    """How far the job at work is, for whoever looks at the status page."""
+
+    job: str = ""
+    done: int = 0
+    todo: int = 0
+    since_ns: int = 0
+
+
+@dataclass
+class Jobs:
+    """The jobs of one keeper, and what it remembers between them; all of that may be lost."""
+
+    settings: KeeperSettings
+    bucket: Bucket
+    metrics: KeeperMetrics
+    clock: Callable[[], int] = time.time_ns
+    stopped: Callable[[], bool] = lambda: False
+    progress: Progress = field(default_factory=Progress)
+
+    def __post_init__(self) -> None:
+        """Open nothing yet; raise SettingError for a retention that is no list of rules."""
+        settings = self.settings
+        self.fenced = FencedTable(Table(self.bucket, settings.cluster, clock=self.clock))
+        self.requests = Requests(self.bucket, settings.cluster)
+        self._ledger_table = LedgerTable(self.bucket, settings.cluster)
+        self._ledger: Ledger | None = None
+        self._versions = Versions(self.fenced.table)
+        self._namespaces = Namespaces()
+        self._examined = Examined()
+        self._left_alone: set[str] = set()  # segments that cannot be compacted
+        self._rules = parse_retention(settings.retention)
+        self._limits = CompactionLimits(
+            settings.compact_target_bytes,
+            settings.compact_inputs_min,
+            settings.compact_memory_bytes,
+            settings.compact_settle_ms,
+        )
+
+    def _tell(self, done: int, todo: int) -> None:
+        self.progress.done, self.progress.todo = done, todo
+        self.metrics.progress.labels(self.progress.job).set(done / todo if todo else 1.0)
+
+    # -- the ledger --------------------------------------------------------------------------
+
+    def fold(self) -> bool:
+        """Fold in what the table has gained; return whether there was anything.
+
+        Raises TableUnavailable if the table cannot be read or the ledger not be written.
+        """
+        table = self.fenced.table
+        version = table.snapshot().version()
+        if self._ledger is None:
+            self._ledger = self._ledger_table.load()
+        before = self._ledger.version
+        if before == version:
+            return False
+        if before > version:
+            raise VersionGone(
+                f"the ledger is of version {before}, the table of {version}: the table was made "
+                "anew; delete the ledger's folder to fold it again"
+            )
+        folded, self._ledger = bring_up(self._ledger, table, version), None
+        if not self._ledger_table.save(folded, before):
+            _log.warning("another keeper was faster; taking its ledger")
+            return False
+        self._ledger = folded
+        self.metrics.measure(folded, self.clock())
+        return True
+
+    def sweep(self) -> None:
+        """Delete ledgers of more than a day ago."""
+        self._ledger_table.sweep()
+
+    def gather(self) -> None:
+        """Merge coverage objects that the stored ledger has folded."""
+        if self._ledger is None:
+            return
+        least = self.settings.gather_objects_min
+        for merged in gather(self.fenced, self._versions, self._ledger.version, least):
+            self.metrics.gathered_objects.inc(merged.objects)
+
+    # -- segments ----------------------------------------------------------------------------
+
+    def compact(self) -> None:
+        """Merge small segments of the same hour."""
+        objects = [each for each in self.fenced.take() if each.name not in self._left_alone]
+        plans = plan_compactions(objects, self.clock(), self._limits)
+        for number, made in enumerate(compact(self.fenced, plans, self.settings.compact_threads)):
+            names = [each.name for each in made.plan.segments]
+            if made.added is None:
+                self._left_alone.update(names)
+                self.metrics.compactions_refused.inc()
+                _log.error("segments are left as they are",
+                           extra={"error": str(made.error), "segments": names})  # fmt: skip
+            else:
+                self.metrics.compactions.inc()
+                self.metrics.compacted_bytes.inc(sum(each.size for each in made.plan.segments))
+                self.metrics.compacted_to_bytes.inc(made.added.size)
+            self._tell(number + 1, len(plans))
+            if self.stopped():
+                return
+
+    def expire(self) -> None:
+        """Remove rows whose time is over."""
+        for done, todo, rows in expire(self.fenced, self._rules, self._namespaces, self.clock()):
+            self.metrics.expired_rows.inc(rows)
+            self._tell(done, todo)
+            if self.stopped():
+                return
+
+    def delete(self) -> None:
+        """Carry out requests for deletion; note those that nothing can be left for."""
+        open_requests = [request for request, done in self.requests.all() if done is None]
+        self.metrics.open_deletions.set(len(open_requests))
+        for request in open_requests:
+            for done, todo, rows in delete(self.fenced, request, self._examined, self.clock()):
+                self.metrics.deleted_rows.inc(rows)
+                self._tell(done, todo)
+                if self.stopped():
+                    return
+            self._finish(request)
+
+    def _finish(self, request: DeletionRequest) -> None:
+        """Note that a request is done, once no row can be on its way and the ledger counts all."""
+        ledger, now_ns = self._ledger, self.clock()
+        open_ms = (now_ns - max(request.requested_ns, request.to_ns)) // 1_000_000
+        if ledger is None or ledger.version < self.fenced.version:
+            return
+        if open_ms < self.settings.delete_open_ms:
+            return
+        rows = sum(entry.rows for entry in ledger.deleted.values() if entry.request == request.id)
+        self.requests.finish(Deletion(request.id, rows, self.fenced.version, now_ns))
+        _log.info("a deletion is done", extra={"request": request.id, "rows": rows})
+
+    # -- objects -----------------------------------------------------------------------------
+
+    def vacuum(self) -> None:
+        """Delete objects that no kept version names: removed ones, and those of lost commits."""
+        table = self.fenced.table.snapshot()
+        try:
+            gone = table.vacuum(
+                retention_hours=self.settings.vacuum_age_hours,
+                dry_run=False,
+                enforce_retention_duration=False,
+                full=True,
+            )
+            table.update_incremental()
+            table.create_checkpoint()
+            table.cleanup_metadata()
+        except (DeltaError, OSError) as error:
+            uri = self.fenced.table.uri
+            raise TableUnavailable(f"cannot vacuum {uri}: {one_line(error)}") from error
+        self.metrics.vacuumed_objects.inc(len(gone))
+        if gone:
+            _log.info("deleted what no version names", extra={"objects": len(gone)})

@@ -1,0 +1,88 @@
+"""One segment without some of its rows: what expiry and deletion leave of it.
+
+The bytes of a segment and a choice of rows go in; out come the bytes of a segment with the others,
+in their order, and which rows went. Rows kept and rows dropped must add up to what was read.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from indexer.conserve import check, row_groups, tally
+from indexer.coverage import Coverage
+from indexer.fence import FencedTable
+from indexer.merge import ZSTD_LEVEL
+from indexer.segment import SegmentWriter, stats_of
+from indexer.table import Added, Live, segment_folder
+
+
+@dataclass(frozen=True, slots=True)
+class Rewritten:
+    """What is left: ``data`` is empty if no row is. ``dropped`` has the columns asked for."""
+
+    data: bytes
+    dropped: pa.Table
+
+
+def without(
+    data: bytes, drops: Callable[[pa.Table], pa.Array], columns: Sequence[str], what: str
+) -> Rewritten | None:
+    """Return a segment without the rows of which ``drops`` says true; None if that is none.
+
+    ``drops`` is asked for each row group; ``columns`` of the dropped rows are kept. Raises
+    NotBalanced if a row would be lost or kept that should not.
+    """
+    writer = SegmentWriter(ZSTD_LEVEL)
+    before: dict[tuple[object, ...], tuple[int, int]] = {}
+    gone: dict[tuple[object, ...], tuple[int, int]] = {}
+    dropped, is_left = [], False
+    for rows in row_groups(data):
+        mask = drops(rows)
+        tally(rows, before)
+        of_group = rows.filter(mask)
+        tally(of_group, gone)
+        dropped.append(of_group.select(columns))
+        kept = rows.filter(pc.invert(mask))
+        if kept.num_rows:
+            writer.append(kept)
+            is_left = True
+    all_dropped = pa.concat_tables(dropped).unify_dictionaries()
+    if not all_dropped.num_rows:
+        return None
+    written = writer.finish() if is_left else b""
+    check(before, [written] if written else [], gone, what)
+    return Rewritten(written, all_dropped)
+
+
+def exchange(
+    fenced: FencedTable,
+    segments: Sequence[Live],
+    drops: Callable[[pa.Table], pa.Array],
+    columns: Sequence[str],
+    marks: Callable[[Sequence[pa.Table]], Coverage],
+    what: str,
+) -> int:
+    """Exchange segments for what is left of them, in one commit with ``marks`` of what went.
+
+    ``marks`` is given the ``columns`` of the dropped rows, a table for each segment. Returns how
+    many rows went; without any, nothing is committed.
+    """
+    added: list[Added] = []
+    removed: list[Live] = []
+    dropped: list[pa.Table] = []
+    for each in segments:
+        left = without(fenced.read(each), drops, columns, what)
+        if left is None:
+            continue
+        removed.append(each)
+        dropped.append(left.dropped)
+        if left.data and each.date is not None and each.hour is not None:
+            name = fenced.upload(segment_folder(each.date, each.hour), left.data)
+            stats = stats_of(pq.read_metadata(pa.BufferReader(left.data)))
+            added.append(Added(name, len(left.data), stats, each.date, each.hour))
+    if removed:
+        fenced.commit([*added, fenced.upload_coverage(marks(dropped))], removed)
+    return sum(table.num_rows for table in dropped)
