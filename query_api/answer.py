@@ -100,6 +100,19 @@ class Scan(_Model):
     cut_off: str
 
 
+class RemovedView(_Model):
+    """Rows that were taken out on purpose, and may have been asked for."""
+
+    kind: Literal["EXPIRED", "DELETED"]
+    namespace: str
+    pod: str
+    container: str
+    from_: Annotated[Time, Field(alias="from")]
+    to: Time
+    rows: int | None
+    why: str
+
+
 class Completeness(_Model):
     """Whether all lines that were asked for are there, as far as it can be proved."""
 
@@ -109,6 +122,8 @@ class Completeness(_Model):
     reasons: list[str]
     gaps: Annotated[list[GapView], Field(description="the latest hundred")]
     gaps_total: int
+    removed: Annotated[list[RemovedView], Field(description="the latest hundred")]
+    removed_total: int
     streams: Streams
     scan: Scan
 

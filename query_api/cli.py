@@ -17,6 +17,7 @@ from typing import Any
 from collector.errors import CollectorError
 from collector.process import own_version
 from indexer.errors import IndexerError
+from query_api import deletion
 from query_api.client import Client, follow
 from query_api.errors import QueryError, ServiceError
 from query_api.terminal import (
@@ -31,7 +32,7 @@ from query_api.terminal import (
 PROCESSES = {
     "collector": ("collector.run", "ship the container logs of this node to the topic"),
     "indexer": ("indexer.run", "write what the topic has to the table"),
-    "keeper": ("indexer.keeper", "fold the ledger and find gaps"),
+    "keeper": ("indexer.keeper", "compact and expire, fold the ledger and find gaps"),
     "query": ("query_api.run", "answer searches by HTTP"),
     "up": ("query_api.standalone", "all of them on this machine; without logs a demo"),
 }
@@ -87,7 +88,7 @@ def _parser(environ: Mapping[str, str]) -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--version", action="version", version=f"everyline {own_version()}")
-    commands = parser.add_subparsers(title="questions", metavar="COMMAND", required=True)
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     search = commands.add_parser(
         "search",
         help="find log lines",
@@ -118,6 +119,7 @@ def _parser(environ: Mapping[str, str]) -> argparse.ArgumentParser:
     streams.set_defaults(run=_streams)
     status = commands.add_parser("status", help="how far nodes and partitions are")
     status.set_defaults(run=_status)
+    deletion.add_commands(commands)
     for command in (search, gaps, streams, status):
         command.add_argument(
             "--url",

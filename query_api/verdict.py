@@ -9,9 +9,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from indexer.ledger import FileEntry, Ledger, NodeEntry
-from query_api.answer import Completeness, HeldBack, Scan, Streams, gap_view
+from query_api.answer import Completeness, HeldBack, RemovedView, Scan, Streams, gap_view
 from query_api.gaps import Gap, file_in_scope
 from query_api.plan import Scope
+from query_api.removed import Removal, removals
 from query_api.replica import Snapshot
 from query_api.times import format_optional, format_time
 
@@ -82,7 +83,8 @@ def judge(snapshot: Snapshot, scope: Scope, cluster: str, trouble: Trouble) -> C
     gaps = harmful_gaps(snapshot, scope, nodes)
     holder = marks[0] if marks else None
     until_ns = holder.complete_until_ns if holder else None
-    loss = _losses(gaps, trouble)
+    gone = removals(snapshot.ledger, scope)
+    loss = _losses(gaps, gone, trouble)
     doubt = _doubts(holder, until_ns, scope)
     return Completeness(
         verdict="incomplete" if loss else "unknown" if doubt else "complete",
@@ -93,6 +95,8 @@ def judge(snapshot: Snapshot, scope: Scope, cluster: str, trouble: Trouble) -> C
         reasons=loss + doubt,
         gaps=[gap_view(gap, cluster) for gap in gaps[:GAPS_SHOWN]],
         gaps_total=len(gaps),
+        removed=[_removed_view(each) for each in gone[:GAPS_SHOWN]],
+        removed_total=len(gone),
         streams=_count_streams(snapshot.ledger, scope, marks, gaps),
         scan=Scan(
             segments_failed=len(trouble.failed),
@@ -102,10 +106,27 @@ def judge(snapshot: Snapshot, scope: Scope, cluster: str, trouble: Trouble) -> C
     )
 
 
-def _losses(gaps: Sequence[Gap], trouble: Trouble) -> list[str]:
+def _removed_view(removal: Removal) -> RemovedView:
+    return RemovedView(
+        kind=removal.kind,
+        namespace=removal.namespace,
+        pod=removal.pod,
+        container=removal.container,
+        from_=format_time(removal.from_ns),
+        to=format_time(removal.to_ns),
+        rows=removal.rows,
+        why=removal.why,
+    )
+
+
+def _losses(gaps: Sequence[Gap], gone: Sequence[Removal], trouble: Trouble) -> list[str]:
     found = []
     if gaps:
         found.append(f"{len(gaps)} gap{'s' if len(gaps) > 1 else ''} in what was asked")
+    for kind, how in (("EXPIRED", "have expired"), ("DELETED", "were deleted on request")):
+        if whose := sorted({each.namespace for each in gone if each.kind == kind}):
+            more = f" and {len(whose) - 3} more" if len(whose) > 3 else ""
+            found.append(f"rows of {', '.join(whose[:3])}{more} {how}")
     if trouble.failed:
         found.append(f"{len(trouble.failed)} segment(s) could not be read")
     if trouble.cut_off:

@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 
+from indexer.coverage import Balance, Coverage, Deleted, Expired
 from query_api.answer import Completeness, Gaps, Status, StreamList
 from tests.query_api.conftest import NOW_NS, served
 from tests.query_api.written import HOUR, SECOND, START_NS, Line, Written
@@ -231,3 +232,31 @@ async def test_a_refresh_sees_what_was_committed_since(written):
                 answer = await seen()
             assert len(answer["rows"]) == n + 1
             assert answer["completeness"]["verdict"] == "complete"
+
+
+async def test_rows_that_were_removed_on_purpose_are_named_and_are_no_gap(written):
+    written.ship(LINE)
+    written.inventory(UNTIL_NS)
+    hour = START_NS // HOUR
+    removed = Coverage(
+        START_NS, [], [], [], [], [], Balance(),
+        expired=[Expired("dev", hour, 7, "dev=24"), Expired("dev", hour - 5, 1, "dev=24")],
+        deleted=[Deleted("r-1", "shop", "api-1", "app", bytes(16), 0, [0, 9], START_NS, START_NS)],
+    )  # fmt: skip
+    written.add(removed)
+    found = await verdict(written)
+    assert found["verdict"] == "incomplete"
+    assert found["reasons"] == [
+        "rows of dev have expired", "rows of shop were deleted on request",
+    ]  # fmt: skip
+    assert found["gaps"] == []
+    assert [(each["kind"], each["namespace"], each["rows"]) for each in found["removed"]] == [
+        ("EXPIRED", "dev", None), ("DELETED", "shop", 2),
+    ]  # fmt: skip
+    assert found["removed"][1]["why"] == "request r-1"
+    shop = await verdict(written, namespace="shop")
+    assert [each["kind"] for each in shop["removed"]] == ["DELETED"]
+    other = await verdict(written, namespace="shop", pod="api-2")
+    assert other["removed"] == []
+    later = {"from": START_NS + SECOND // 2, "namespace": "shop"}
+    assert (await verdict(written, **later))["verdict"] == "complete"

@@ -4,7 +4,6 @@ A test says which lines a node ships, what is lost and what its inventories say;
 commit of segments and coverage, made by the indexer's own functions.
 """
 
-import json
 import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -13,9 +12,9 @@ from collector.batch import Batch, Gap, Inventory, Seal, Seen
 from collector.range import Range, Stream, crc32, file_id
 from indexer.assemble import Intake, assemble
 from indexer.bucket import Bucket
-from indexer.coverage import Jump, LaneSpan, Position, to_object
+from indexer.coverage import Coverage, Jump, LaneSpan, Position, to_object
 from indexer.ledger import Ledger
-from indexer.table import COVERAGE_FOLDER, Added, Table
+from indexer.table import COVERAGE_FOLDER, NO_ROWS, Added, Table, new_name
 from query_api.times import format_time
 
 CLUSTER = "test"
@@ -163,13 +162,20 @@ class Written:
             name = f"date={segment.date}/hour={segment.hour}/{uuid.uuid4().hex}.parquet"
             self.bucket.put(self.table.folder + name, segment.data)
             added.append(Added(name, len(segment.data), segment.stats, segment.date, segment.hour))
-        data = to_object(assembled.coverage)
-        name = f"{COVERAGE_FOLDER}{uuid.uuid4().hex}.parquet"
-        self.bucket.put(self.table.folder + name, data)
-        added.append(Added(name, len(data), json.dumps({"numRecords": 0})))
+        added.append(self._upload(assembled.coverage))
         app = f"logs/0/{partition}"
         expected = {app: start if known else None}
         self.table.commit(added, expected, {app: end})
         self.version = self.table.snapshot().version()
         self.ledger.apply(assembled.coverage, self.version)
         return self.version
+
+    def add(self, coverage: Coverage) -> None:
+        """Commit coverage alone, as a keeper does."""
+        self.version = self.table.commit([self._upload(coverage)], {}, {})
+
+    def _upload(self, coverage: Coverage) -> Added:
+        data = to_object(coverage)
+        name = new_name(COVERAGE_FOLDER, data)
+        self.bucket.put(self.table.folder + name, data)
+        return Added(name, len(data), NO_ROWS)

@@ -1,0 +1,59 @@
+"""Deletion as an operator asks for it: the command, the keeper, and what answers say then."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from indexer.request import Requests
+from query_api.cli import main
+from tests.indexer.kept import Kept, PodFile
+from tests.indexer.shipped import CLUSTER
+from tests.way import cri
+
+
+@pytest.fixture
+def kept(tmp_path: Path) -> Kept:
+    """One pod that named a person."""
+    from indexer.bucket import open_bucket
+
+    kept = Kept(open_bucket(str(tmp_path / "bucket")))
+    kept.commit(PodFile(cri(1) + cri(2, "eve@example.org came") + cri(3)))
+    return kept
+
+
+def ask(kept: Kept, *words: str) -> int:
+    place = [f"--bucket={kept.bucket.uri}", f"--cluster={CLUSTER}"]
+    return main([*words, *place], {})
+
+
+def test_what_was_asked_for_is_done_by_the_keeper_and_listed(
+    kept: Kept, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["--namespace=shop", "--text=eve@", "--reason=art. 17", "--by=dpo"]
+    assert ask(kept, "delete", *words, "--from=2026-01-01T00:00:00Z") == 0
+    name = capsys.readouterr().out.strip()
+    [(request, done)] = Requests(kept.bucket, CLUSTER).all()
+    assert (request.id, request.by, request.text, done) == (name, "dpo", "eve@", None)
+    ask(kept, "deletions")
+    assert "open" in capsys.readouterr().out
+    kept.now_ns = max(kept.now_ns, request.to_ns)
+    jobs = kept.jobs(delete_open_ms=0)
+    jobs.delete()
+    assert kept.messages() == ["line 1", "line 3"]
+    jobs.fold()
+    jobs.delete()
+    ask(kept, "deletions", "--output=ndjson")
+    shown = json.loads(capsys.readouterr().out)
+    assert (shown["id"], shown["state"], shown["rows"]) == (name, "done", 1)
+
+
+def test_a_request_that_makes_no_sense_stores_nothing(
+    kept: Kept, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["--namespace=shop", "--regex=(", "--reason=x", "--from=-1h"]
+    assert ask(kept, "delete", *words) == 1
+    assert "missing )" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        ask(kept, "delete", "--namespace=shop", "--from=-1h")
+    assert list(Requests(kept.bucket, CLUSTER).all()) == []
