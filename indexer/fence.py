@@ -32,6 +32,7 @@ class FencedTable:
 
     def take(self) -> list[Live]:
         """Return the objects of the newest version; what is planned from them may be committed."""
+        self.table.watch_removals()
         snapshot = self.table.snapshot()
         self.version = snapshot.version()
         self._number = snapshot.transaction_version(KEEPER)

@@ -87,7 +87,7 @@ class Indexer:
 
     def _newest_ledger(self) -> Ledger:
         """Return the ledger of the newest version: the keeper's, and what has come since."""
-        version = self._table.snapshot().version()
+        version = self._table.version()
         ledger = self._ledger_table.load()
         if ledger.version > version:
             ledger = Ledger()  # of a table that was made anew since: fold all of this one's

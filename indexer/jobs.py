@@ -81,7 +81,7 @@ class Jobs:
         Raises TableUnavailable if the table cannot be read or the ledger not be written.
         """
         table = self.fenced.table
-        version = table.snapshot().version()
+        version = table.version()
         if self._ledger is None:
             self._ledger = self._ledger_table.load()
         before = self._ledger.version
@@ -165,6 +165,24 @@ class Jobs:
         self.requests.finish(Deletion(request.id, rows, self.fenced.version, now_ns))
         _log.info("a deletion is done", extra={"request": request.id, "rows": rows})
 
+    def checkpoint(self) -> None:
+        """Write down the table's state once enough versions have come; clean up the log before it.
+
+        Who opens the table reads the last checkpoint and what came after it.
+        """
+        done = self.fenced.table.last_checkpoint()
+        if self._ledger is None or self._ledger.version - done < self.settings.checkpoint_commits:
+            return
+        table = self.fenced.table.snapshot()
+        try:
+            table.create_checkpoint()
+            table.cleanup_metadata()
+        except (DeltaError, OSError) as error:
+            uri = self.fenced.table.uri
+            said = one_line(error)
+            raise TableUnavailable(f"cannot write a checkpoint of {uri}: {said}") from error
+        self.metrics.checkpoints.inc()
+
     # -- objects -----------------------------------------------------------------------------
 
     def vacuum(self) -> None:
@@ -177,9 +195,6 @@ class Jobs:
                 enforce_retention_duration=False,
                 full=True,
             )
-            table.update_incremental()
-            table.create_checkpoint()
-            table.cleanup_metadata()
         except (DeltaError, OSError) as error:
             uri = self.fenced.table.uri
             raise TableUnavailable(f"cannot vacuum {uri}: {one_line(error)}") from error

@@ -73,6 +73,7 @@ class KeeperMetrics:
         self.job_seconds = prometheus.Summary(
             "everyline_keeper_job_seconds", "Time of a job", ["job"], registry=registry
         )
+        self.checkpoints = counter("checkpoints", "Checkpoints written of the table's log")
         self.compactions = counter("compactions", "Groups of segments that became one")
         self.compactions_refused = counter(
             "compactions_refused", "Groups left as they are: damaged, unsorted or not adding up"

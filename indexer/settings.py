@@ -49,6 +49,9 @@ class KeeperSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     sweep_interval_ms: Annotated[
         int, setting("time between two deletions of ledgers of more than a day ago", ge=1000)
     ] = 3_600_000
+    checkpoint_commits: Annotated[
+        int, setting("commits after which the table's log gets a checkpoint", ge=1)
+    ] = 100
     standby_ms: Annotated[
         int, setting("how long a keeper that has met another one changes nothing", ge=10)
     ] = 300_000

@@ -5,7 +5,6 @@ to readers or none. A commit is made only against a snapshot whose positions are
 writer went on from, so nobody's work is done twice.
 """
 
-import contextlib
 import heapq
 import itertools
 import json
@@ -17,14 +16,20 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import pyarrow as pa
-from deltalake import CommitProperties, DeltaTable, Transaction
-from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
-from deltalake.transaction import AddAction, RemoveAction
+from deltalake import CommitProperties, DeltaTable
+from deltalake.exceptions import DeltaError, TableNotFoundError
 
 from collector.range import crc32
 from indexer.bucket import Bucket
 from indexer.coverage import Coverage, from_object
-from indexer.errors import ObjectMissing, PositionMoved, TableError, TableUnavailable, VersionGone
+from indexer.delta_log import Action, DeltaLog
+from indexer.errors import (
+    BucketUnavailable,
+    ObjectMissing,
+    TableError,
+    TableUnavailable,
+    VersionGone,
+)
 from indexer.schema import PARTITION_COLUMNS, SEGMENT_SCHEMA
 
 COVERAGE_FOLDER = "date=__HIVE_DEFAULT_PARTITION__/hour=__HIVE_DEFAULT_PARTITION__/"
@@ -117,7 +122,7 @@ class Table:
         self._clock = clock
         self.folder = f"{cluster}/logs/"
         self.uri = f"{bucket.uri}/{cluster}/logs"
-        self._handle: DeltaTable | None = None
+        self._log = DeltaLog(bucket, self.folder)
 
     def make(self) -> None:
         """Make the table unless it is there."""
@@ -163,78 +168,52 @@ class Table:
         *,
         same_rows: bool = False,
     ) -> int:
-        """Add uploaded objects, remove others and move positions, all at once.
+        """Add uploaded objects, remove others and move positions, all at once; return the version.
 
-        Returns a version that has them. ``expected`` gives for each ``app_id`` the version that
-        this work went on from, ``reached`` the one to store. ``same_rows``: what is added holds
-        what is removed, so that nobody who follows changes needs to read it. Raises PositionMoved
-        if a position is another by now or an object is removed already: the caller takes its state
-        anew from the table, which also tells an own commit that was answered with an error from
-        somebody else's.
+        ``expected`` gives for each ``app_id`` the version that this work went on from, ``reached``
+        the one to store. ``same_rows``: what is added holds what is removed, so that nobody who
+        follows changes needs to read it. Raises PositionMoved if a position is another by now or an
+        object was removed since ``watch_removals``: the caller takes its state anew from the
+        table, which also tells an own commit that was answered with an error from somebody else's.
         """
-        # A handle is stale after its own commit, and an equal or lower version of an app_id would
-        # be accepted from a fresh snapshot: so compare with the very snapshot committed against.
-        table = self._refreshed()
-        for app_id, version in expected.items():
-            if table.transaction_version(app_id) != version:
-                raise PositionMoved(f"{app_id} is no longer at {version}")
-        if removed:
-            present = set(table.get_add_actions().column("path").to_pylist())
-            if gone := [each.name for each in removed if each.name not in present]:
-                raise PositionMoved(f"{len(gone)} objects are removed already, such as {gone[0]}")
-        actions: list[AddAction | RemoveAction] = [
-            *(_add_action(each, data_change=not same_rows) for each in added),
-            *(self._remove_action(each, data_change=not same_rows) for each in removed),
-        ]
-        transactions = [Transaction(app_id, version) for app_id, version in reached.items()]
-        try:
-            table.create_write_transaction(
-                actions,
-                mode="append",
-                schema=TABLE_SCHEMA,
-                partition_by=list(PARTITION_COLUMNS),
-                commit_properties=CommitProperties(app_transactions=transactions),
-            )
-            table.update_incremental()
-        except CommitFailedError as error:
-            self._handle = None
-            said = one_line(error)
-            raise PositionMoved(f"another commit to {self.uri} was faster: {said}") from error
-        except (DeltaError, OSError) as error:
-            self._handle = None
-            raise TableUnavailable(f"cannot commit to {self.uri}: {one_line(error)}") from error
-        return table.version()
-
-    def _refreshed(self) -> DeltaTable:
-        """Return this writer's handle as of now; to open one costs seconds in a large table."""
-        handle, self._handle = self._handle, None
-        if handle is not None:
-            with contextlib.suppress(DeltaError, OSError):  # its version is cleaned up, or worse
-                handle.update_incremental()
-                self._handle = handle
-        if self._handle is None:
-            self._handle = self.snapshot()
-        return self._handle
-
-    def _remove_action(self, removed: Live, *, data_change: bool) -> RemoveAction:
-        values = _values(removed.date, removed.hour)
         now_ms = self._clock() // 1_000_000
-        return RemoveAction(removed.name, data_change, now_ms, removed.size, values)
+        actions = [
+            _commit_info(now_ms, "Overwrite" if removed else "Append"),
+            *(_add_action(each, now_ms, data_change=not same_rows) for each in added),
+            *(_remove_action(each, now_ms, data_change=not same_rows) for each in removed),
+            *(_txn_action(app_id, version, now_ms) for app_id, version in reached.items()),
+        ]
+        try:
+            self._log.commit(actions, expected)
+        except BucketUnavailable as error:
+            raise TableUnavailable(f"cannot commit to {self.uri}: {error}") from error
+        return self._log.version
+
+    def last_checkpoint(self) -> int:
+        """Return the version of the last checkpoint; -1 if there is none."""
+        return self._log.checkpoint()
+
+    def version(self) -> int:
+        """Return the newest version; raise TableError if there is no table."""
+        try:
+            self._log.refresh()
+        except BucketUnavailable as error:
+            raise TableUnavailable(f"cannot read {self.uri}: {error}") from error
+        return self._log.version
+
+    def watch_removals(self) -> None:
+        """From now on, notice what is removed: take the snapshot to work from after this."""
+        self.version()
+        self._log.removed.clear()
 
     def log(self, after: int, until: int) -> Iterator[LogEntry]:
         """Yield what the versions ``after + 1`` to ``until`` did; raise VersionGone if cleaned."""
-        for version in range(after + 1, until + 1):
-            name = f"{self.folder}_delta_log/{version:020d}.json"
+        for number in range(after + 1, until + 1):
             try:
-                lines = self.bucket.get(name).splitlines()
+                version = self._log.read(number)
             except ObjectMissing as error:
-                raise VersionGone(f"the log of {self.uri} starts after {version}") from error
-            actions = [json.loads(line) for line in lines]
-            yield LogEntry(
-                version,
-                tuple(each["add"]["path"] for each in actions if "add" in each),
-                tuple(each["remove"]["path"] for each in actions if "remove" in each),
-            )
+                raise VersionGone(f"the log of {self.uri} starts after {number}") from error
+            yield LogEntry(number, version.added, version.removed)
 
     def coverage(self, name: str) -> list[Coverage]:
         """Return the coverage of each commit that the object of this name holds."""
@@ -308,6 +287,43 @@ def _values(date: str | None, hour: int | None) -> dict[str, str | None]:
     return {"date": date, "hour": None if hour is None else str(hour)}
 
 
-def _add_action(added: Added, *, data_change: bool) -> AddAction:
-    values = _values(added.date, added.hour)
-    return AddAction(added.name, added.size, values, 0, data_change, added.stats)
+def _commit_info(now_ms: int, mode: str) -> Action:
+    return {
+        "commitInfo": {
+            "timestamp": now_ms,
+            "operation": "WRITE",
+            "operationParameters": {"mode": mode, "partitionBy": json.dumps(PARTITION_COLUMNS)},
+            "engineInfo": "everyline",
+            "txnId": uuid.uuid4().hex,  # no two commits have the same bytes
+        }
+    }
+
+
+def _add_action(added: Added, now_ms: int, *, data_change: bool) -> Action:
+    return {
+        "add": {
+            "path": added.name,
+            "partitionValues": _values(added.date, added.hour),
+            "size": added.size,
+            "modificationTime": now_ms,
+            "dataChange": data_change,
+            "stats": added.stats,
+        }
+    }
+
+
+def _remove_action(removed: Live, now_ms: int, *, data_change: bool) -> Action:
+    return {
+        "remove": {
+            "path": removed.name,
+            "deletionTimestamp": now_ms,
+            "dataChange": data_change,
+            "extendedFileMetadata": True,
+            "partitionValues": _values(removed.date, removed.hour),
+            "size": removed.size,
+        }
+    }
+
+
+def _txn_action(app_id: str, version: int, now_ms: int) -> Action:
+    return {"txn": {"appId": app_id, "version": version, "lastUpdated": now_ms}}

@@ -106,7 +106,7 @@ def test_an_own_commit_that_seemed_to_fail_is_not_made_twice(table: Table) -> No
 def test_of_commits_that_race_for_one_position_one_wins(table: Table) -> None:
     def commit(added: list[Added]) -> bool:
         try:
-            table.commit(added, {A: at}, {A: at + 1 if at else 1})
+            Table(table.bucket, CLUSTER).commit(added, {A: at}, {A: at + 1 if at else 1})
         except PositionMoved:
             return False
         return True
@@ -126,7 +126,7 @@ def test_commits_of_different_partitions_race_and_all_succeed(table: Table) -> N
         app_id = f"logs/0/{each[0]}"
         for _ in range(20):
             try:
-                return table.commit(each[1], {app_id: None}, {app_id: 3})
+                return Table(table.bucket, CLUSTER).commit(each[1], {app_id: None}, {app_id: 3})
             except PositionMoved:
                 assert position(table, app_id) is None
         raise AssertionError("no commit within twenty tries")

@@ -1,0 +1,160 @@
+"""The Delta log as Everyline writes it: one version each, in nobody's way, for every reader."""
+
+import json
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+from deltalake import CommitProperties, DeltaTable, Transaction
+from deltalake.transaction import AddAction
+
+from indexer.bucket import Bucket
+from indexer.delta_log import Action, DeltaLog
+from indexer.errors import ObjectMissing, PositionMoved, TableError
+from indexer.schema import PARTITION_COLUMNS
+from indexer.table import TABLE_SCHEMA, Added, Live, Table
+from tests.indexer.shipped import CLUSTER
+
+STATS = json.dumps({"numRecords": 1})
+
+
+@pytest.fixture
+def table(store: Bucket) -> Table:
+    """An empty table."""
+    table = Table(store, CLUSTER)
+    table.make()
+    return table
+
+
+def added(name: str) -> Added:
+    return Added(f"date=2026-03-01/hour=12/{name}", 9, STATS, "2026-03-01", 12)
+
+
+def paths(table: Table) -> set[str]:
+    names = table.snapshot().get_add_actions().column("path").to_pylist()
+    return {name.rpartition("/")[2] for name in names}
+
+
+def by_library(table: Table, name: str, app_id: str, version: int) -> None:
+    """Commit as any other Delta writer does."""
+    DeltaTable(table.uri, storage_options=table.bucket.storage_options).create_write_transaction(
+        [AddAction(added(name).name, 9, {"date": "2026-03-01", "hour": "12"}, 0, True, STATS)],
+        mode="append",
+        schema=TABLE_SCHEMA,
+        partition_by=list(PARTITION_COLUMNS),
+        commit_properties=CommitProperties(app_transactions=[Transaction(app_id, version)]),
+    )
+
+
+def test_a_library_reads_what_is_committed_with_all_that_it_says(table: Table) -> None:
+    table.commit([added("a"), added("b")], {"x": None}, {"x": 3})
+    live = Live(added("a").name, 9, "2026-03-01", 12)
+    table.commit([added("c")], {"x": 3, "y": None}, {"x": 4, "y": 1}, [live])
+    snapshot = table.snapshot()
+    assert snapshot.version() == 2
+    assert paths(table) == {"b", "c"}
+    assert (snapshot.transaction_version("x"), snapshot.transaction_version("y")) == (4, 1)
+    actions = snapshot.get_add_actions(flatten=True)
+    assert set(actions.column("partition.hour").to_pylist()) == {12}
+    assert [entry["operation"] for entry in snapshot.history()][:2] == ["WRITE", "WRITE"]
+
+
+def test_commits_of_a_library_and_own_ones_take_turns(table: Table) -> None:
+    for number in range(3):
+        before = number - 1 if number else None
+        table.commit([added(f"own-{number}")], {"x": before}, {"x": number})
+        by_library(table, f"other-{number}", "other", number)
+    assert len(paths(table)) == 6
+    by_library(table, "thief", "x", 9)
+    with pytest.raises(PositionMoved, match="no longer at 2"):
+        table.commit([added("late")], {"x": 2}, {"x": 3})
+
+
+def test_a_writer_begins_at_the_last_checkpoint(table: Table, store: Bucket) -> None:
+    for number in range(5):
+        table.commit([added(str(number))], {}, {f"app-{number}": number})
+    table.snapshot().create_checkpoint()
+    table.commit([added("after")], {}, {"app-0": 7})
+    for early in range(5):
+        store.delete(f"{table.folder}_delta_log/{early:020d}.json")
+    log = DeltaLog(store, table.folder)
+    log.refresh()
+    assert log.version == 6
+    assert log.transactions == {"app-0": 7, **{f"app-{n}": n for n in range(1, 5)}}
+
+
+def test_a_checkpoint_of_a_table_without_positions_is_read(table: Table, store: Bucket) -> None:
+    table.commit([added("a")], {}, {})
+    table.snapshot().create_checkpoint()
+    log = DeltaLog(store, table.folder)
+    log.refresh()
+    assert (log.version, log.transactions) == (1, {})
+
+
+def test_whoever_slept_over_a_clean_up_of_the_log_does_not_write_into_the_past(
+    table: Table, store: Bucket
+) -> None:
+    sleeper = Table(store, CLUSTER)
+    sleeper.commit([added("before")], {"x": None}, {"x": 1})
+    for number in range(4):
+        table.commit([added(f"while-{number}")], {}, {"y": number})
+    table.snapshot().create_checkpoint()
+    for early in range(2, 5):  # the place of the sleeper's next version is free again
+        store.delete(f"{table.folder}_delta_log/{early:020d}.json")
+    with pytest.raises(PositionMoved, match="over for long"):
+        sleeper.commit([added("late")], {"x": 1}, {"x": 2})
+    with pytest.raises(ObjectMissing):
+        store.get(f"{table.folder}_delta_log/{2:020d}.json")
+    assert sleeper.commit([added("again")], {"x": 1}, {"x": 2}) == 6
+    assert "late" not in paths(table)
+
+
+class Forgetful:
+    """A bucket whose answers to puts of the log are lost: stored, and met again by a retry."""
+
+    def __init__(self, inner: Bucket) -> None:
+        self._inner = inner
+        self.uri, self.get, self.delete = inner.uri, inner.get, inner.delete
+
+    def put(self, name: str, data: bytes) -> None:
+        self._inner.put(name, data)
+        self._inner.put(name, data)  # raises ObjectExists, as a client's own retry does
+
+
+def actions(name: str) -> list[Action]:
+    return [{"commitInfo": {"txnId": name}}, {"txn": {"appId": "x", "version": 1}}]
+
+
+def test_an_own_commit_whose_answer_was_lost_is_recognised(table: Table, store: Bucket) -> None:
+    log = DeltaLog(Forgetful(store), table.folder)  # type: ignore[arg-type]
+    log.commit(actions("mine"), {"x": None})
+    assert log.version == 1
+    assert store.get(f"{table.folder}_delta_log/{1:020d}.json").count(b"\n") == 1
+    with pytest.raises(PositionMoved):
+        DeltaLog(store, table.folder).commit(actions("other"), {"x": None})
+
+
+def test_an_object_that_is_removed_meanwhile_is_not_removed_twice(table: Table) -> None:
+    table.commit([added("a"), added("b")], {}, {})
+    live = Live(added("a").name, 9, "2026-03-01", 12)
+    slow, fast = Table(table.bucket, CLUSTER), Table(table.bucket, CLUSTER)
+    slow.watch_removals()
+    fast.commit([], {}, {}, [live])
+    with pytest.raises(PositionMoved, match="removed already"):
+        slow.commit([added("c")], {}, {}, [live], same_rows=True)
+    assert paths(table) == {"b"}
+
+
+def test_many_writers_add_one_version_each(table: Table) -> None:
+    def write(number: int) -> int:
+        own = Table(table.bucket, CLUSTER)
+        return own.commit([added(str(number))], {f"p/{number}": None}, {f"p/{number}": 1})
+
+    with ThreadPoolExecutor(8) as pool:
+        versions = sorted(pool.map(write, range(24)))
+    assert versions == list(range(1, 25))
+    assert paths(table) == {str(number) for number in range(24)}
+
+
+def test_a_log_that_is_not_there_is_no_table(store: Bucket) -> None:
+    with pytest.raises(TableError, match="no table"):
+        DeltaLog(store, "nobody/logs/").refresh()
