@@ -16,8 +16,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from indexer import token_filter
 from indexer.parse import Rows
 from indexer.schema import LEVELS, OUTPUTS, SEGMENT_SCHEMA, TIME_SOURCES
+from indexer.tokens import TokenFilterWriter
 
 ROW_GROUP_ROWS = 65_536
 ROW_GROUP_BYTES = 32 << 20
@@ -33,9 +35,6 @@ _WORDS = [name for name in SEGMENT_SCHEMA.names if name not in (*_DELTA, *_TEXT,
 _STATS = ("time", "namespace", "pod", "container", "pod_uid", "node", "output", "level")
 
 _BLOB_KEY = "everyline."
-
-FILTER = "tokens"
-"""Name of the blob that is a segment's token filter."""
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -78,13 +77,19 @@ class SegmentWriter:
         """Start an object without rows."""
         self._sink = pa.BufferOutputStream()
         self._writer = _parquet_writer(self._sink, zstd_level)
+        self._tokens = TokenFilterWriter()
 
     def append(self, row_group: pa.Table) -> None:
         """Add rows (SEGMENT_SCHEMA, at least one) as one row group."""
         self._writer.write_table(row_group, row_group_size=row_group.num_rows)
+        self._tokens.append(row_group.column("message"))
 
     def finish(self) -> bytes:
         """Return the object; nothing can be added to it any more."""
+        if made := self._tokens.finish(self._sink.tell()):
+            blob, place = made
+            self._sink.write(blob)
+            self._writer.add_key_value_metadata({token_filter.KEY: place.to_json()})
         self._writer.close()
         data: bytes = self._sink.getvalue().to_pybytes()
         return data

@@ -17,12 +17,14 @@ import pyarrow.parquet as pq
 
 from indexer.bucket import Bucket, open_bucket
 from indexer.errors import BucketError, ObjectMissing
+from indexer.token_filter import TokenFilter, tokens_within
 from query_api.filter import Filter
-from query_api.language import parse_query
+from query_api.language import Term, parse_query
 
 _TAIL_BYTES = 64 << 10  # what Arrow reads first; holds most footers
 _TOGETHER_BYTES = 64 << 10  # a gap between two ranges that costs less than another request
 _WHOLE_BYTES = 1 << 20  # a segment or row group of so few bytes is read by one request
+_TOKENS_ASKED_MAX = 4  # of one segment's filter; each costs a request
 
 _KEYS = ("ns", "file_id", "epoch", "offset")
 _SHOWN = ("namespace", "pod", "container", "node", "output", "level", "message", "raw", "partial")
@@ -83,14 +85,16 @@ def scan_segment(
 
     ``cancelled`` is asked before each row group. Raises BadQuery; never for a bad segment.
     """
-    matching = Filter(parse_query(task.query))
+    terms = parse_query(task.query)
+    matching = Filter(terms)
     file = RangedFile(bucket or open_bucket(task.bucket), task.name, task.size_bytes)
     best = RESULT_SCHEMA.empty_table()
     try:
         tail_bytes = _WHOLE_BYTES if task.size_bytes <= _WHOLE_BYTES else _TAIL_BYTES
         file.fetch([(max(0, task.size_bytes - tail_bytes), task.size_bytes)])
         parquet = pq.ParquetFile(file)
-        for group in _row_groups(parquet.metadata, task):
+        groups = _row_groups(parquet.metadata, task)
+        for group in _with_tokens(groups, terms, parquet.metadata, file):
             if cancelled():
                 break
             from_ns, to_ns = tightened(task, best)
@@ -145,6 +149,11 @@ class RangedFile(io.RawIOBase):
             self._held.append((start, self._bucket.get_range(self._name, start, end - start)))
             self.gets += 1
             self.bytes += end - start
+
+    def read_range(self, offset: int, length: int) -> bytes:
+        """Return the bytes of a range, fewer where the segment ends before it."""
+        self.seek(min(offset, self._size))
+        return self.read(length)
 
     def forget(self) -> None:
         """Let go of what was fetched, but for the first range."""
@@ -227,6 +236,26 @@ def _row_groups(metadata: Any, task: ScanTask) -> list[_Group]:
     if task.newest_first:
         return sorted(groups, key=lambda group: -group.high_ns)
     return sorted(groups, key=lambda group: group.low_ns)
+
+
+def _with_tokens(
+    groups: list[_Group], terms: Iterable[Term], metadata: Any, file: RangedFile
+) -> list[_Group]:
+    """Return the row groups that may hold the tokens of all terms, by the segment's filter."""
+    tokens = {
+        token
+        for term in terms
+        if not term.negated
+        for token in tokens_within(term.text, term.starts_token, term.ends_token)
+    }
+    found = TokenFilter(metadata.metadata, metadata.num_row_groups, file.read_range)
+    # The longest are the rarest as a rule.
+    for token in sorted(tokens, key=lambda token: (-len(token), token))[:_TOKENS_ASKED_MAX]:
+        if not groups:
+            break
+        held = found.row_groups(token)
+        groups = [group for group in groups if held[group.number]]
+    return groups
 
 
 def _bounds(column: Any, raw: bool = False) -> tuple[Any, Any] | None:

@@ -26,7 +26,7 @@ INDEXER_CONTRACTS = {
     f"indexer.{name}"
     for name in (
         "bucket", "table", "schema", "coverage", "entries", "ledger", "ledger_table", "errors",
-        "request",
+        "request", "token_filter",
     )
 }  # fmt: skip
 MAY_IMPORT: dict[str, set[str]] = {

@@ -337,3 +337,43 @@ def test_a_scan_without_a_match_reads_no_more_than_what_shows_that(written, monk
     assert [each.gets for each in read[:2]] == [1, 1]  # the footer's statistics say it
     assert read[0].bytes < size / 5
     assert read[2].bytes < whole.bytes
+
+
+def test_the_token_filter_leaves_row_groups_unread_but_none_that_match(written, monkeypatch):
+    monkeypatch.setattr("indexer.segment.ROW_GROUP_ROWS", 2_000)
+    monkeypatch.setattr("query_api.scan._WHOLE_BYTES", 0)
+    written.ship(
+        *(Line(START_NS + n, f"{secrets.token_hex(20)} common n{n}") for n in range(10_000))
+    )
+    [name] = written.bucket.names(written.table.folder + "date=2")
+    size = written.bucket.size(name)
+    task = ScanTask("", name, size, START_NS, START_NS + 10_000, (), "", True, None, 10)
+    [row] = scan_segment(replace(task, query="n4321"), written.bucket).rows.to_pylist()
+    needle = row["message"].split()[0]
+    for query, found in [
+        (needle.upper(), 1),
+        (f'"{needle} common"', 1),
+        (f'"{needle[5:]} Common n43"', 1),  # its edges are parts of tokens
+        (f'"{needle[5:]}"', 1),
+        (f"n4321 -{secrets.token_hex(20)}", 1),
+        (f"{needle} common", 1),
+        (f"{needle[5:]}", 0),
+    ]:
+        scanned = scan_segment(replace(task, query=query), written.bucket)
+        assert len(scanned.rows) == found, query
+    everything = scan_segment(replace(task, query='"nowhere"'), written.bucket)
+    footer = scan_segment(replace(task, equals=(("level", ("fatal",)),)), written.bucket)
+    absent = scan_segment(replace(task, query=secrets.token_hex(20)), written.bucket)
+    assert len(everything.rows) == len(absent.rows) == 0
+    assert everything.bytes > size / 2
+    assert absent.bytes - footer.bytes <= 5 * 32 + size / 4  # one row group by chance
+    assert absent.gets - footer.gets <= 3
+
+
+async def test_words_are_found_in_segments_without_a_token_filter(written, monkeypatch):
+    monkeypatch.setattr("indexer.tokens.TokenFilterWriter.finish", lambda writer, offset: None)
+    written.ship(Line(START_NS, "INFO one two"))
+    async with served(written.bucket) as client:
+        asked: dict[str, Any] = {**EVER, "query": "one"}
+        answer = (await client.get("/v1/search", params=asked)).json()
+    assert messages(answer) == ["INFO one two"]
