@@ -94,7 +94,7 @@ class Place:
     row_groups: int
     blocks: int  # of each row group
     common: int  # tokens of the list behind the blocks
-    false_positives: float  # expected share in the fullest row group
+    false_positives: float  # expected share of row groups that an absent token matches
 
     @property
     def blocks_bytes(self) -> int:

@@ -27,7 +27,8 @@ HASHES_MAX = 1 << 24
 A row group that would hold more tokens than are left of these matches any token.
 """
 
-_TOKENS_PER_BLOCK = 23  # under one false positive in a hundred, see _false_positives
+_FALSE_POSITIVES_MAX = 0.01
+_TOKENS_PER_BLOCK = 24  # keeps that, as _false_positives reckons
 _RAW_SHARE_MAX = 0.02  # of the bytes of the messages
 _COMMON_ROW_GROUPS_MIN = 4  # in fewer, a token takes more room in the list than in the blocks
 
@@ -293,20 +294,19 @@ class TokenFilterWriter:
             None if hashes is None else np.setdiff1d(hashes, common, assume_unique=True)
             for hashes in self._hashes
         ]
-        fullest = max((len(hashes) for hashes in rare if hashes is not None), default=0)
+        tokens = np.array([0 if hashes is None else len(hashes) for hashes in rare], np.float64)
         room = int(self._raw_bytes * _RAW_SHARE_MAX) - TAG_BYTES * len(common)
         fitting = room // (BLOCK_BYTES * max(1, row_groups))
-        count = min(fitting, max(1, -(-fullest // _TOKENS_PER_BLOCK)))
-        if count < 1:
+        if fitting < 1:
             return None
+        count, expected = _block_count(tokens, fitting)
         blocks = np.zeros((count, row_groups, len(SALTS)), np.uint32)
         for number, hashes in enumerate(rare):
             if hashes is None:
                 blocks[:, number] = 0xFFFF_FFFF
             else:
                 _fill(hashes, blocks, number)
-        full = any(hashes is None for hashes in rare)
-        expected = 1.0 if full else _false_positives(fullest / count)
+        expected += sum(hashes is None for hashes in rare) / row_groups
         tags = (common >> np.uint64(32)).astype("<u4")
         place = Place(offset, row_groups, count, len(common), round(expected, 6))
         return blocks.astype("<u4").tobytes() + tags.tobytes(), place
@@ -336,15 +336,32 @@ def _readable(messages: pa.StringArray) -> Iterator[tuple[NDArray[np.uint8], NDA
     yield np.concatenate((rest, np.zeros(_PADDING, np.uint8))), offsets[whole:] - offsets[whole]
 
 
-def _false_positives(tokens_per_block: float) -> float:
-    """Return which share of absent tokens a filter of so many tokens lets pass.
+def _block_count(tokens: NDArray[np.float64], most: int) -> tuple[int, float]:
+    """Return how many blocks row groups of so many tokens need, and what passes then.
+
+    ``_FALSE_POSITIVES_MAX`` is kept by the row groups on average: sized by the fullest alone, a
+    filter is half as large again on logs of many kinds.
+    """
+    count = max(1, int(tokens.mean() / _TOKENS_PER_BLOCK))
+    while True:
+        count = min(count, most)
+        expected = float(_false_positives(tokens / count).mean())
+        if expected <= _FALSE_POSITIVES_MAX or count == most:
+            return count, expected
+        count += max(1, count // 50)
+
+
+def _false_positives(tokens_per_block: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return which share of absent tokens each row group lets pass.
 
     As many tokens as a Poisson distribution says meet in a block, and each has set one of 32 bits
     in each of its eight words.
     """
-    share = 0.0
-    held = math.exp(-tokens_per_block)
-    for tokens in range(1, math.ceil(tokens_per_block + 12 * math.sqrt(tokens_per_block) + 20)):
-        held *= tokens_per_block / tokens
+    mean = np.minimum(tokens_per_block, 500)  # where all pass
+    held = np.exp(-mean)
+    share = np.zeros_like(mean)
+    highest = float(mean.max())
+    for tokens in range(1, math.ceil(highest + 12 * math.sqrt(highest) + 20)):
+        held = held * (mean / tokens)
         share += held * (1 - (31 / 32) ** tokens) ** 8
-    return share if tokens_per_block < 500 else 1.0
+    return share

@@ -186,7 +186,7 @@ def test_the_file_has_statistics_a_page_index_and_no_dictionary_of_messages():
     assert columns["message"].statistics is None
     assert "RLE_DICTIONARY" not in columns["message"].encodings
     assert "RLE_DICTIONARY" in columns["pod"].encodings
-    assert "DELTA_BINARY_PACKED" in columns["time_ns"].encodings
+    assert "DELTA_BINARY_PACKED" in columns["time"].encodings
     assert columns["time"].has_offset_index
     assert columns["time"].has_column_index
     # Of the words in use, not of the whole dictionary.
