@@ -64,7 +64,7 @@ class FileEntry(msgspec.Struct, kw_only=True):
     size: int = 0  # the largest size that a collector has seen
     seen_ns: int = 0
     sealed: bool = False
-    gone: bool = False
+    gone_ns: int = 0  # when it was first reported to have left the disk; 0: it has not
     previous: bytes | None = None
     lines: int = 0
     rows: int = 0
@@ -74,6 +74,11 @@ class FileEntry(msgspec.Struct, kw_only=True):
     def stream(self) -> Stream:
         """Return the stream that wrote the file."""
         return Stream(self.namespace, self.pod, self.pod_uid, self.container, self.restart)
+
+    @property
+    def gone(self) -> bool:
+        """Return whether it has left the disk."""
+        return self.gone_ns > 0
 
     @property
     def covered_end(self) -> int:

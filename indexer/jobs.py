@@ -15,12 +15,11 @@ from deltalake.exceptions import DeltaError
 from indexer.bucket import Bucket
 from indexer.compact import CompactionLimits, compact, plan_compactions
 from indexer.delete import Examined, delete
-from indexer.errors import TableUnavailable, VersionGone
+from indexer.errors import TableUnavailable
 from indexer.expire import Namespaces, expire, parse_retention
 from indexer.fence import FencedTable
+from indexer.fold import Fold
 from indexer.gather import Versions, gather
-from indexer.ledger import Ledger
-from indexer.ledger_table import LedgerTable, bring_up
 from indexer.metrics import KeeperMetrics
 from indexer.request import Deletion, DeletionRequest, Requests
 from indexer.settings import KeeperSettings
@@ -55,8 +54,7 @@ class Jobs:
         settings = self.settings
         self.fenced = FencedTable(Table(self.bucket, settings.cluster, clock=self.clock))
         self.requests = Requests(self.bucket, settings.cluster)
-        self._ledger_table = LedgerTable(self.bucket, settings.cluster)
-        self._ledger: Ledger | None = None
+        self._fold = Fold(self.bucket, settings.cluster, settings.gone_live_hours, self.clock)
         self._versions = Versions(self.fenced.table)
         self._namespaces = Namespaces()
         self._examined = Examined()
@@ -80,36 +78,22 @@ class Jobs:
 
         Raises TableUnavailable if the table cannot be read or the ledger not be written.
         """
-        table = self.fenced.table
-        version = table.version()
-        if self._ledger is None:
-            self._ledger = self._ledger_table.load()
-        before = self._ledger.version
-        if before == version:
-            return False
-        if before > version:
-            raise VersionGone(
-                f"the ledger is of version {before}, the table of {version}: the table was made "
-                "anew; delete the ledger's folder to fold it again"
-            )
-        folded, self._ledger = bring_up(self._ledger, table, version), None
-        if not self._ledger_table.save(folded, before):
-            _log.warning("another keeper was faster; taking its ledger")
-            return False
-        self._ledger = folded
-        self.metrics.measure(folded, self.clock())
-        return True
+        advanced = self._fold.advance(self.fenced.table)
+        if advanced and self._fold.ledger is not None:
+            self.metrics.measure(self._fold.ledger, self.clock())
+        return advanced
 
     def sweep(self) -> None:
         """Delete ledgers of more than a day ago."""
-        self._ledger_table.sweep()
+        self._fold.sweep()
 
     def gather(self) -> None:
         """Merge coverage objects that the stored ledger has folded."""
-        if self._ledger is None:
+        ledger = self._fold.ledger
+        if ledger is None:
             return
         least = self.settings.gather_objects_min
-        for merged in gather(self.fenced, self._versions, self._ledger.version, least):
+        for merged in gather(self.fenced, self._versions, ledger.version, least):
             self.metrics.gathered_objects.inc(merged.objects)
 
     # -- segments ----------------------------------------------------------------------------
@@ -155,7 +139,7 @@ class Jobs:
 
     def _finish(self, request: DeletionRequest) -> None:
         """Note that a request is done, once no row can be on its way and the ledger counts all."""
-        ledger, now_ns = self._ledger, self.clock()
+        ledger, now_ns = self._fold.ledger, self.clock()
         open_ms = (now_ns - max(request.requested_ns, request.to_ns)) // 1_000_000
         if ledger is None or ledger.version < self.fenced.version:
             return

@@ -76,7 +76,10 @@ EXPLAINED_WITHIN_NS = 3_600_000_000_000
 
 
 class Ledger(msgspec.Struct):
-    """The fold of all coverage up to a version of the table (-1: of none)."""
+    """The fold of all coverage up to a version of the table (-1: of none).
+
+    Files that were gone before ``past_ns`` may be on storage only (0: all files are here).
+    """
 
     version: int = -1
     positions: dict[int, Position] = {}
@@ -86,9 +89,11 @@ class Ledger(msgspec.Struct):
     jumps: list[JumpEntry] = []
     expired: dict[tuple[str, str], ExpiredEntry] = {}  # by namespace and rule
     deleted: dict[tuple[str, str, str, str], DeletedEntry] = {}  # by request and container
+    past_ns: int = 0
 
-    def apply(self, coverage: Coverage, version: int) -> None:
-        """Fold in what the commit that made ``version`` has added."""
+    def apply(self, coverage: Coverage, version: int) -> set[FileKey]:
+        """Fold in what the commit that made ``version`` has added; return the files changed."""
+        changed = {(cover.file_id, cover.epoch) for cover in coverage.files}
         for position in coverage.positions:
             self.positions[position.partition] = position
         for cover in coverage.files:
@@ -100,7 +105,7 @@ class Ledger(msgspec.Struct):
         touched = {(numbers.node, numbers.partition) for numbers in coverage.lanes}
         # What an inventory does not list may have been opened after its scan: openings first.
         for note in sorted(coverage.notes, key=lambda note: note.kind == "inventory"):
-            self._note(note, coverage.committed_ns)
+            self._note(note, coverage.committed_ns, changed)
         for jump in coverage.jumps:
             self.jumps.append(JumpEntry(jump=jump, found_ns=coverage.committed_ns))
         for key in touched:
@@ -111,6 +116,22 @@ class Ledger(msgspec.Struct):
         for deleted in coverage.deleted:
             self._delete(deleted, coverage.committed_ns)
         self.version = version
+        return changed
+
+    def revive(self, past: FileEntry) -> None:
+        """Take a past file in again, with what has been covered of it since."""
+        key = (past.file_id, past.epoch)
+        if (known := self.files.get(key)) is not None:
+            for part in known.covered:
+                times = (part.first_ns, part.last_ns)
+                _cover(past, Span(part.start, part.end, CRC_UNKNOWN, 0, 0, *times, "", part.events))
+            past.ends = [*past.ends, *known.ends][-ENDS_KEPT:]
+        self.files[key] = past
+
+    def forget(self, gone_before_ns: int) -> None:
+        """Let go of the files that were gone before that time."""
+        for key in [k for k, file in self.files.items() if 0 < file.gone_ns < gone_before_ns]:
+            del self.files[key]
 
     # -- what was removed on purpose: its bytes stay covered -----------------------------------
 
@@ -147,10 +168,10 @@ class Ledger(msgspec.Struct):
             )
         return self.files[key]
 
-    def _note(self, note: Note, now_ns: int) -> None:
+    def _note(self, note: Note, now_ns: int, changed: set[FileKey]) -> None:
         entry = note_entry(note)
         if isinstance(entry, Inventory):
-            self._inventory(note, entry, now_ns)
+            self._inventory(note, entry, now_ns, changed)
             return
         if isinstance(entry, Meta):
             return  # it speaks of a pod, and of no bytes
@@ -161,7 +182,7 @@ class Ledger(msgspec.Struct):
             file.previous = entry.previous
             file.seen_ns = entry.seen_ns
         elif isinstance(entry, Gone):
-            file.gone = True
+            file.gone_ns = file.gone_ns or now_ns
         elif isinstance(entry, Seal):
             file.sealed = True
             file.size = max(file.size, entry.size)
@@ -188,7 +209,9 @@ class Ledger(msgspec.Struct):
 
     # -- inventories -------------------------------------------------------------------------
 
-    def _inventory(self, note: Note, inventory: Inventory, now_ns: int) -> None:
+    def _inventory(
+        self, note: Note, inventory: Inventory, now_ns: int, changed: set[FileKey]
+    ) -> None:
         key = (note.node, note.partition)
         node = self.nodes.get(key)
         partitions = list(inventory.partitions)
@@ -214,7 +237,7 @@ class Ledger(msgspec.Struct):
                 _lose_missing(file, seen.acked, acked, now_ns)
         if inventory.full:
             if node.full_run != note.run:
-                self._find_unaccounted(note, inventory, now_ns)
+                changed.update(self._find_unaccounted(note, inventory, now_ns))
             node.full_run = note.run
             self._explain(note, inventory)
         proves = not inventory.errors and not inventory.unborn
@@ -234,7 +257,7 @@ class Ledger(msgspec.Struct):
         proof = f"run {note.run.hex()} says that numbers below {old.oldest_unacked} were acked"
         _prove_holes(lane, proof, now_ns)
 
-    def _find_unaccounted(self, note: Note, inventory: Inventory, now_ns: int) -> None:
+    def _find_unaccounted(self, note: Note, inventory: Inventory, now_ns: int) -> Iterator[FileKey]:
         """A new run lists all that it knows: an unsealed file that it does not list is open."""
         listed = {(seen.file_id, seen.epoch) for seen in inventory.files}
         for key, file in self.files.items():
@@ -256,6 +279,7 @@ class Ledger(msgspec.Struct):
                     found_ns=now_ns,
                 )
             )
+            yield key
 
     def _explain(self, note: Note, inventory: Inventory) -> None:
         """A full inventory names every byte that an earlier hole of its node can have held."""

@@ -46,6 +46,9 @@ class KeeperSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     listen: Annotated[str, setting("HOST:PORT of metrics and health")] = "127.0.0.1:9603"
     log_level: Annotated[str, setting("debug, info, warning or error")] = "info"
     fold_interval_ms: Annotated[int, setting("time between two folds", ge=10)] = 30_000
+    gone_live_hours: Annotated[
+        int, setting("how long indexers load a deleted file; the topic's retention and a day", ge=1)
+    ] = 192
     sweep_interval_ms: Annotated[
         int, setting("time between two deletions of ledgers of more than a day ago", ge=1000)
     ] = 3_600_000

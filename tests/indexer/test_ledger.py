@@ -7,7 +7,6 @@ from itertools import pairwise
 
 import msgspec
 import prometheus_client
-import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -27,7 +26,8 @@ from indexer.ledger import (
     Ledger,
     NodeEntry,
 )
-from indexer.ledger_table import LEDGER_SCHEMA, LedgerTable, _from_rows, _rows, bring_up
+from indexer.ledger_rows import file_rows, state_rows, take_files, take_state
+from indexer.ledger_table import LedgerTable, bring_up
 from indexer.metrics import KeeperMetrics
 from indexer.settings import KeeperSettings
 from indexer.table import Table, in_order
@@ -519,8 +519,10 @@ def test_a_ledger_that_was_stored_half_way_comes_out_the_same(
     whole = fold(commits)
     half = data.draw(st.integers(0, len(commits)))
     before = fold(commits[:half])
-    stored = pa.Table.from_pylist(list(_rows(before)), schema=LEDGER_SCHEMA)
-    assert fold(commits[half:], _from_rows(stored, before.version)) == whole
+    stored = Ledger(version=before.version)
+    take_state(stored, state_rows(before))
+    take_files(stored, file_rows(list(before.files.values()), before.version))
+    assert fold(commits[half:], stored) == whole
     assert fold(in_order(commits)) == whole
 
 
@@ -562,7 +564,7 @@ def test_the_ledger_table_gives_back_what_was_saved(store: Bucket) -> None:
     assert table.load() == ledger
     whole = fold(commits[3:], table.load())
     assert whole == fold(commits)
-    assert table.save(whole, ledger.version)
+    assert table.save(whole, ledger.version, whole.files)
     assert table.load() == whole
     assert not table.save(whole, ledger.version)  # somebody else's, by now
     assert table.sweep() == 0  # nothing of the last day goes
