@@ -8,12 +8,12 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 from collector.errors import PositionOutOfRange
 from collector.topic import Topic
-from indexer.assemble import Assembled, assemble
+from indexer.assemble import Assembled, Intake, assemble
 from indexer.bucket import Bucket
 from indexer.consume import Consumer, Following, app_id
 from indexer.coverage import to_object
@@ -21,6 +21,7 @@ from indexer.errors import ObjectExists, PositionMoved
 from indexer.ledger import Ledger
 from indexer.ledger_table import LedgerTable, bring_up
 from indexer.metrics import IndexerMetrics
+from indexer.recall import to_recall
 from indexer.settings import IndexerSettings
 from indexer.table import (
     CLOSED,
@@ -59,6 +60,7 @@ class Indexer:
         self._table = Table(bucket, settings.cluster)
         self._ledger_table = LedgerTable(bucket, settings.cluster)
         self._ledger = Ledger()
+        self._recalled: set[bytes] = set()  # files that were looked up already
         name = settings.topic.rpartition("/")[2] if "://" in settings.topic else "local"
         self._consumer = Consumer(name, self._letter_name)
         self._flush_due_s = 0.0
@@ -78,17 +80,22 @@ class Indexer:
 
     async def _take_up(self, partitions: Sequence[int]) -> None:
         """Drop what has come of these partitions, and go on where the table stands now."""
-        self._ledger = await asyncio.to_thread(self._newest_ledger)
+        followed = {*self._consumer.following, *partitions}
+        self._ledger = await asyncio.to_thread(self._newest_ledger, followed)
+        self._recalled.clear()
         identity = await self._topic.identity()
         for partition in partitions:
             known = self._ledger.positions.get(partition)
             self._consumer.take_up(partition, known, identity)
         await self._check()
 
-    def _newest_ledger(self) -> Ledger:
-        """Return the ledger of the newest version: the keeper's, and what has come since."""
+    def _newest_ledger(self, partitions: Collection[int]) -> Ledger:
+        """Return the ledger of the newest version: the keeper's, and what has come since.
+
+        Of the files only the live ones of ``partitions``; ``_recall`` finds the others.
+        """
         version = self._table.version()
-        ledger = self._ledger_table.load()
+        ledger = self._ledger_table.load_live(partitions)
         if ledger.version > version:
             ledger = Ledger()  # of a table that was made anew since: fold all of this one's
         return bring_up(ledger, self._table, version)
@@ -164,7 +171,7 @@ class Indexer:
     async def _drop_moved(self) -> None:
         """Take up anew each partition whose position is no longer ours; keep the others' news."""
         following = dict(self._consumer.following)
-        ledger = await asyncio.to_thread(self._newest_ledger)
+        ledger = await asyncio.to_thread(self._newest_ledger, following)
         moved = [
             p
             for p, f in following.items()
@@ -178,8 +185,10 @@ class Indexer:
     def _commit(self, news: Mapping[int, Following]) -> Assembled:
         settings = self._settings
         hours = settings.retention_hours
+        intakes = [following.intake() for following in news.values()]
+        self._recall(intakes)
         assembled = assemble(
-            [following.intake() for following in news.values()],
+            intakes,
             self._ledger.files,
             self._clock(),
             hours * _HOUR_NS or None,
@@ -201,6 +210,13 @@ class Indexer:
         # ledger with what was just added; other writers' work concerns other files.
         self._ledger.apply(assembled.coverage, self._ledger.version)
         return assembled
+
+    def _recall(self, intakes: Sequence[Intake]) -> None:
+        """Look up what the live trim state may lack of files that are sent again after long."""
+        asked = to_recall(intakes, self._ledger) - self._recalled
+        for past in self._ledger_table.lookup(asked).values():
+            self._ledger.revive(past)
+        self._recalled |= asked
 
     def _upload(self, assembled: Assembled) -> list[Added]:
         """Store every object under a name of its own; return what the commit will name."""

@@ -13,7 +13,7 @@ from aiokafka import AIOKafkaProducer
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from deltalake import DeltaTable
 
-from collector.batch import Batch, encode, record_headers
+from collector.batch import Batch, Gone, encode, record_headers
 from collector.errors import CollectorError
 from collector.topic import open_topic
 from indexer.bucket import Bucket, open_bucket
@@ -23,9 +23,10 @@ from indexer.errors import (
     NotBalanced,
     TableUnavailable,
 )
+from indexer.fold import Fold
 from indexer.index import Indexer
 from indexer.ledger import LOST_RETENTION, LOST_TOPIC, TOPIC_RESET, UNPARSED, Ledger
-from indexer.ledger_table import bring_up
+from indexer.ledger_table import LedgerTable, bring_up
 from indexer.metrics import IndexerMetrics
 from indexer.settings import IndexerSettings
 from indexer.table import CLOSED, Table
@@ -254,6 +255,31 @@ async def test_a_restart_at_every_commit_goes_on_where_the_table_stands(place: P
     for partition in (0, 1):
         at = place.ledger().positions[partition].end
         assert place.table.snapshot().transaction_version(f"local/0/{partition}") == at
+
+
+@pytest.mark.parametrize("restart", [False, True], ids=["in one run", "after a restart"])
+async def test_what_is_sent_again_after_weeks_is_trimmed_though_its_file_is_not_loaded(
+    place: Place, restart: bool
+) -> None:
+    await place.ship(0, 0, 30)
+    gone = (Gone(FILES[0].id, 0),)
+    await place.send((0, place.runs[0].batch(of=[FILES[0]], gone=gone)))
+    await place.ship(1, 0, 60)
+    await place.index()
+    keeper = Fold(place.bucket, CLUSTER, 24, lambda: START_NS + 48 * HOUR_NS)
+    assert keeper.advance(place.table)
+    async with place.indexer() as indexer:
+        await place.ship(0, 10, 40)  # ten lines of it are new
+        await place.drain(indexer)
+        if not restart:
+            await place.ship(0, 0, 60)
+            await place.drain(indexer)
+    if restart:
+        await place.ship(0, 0, 60)
+        await place.index()
+    assert place.rows() == expected(60, 60)
+    assert keeper.advance(place.table)
+    assert LedgerTable(place.bucket, CLUSTER).load() == place.ledger()
 
 
 async def test_uncommitted_work_of_an_indexer_that_ends_is_read_again(place: Place) -> None:
