@@ -27,7 +27,7 @@ class Fold:
     ) -> None:
         """Read nothing yet; a file stays live for ``gone_live_hours`` after it is gone."""
         self._stored = LedgerTable(bucket, cluster)
-        self._live_ns = gone_live_hours * _HOUR_NS
+        self._gone_live_hours = gone_live_hours
         self._clock = clock
         self._split_ns = 0  # files gone before that have become past ones
         self.ledger: Ledger | None = None
@@ -53,19 +53,24 @@ class Fold:
         self.ledger = None
         touched: set[FileKey] = set()
         folded = bring_up(ledger, table, version, lookup=self._stored.lookup, touched=touched)
-        split_ns = (self._clock() - self._live_ns) // _DAY_NS * _DAY_NS
+        split = split_ns(self._clock(), self._gone_live_hours)
         saved = self._stored.save(
             folded,
             before,
             touched if folded is ledger and before >= 0 else None,
-            split_ns if split_ns > self._split_ns or folded is not ledger else 0,
+            split if split > self._split_ns or folded is not ledger else 0,
         )
         if not saved:
             _log.warning("another keeper was faster; taking its ledger")
             return False
-        self.ledger, self._split_ns = folded, split_ns
+        self.ledger, self._split_ns = folded, split
         return True
 
     def sweep(self) -> int:
         """Delete ledgers of more than a day ago; return how many objects went."""
         return self._stored.sweep()
+
+
+def split_ns(now_ns: int, gone_live_hours: int) -> int:
+    """Return the start of the day before which a file must be gone to be a past one."""
+    return (now_ns - gone_live_hours * _HOUR_NS) // _DAY_NS * _DAY_NS

@@ -149,6 +149,7 @@ class Ledger(msgspec.Struct):
         entry.rows += len(deleted.offsets)
         entry.first_ns = min(entry.first_ns, deleted.first_ns)
         entry.last_ns = max(entry.last_ns, deleted.last_ns)
+        entry.deleted_ns = min(entry.deleted_ns, now_ns)
 
     # -- files -------------------------------------------------------------------------------
 

@@ -33,6 +33,7 @@ PROCESSES = {
     "collector": ("collector.run", "ship the container logs of this node to the topic"),
     "indexer": ("indexer.run", "write what the topic has to the table"),
     "keeper": ("indexer.keeper", "compact and expire, fold the ledger and find gaps"),
+    "ledger": ("indexer.recount", "check or rebuild the ledger from the coverage, and end"),
     "query": ("query_api.run", "answer searches by HTTP"),
     "up": ("query_api.standalone", "all of them on this machine; without logs a demo"),
 }
