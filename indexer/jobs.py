@@ -5,6 +5,7 @@ that have expired or were asked to go. A job that is ended half-way has left a t
 the next turn begins with what is there.
 """
 
+import contextlib
 import logging
 import time
 from collections.abc import Callable
@@ -22,6 +23,7 @@ from indexer.fold import Fold
 from indexer.gather import Versions, gather
 from indexer.metrics import KeeperMetrics
 from indexer.request import Deletion, DeletionRequest, Requests
+from indexer.scrub import Scrubber
 from indexer.settings import KeeperSettings
 from indexer.table import Table, one_line
 
@@ -55,6 +57,13 @@ class Jobs:
         self.fenced = FencedTable(Table(self.bucket, settings.cluster, clock=self.clock))
         self.requests = Requests(self.bucket, settings.cluster)
         self._fold = Fold(self.bucket, settings.cluster, settings.gone_live_hours, self.clock)
+        self._scrubber = Scrubber(
+            self.bucket,
+            settings.cluster,
+            settings.scrub_bytes_per_s,
+            settings.scrub_round_hours,
+            self.clock,
+        )
         self._versions = Versions(self.fenced.table)
         self._namespaces = Namespaces()
         self._examined = Examined()
@@ -168,6 +177,21 @@ class Jobs:
         self.metrics.checkpoints.inc()
 
     # -- objects -----------------------------------------------------------------------------
+
+    def scrub(self) -> None:
+        """Read again some of what was committed, and name what storage has damaged."""
+        metrics = self.metrics
+        with contextlib.closing(self._scrubber.turn(self.fenced.take())) as turn:
+            for done, todo, checked in turn:
+                metrics.scrubbed_objects.inc()
+                metrics.scrubbed_bytes.inc(checked.read_bytes)
+                self._tell(done, todo)
+                if 10 * done // todo > 10 * (done - 1) // todo:
+                    _log.info("scrubbing", extra={"done": done, "todo": todo})
+                if self.stopped():
+                    break
+        metrics.damaged_objects.set(len(self._scrubber.round.damaged))
+        metrics.scrubbed_since.set(self._scrubber.round.complete_ns / 1e9)
 
     def vacuum(self) -> None:
         """Delete objects that no kept version names: removed ones, and those of lost commits."""

@@ -54,6 +54,7 @@ class Keeper:
             _Job("delete", jobs.delete, settings.delete_interval_ms, True),
             _Job("gather", jobs.gather, settings.gather_interval_ms, True),
             _Job("compact", jobs.compact, settings.compact_interval_ms, True),
+            _Job("scrub", jobs.scrub, settings.scrub_interval_ms, True),
             _Job("vacuum", jobs.vacuum, settings.vacuum_interval_ms, True),
             _Job("sweep", jobs.sweep, settings.sweep_interval_ms, False),
         ]

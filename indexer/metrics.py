@@ -84,6 +84,16 @@ class KeeperMetrics:
         self.expired_rows = counter("expired_rows", "Rows removed by retention")
         self.deleted_rows = counter("deleted_rows", "Rows removed on request")
         self.open_deletions = gauge("open_deletions", "Requests for deletion that are not done")
+        self.scrubbed_objects = counter(
+            "scrubbed_objects", "Committed objects that were read again"
+        )
+        self.scrubbed_bytes = counter("scrubbed_bytes", "Bytes of them")
+        self.damaged_objects = gauge(
+            "damaged_objects", "Objects that are missing or not what was committed"
+        )
+        self.scrubbed_since = gauge(
+            "scrubbed_since_timestamp_seconds", "Every object was read again since then; 0: not yet"
+        )
         self.vacuumed_objects = counter("vacuumed_objects", "Objects deleted that no version named")
 
     def measure(self, ledger: Ledger, now_ns: int) -> None:

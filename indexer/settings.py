@@ -92,6 +92,15 @@ class KeeperSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     delete_open_ms: Annotated[
         int, setting("how long a request stays open for rows that are still on their way", ge=0)
     ] = 86_400_000
+    scrub_interval_ms: Annotated[
+        int, setting("time between two turns of reading committed objects again", ge=10)
+    ] = 60_000
+    scrub_bytes_per_s: Annotated[
+        int, setting("bytes of committed objects that are read again in a second", ge=1)
+    ] = 16 << 20
+    scrub_round_hours: Annotated[
+        int, setting("least time from one reading of all objects to the next", ge=1)
+    ] = 168
     vacuum_interval_ms: Annotated[
         int, setting("time between two deletions of objects that no version names", ge=10)
     ] = 21_600_000
