@@ -4,6 +4,7 @@ The fold changes them, readers look at them. Each is stored as it is, so a field
 needs a default, and none changes its meaning.
 """
 
+import struct
 from collections.abc import Iterable, Iterator
 
 import msgspec
@@ -17,6 +18,11 @@ TOPIC_RESET = "TOPIC_RESET"  # the topic was made anew
 LOST_ROTATED = "LOST_ROTATED"  # the file went before it was read to its end
 UNACCOUNTED = "UNACCOUNTED"  # a new run of the collector knows nothing of the file
 UNPARSED = "UNPARSED"  # a dead letter
+
+ENDS_KEPT = 256
+"""Range ends of a file whose running CRC is remembered; a replay starts at one of the latest."""
+
+_END = struct.Struct("<QI")  # packed, since there are millions of files
 
 FileKey = tuple[bytes, int]
 LaneKey = tuple[bytes, int]
@@ -59,7 +65,7 @@ class FileEntry(msgspec.Struct, kw_only=True):
     container: str
     restart: int
     covered: list[Covered] = []
-    ends: list[tuple[int, int]] = []  # offset and running CRC-32 of the latest range ends
+    end_crcs: bytes = b""  # the latest range ends, each as _END
     lost: list[Lost] = []
     size: int = 0  # the largest size that a collector has seen
     seen_ns: int = 0
@@ -74,6 +80,15 @@ class FileEntry(msgspec.Struct, kw_only=True):
     def stream(self) -> Stream:
         """Return the stream that wrote the file."""
         return Stream(self.namespace, self.pod, self.pod_uid, self.container, self.restart)
+
+    @property
+    def ends(self) -> dict[int, int]:
+        """Return the running CRC-32 at each of the latest range ends, by offset."""
+        return dict(_END.iter_unpack(self.end_crcs))
+
+    def add_end(self, offset: int, crc: int) -> None:
+        """Remember a range end, and no more than ENDS_KEPT of them."""
+        self.end_crcs = (self.end_crcs + _END.pack(offset, crc))[-ENDS_KEPT * _END.size :]
 
     @property
     def gone(self) -> bool:

@@ -23,6 +23,7 @@ from indexer.coverage import (
     note_entry,
 )
 from indexer.entries import (
+    ENDS_KEPT,
     LOST_RETENTION,
     LOST_ROTATED,
     LOST_TOPIC,
@@ -66,9 +67,6 @@ __all__ = [
     "NodeEntry",
     "missing",
 ]
-
-ENDS_KEPT = 256
-"""Range ends of a file whose running CRC is remembered; a replay starts at one of the latest."""
 
 # Collectors list a closed file for an hour after it has left the disk (their `gone_after_ms`), so
 # a later full inventory still speaks of every file that a hole younger than this can have held.
@@ -125,7 +123,8 @@ class Ledger(msgspec.Struct):
             for part in known.covered:
                 times = (part.first_ns, part.last_ns)
                 _cover(past, Span(part.start, part.end, CRC_UNKNOWN, 0, 0, *times, "", part.events))
-            past.ends = [*past.ends, *known.ends][-ENDS_KEPT:]
+            for end in known.ends.items():
+                past.add_end(*end)
         self.files[key] = past
 
     def forget(self, gone_before_ns: int) -> None:
@@ -332,7 +331,7 @@ def _cover(file: FileEntry, span: Span) -> None:
         )
     file.covered = sorted([*rest, new], key=lambda part: part.start)
     if span.crc_after != CRC_UNKNOWN:
-        file.ends = [*file.ends, (span.end, span.crc_after)][-ENDS_KEPT:]
+        file.add_end(span.end, span.crc_after)
     file.lines += span.lines
     file.rows += span.rows
     if span.rule:

@@ -43,8 +43,9 @@ def scrub(bucket: Bucket, folder: str, objects: Iterable[Live]) -> Iterator[Chec
     """Read each object below ``folder`` and yield how it is.
 
     Size and CRC-32 are compared with the table's log and the object's name; what has no CRC in its
-    name must decode, which does not show every flipped bit. Objects are those of a snapshot younger than the age of vacuum. Raises
-    BucketError if the bucket does not answer: that says nothing about an object.
+    name must decode, which does not show every flipped bit. Objects are those of a snapshot younger
+    than the age of vacuum. Raises BucketError if the bucket does not answer: that says nothing
+    about an object.
     """
     for each in objects:
         read_bytes, fault = _examine(bucket, folder + each.name, each)

@@ -11,7 +11,6 @@ from dataclasses import dataclass, field
 from collector.batch import Elided
 from collector.range import CRC_UNKNOWN, Range, crc32, open_outputs
 from indexer.entries import FileEntry, FileKey, holes
-from indexer.ledger import ENDS_KEPT
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +92,7 @@ class Trimmer:
             known = self._known[key] = _Known()
             if file := self._files.get(key):
                 known.covered = [(part.start, part.end) for part in file.covered]
-                known.ends = dict(file.ends[-ENDS_KEPT:])
+                known.ends = file.ends
         return known
 
 

@@ -98,7 +98,7 @@ def test_another_content_of_the_same_name_is_kept_apart(data: st.DataObject) -> 
     way.commit(run.batch(*one.ranges([len(head)]), of=[one]))
     known = way.ledger.files[one.id, 0].ends
     # Bytes up to which no running CRC is known cannot be told apart: the first reaches past one.
-    reach = next(end for end, _ in known if end > len(head))
+    reach = next(end for end in known if end > len(head))
     replay = other.ranges([cut for cut in cuts(data, len(other.data)) if cut >= reach])
     for each in replay:
         way.commit(run.batch(each, of=[other]))
@@ -211,7 +211,7 @@ def test_halves_of_a_redacted_range_are_of_the_same_file() -> None:
     way.commit(run.batch(*file.ranges([300]), of=[file]))
     assert set(way.ledger.files) == {(file.id, 0)}
     assert way.commits[-1].balance.covered_bytes == 0
-    assert way.ledger.files[file.id, 0].ends[-1] == (len(file.data), file.crc(len(file.data)))
+    assert way.ledger.files[file.id, 0].ends[len(file.data)] == file.crc(len(file.data))
 
 
 def test_redacted_bytes_of_another_content_go_under_the_next_epoch() -> None:
