@@ -163,8 +163,8 @@ class Jobs:
 
         Who opens the table reads the last checkpoint and what came after it.
         """
-        done = self.fenced.table.last_checkpoint()
-        if self._ledger is None or self._ledger.version - done < self.settings.checkpoint_commits:
+        ledger, done = self._fold.ledger, self.fenced.table.last_checkpoint()
+        if ledger is None or ledger.version - done < self.settings.checkpoint_commits:
             return
         table = self.fenced.table.snapshot()
         try:
