@@ -40,7 +40,7 @@ from indexer.ledger_rows import (
     take_files,
     take_state,
 )
-from indexer.table import Table, new_name, one_line
+from indexer.table import LOG_CONFIGURATION, Table, new_name, one_line
 
 Lookup = Callable[[Collection[bytes]], dict[FileKey, FileEntry]]
 
@@ -180,7 +180,8 @@ class LedgerTable:
             return False
         except (DeltaError, pa.ArrowException, OSError) as error:
             raise TableUnavailable(f"cannot write {self._uri}: {one_line(error)}") from error
-        ledger.forget(gone_before_ns)
+        if gone_before_ns:
+            ledger.forget(gone_before_ns)
         return True
 
     def _merged(self, table: DeltaTable, objects: Collection[_Object], rows: pa.Table) -> pa.Table:
@@ -250,8 +251,13 @@ class LedgerTable:
         return table
 
     def _make(self) -> DeltaTable:
-        options = self._bucket.storage_options
-        return DeltaTable.create(self._uri, LEDGER_SCHEMA, mode="ignore", storage_options=options)
+        return DeltaTable.create(
+            self._uri,
+            LEDGER_SCHEMA,
+            mode="ignore",
+            configuration=LOG_CONFIGURATION,
+            storage_options=self._bucket.storage_options,
+        )
 
     @contextlib.contextmanager
     def _reading(self) -> Iterator[None]:

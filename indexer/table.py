@@ -41,7 +41,7 @@ NO_ROWS = json.dumps({"numRecords": 0})
 CLOSED = 2**63 - 1
 """The version of an ``app_id`` under which nobody may commit again."""
 
-_CONFIGURATION = {
+LOG_CONFIGURATION = {
     "delta.logRetentionDuration": "interval 1 days",
     "delta.deletedFileRetentionDuration": "interval 1 days",
 }
@@ -132,7 +132,7 @@ class Table:
                 TABLE_SCHEMA,
                 mode="ignore",
                 partition_by=list(PARTITION_COLUMNS),
-                configuration=_CONFIGURATION,
+                configuration=LOG_CONFIGURATION,
                 # A second try would put the same schema, under another id, into version 1.
                 commit_properties=CommitProperties(max_commit_retries=0),
                 storage_options=self.bucket.storage_options,
