@@ -261,8 +261,9 @@ class Ledger(msgspec.Struct):
         """A new run lists all that it knows: an unsealed file that it does not list is open."""
         listed = {(seen.file_id, seen.epoch) for seen in inventory.files}
         for key, file in self.files.items():
-            here = (file.node, file.partition) == (note.node, note.partition)
-            if not here or file.sealed or file.gone or key in listed or _is_over(file):
+            if file.sealed or file.gone_ns or file.node != note.node:
+                continue  # this comes first: there are millions of them
+            if file.partition != note.partition or key in listed or _is_over(file):
                 continue
             if file.seen_ns >= inventory.scan_began_ns:
                 continue  # born after the scan

@@ -160,6 +160,7 @@ def gone_before(rows: pa.Table, before_ns: int) -> pa.Array:
 
 
 def prefixes(ids: pa.ChunkedArray) -> Prefixes:
-    """Return the first eight bytes of each ``file_id``."""
+    """Return the first eight bytes of each ``file_id``, as numbers that sort like the ids."""
     heads = pc.binary_slice(ids, 0, 8).cast(pa.binary(8)).combine_chunks()
-    return np.frombuffer(heads.buffers()[1], np.uint64)[heads.offset :][: len(heads)]
+    found = np.frombuffer(heads.buffers()[1], ">u8")[heads.offset :][: len(heads)]
+    return found.astype(np.uint64)

@@ -129,7 +129,8 @@ class LedgerTable:
             heads = prefixes(pa.chunked_array([wanted], pa.binary()))
             columns = ["file_id", "epoch", "version", "entry"]
             for name, fragment in fragments.items():
-                is_here = np.isin(heads, self._past_ids[name])
+                past = self._past_ids[name]
+                is_here = past[np.searchsorted(past[:-1], heads)] == heads
                 if is_here.any():
                     here = [wanted[at] for at in np.flatnonzero(is_here)]
                     rows = fragment.to_table(columns=columns, filter=pc.field("file_id").isin(here))

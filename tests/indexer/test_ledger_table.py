@@ -90,7 +90,7 @@ def test_of_a_ledger_that_was_never_folded_nothing_is_found(store: Bucket) -> No
     assert table.sweep() == 0
 
 
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=6, deadline=None)
 @given(histories(), st.data())
 def test_whatever_is_stored_when_and_split_where_loads_as_the_whole_fold(
     commits: list[Coverage], data: st.DataObject
@@ -148,7 +148,7 @@ def test_folds_leave_few_objects_and_the_older_ones_alone(tmp_path: Path) -> Non
     table = LedgerTable(bucket, CLUSTER)
     ledger = Ledger()
     names: list[set[str]] = []
-    for version in range(60):
+    for version in range(24):
         way = Way()
         file = File(lines(version, version + 2), pod="web")
         way.commit(Run().batch(*file.ranges([]), of=[file]))
@@ -157,10 +157,10 @@ def test_folds_leave_few_objects_and_the_older_ones_alone(tmp_path: Path) -> Non
         names.append(set(bucket.names(f"{CLUSTER}/ledger/live/")))
     assert table.load() == ledger
     live = live_objects(table)
-    assert len(live) <= 7
-    assert sum(rows for _, rows in live) <= 60 * 1.1
+    assert len(live) <= 5
+    assert sum(rows for _, rows in live) <= 24 * 1.1
     written = names[-1]
-    assert len(written) == 60
+    assert len(written) == 24
 
 
 def live_objects(table: LedgerTable) -> list[tuple[str, int]]:
