@@ -3,6 +3,7 @@
 import io
 import json
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import duckdb
 import numpy as np
@@ -27,6 +28,7 @@ from indexer.segment import (
     stats_of,
     write_blob,
 )
+from indexer.token_filter import TokenFilter
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 HOUR_NS = 3_600 * 10**9
@@ -235,3 +237,28 @@ def test_delta_lake_prunes_by_the_statistics_and_loses_no_row(tmp_path):
         at = EPOCH + timedelta(microseconds=one.max_time_us)
         scan = pl.scan_delta(str(tmp_path)).filter(pl.col("time") == at)
         assert scan.select("message").collect().height == 1
+
+
+def test_a_segment_with_a_token_filter_of_the_first_version_is_still_read(request):
+    path = Path(__file__).parents[1] / "golden" / "segment-v2.parquet"
+    lines = [f"often only{n} {n % 5} caf\xe9 {'Connection refused ' * 20}" for n in range(100)]
+    rows = parsed([(START_NS + n, line) for n, line in enumerate(lines)])
+    [found] = build_segments(rows, [header()], COMMIT_NS, ALWAYS)
+    table = table_of(found.data)
+    if request.config.getoption("--update-golden"):
+        writer = SegmentWriter()
+        for start in range(0, 100, 20):
+            writer.append(table.slice(start, 20))
+        path.write_bytes(writer.finish())
+    data = path.read_bytes()
+    footer = pq.read_metadata(path)
+    assert pq.read_table(path).equals(table)
+    assert stats_of(footer) == found.stats
+    reader = TokenFilter(footer.metadata, footer.num_row_groups, range_of(data))
+    assert footer.num_row_groups == 5
+    assert reader.row_groups("caf\xe9".encode()).tolist() == [True] * 5
+    for n in range(100):
+        held = reader.row_groups(f"only{n}".encode())
+        assert held[n // 20]
+        assert held.sum() <= 2
+    assert reader.row_groups(b"absent").sum() <= 1

@@ -169,7 +169,7 @@ def test_a_token_of_most_row_groups_is_in_every_one_and_costs_no_read():
 def test_a_row_group_with_too_many_tokens_matches_all_of_them():
     many = [f"token{n}" for n in range(5_000)]
     blob, place = filter_of(["few"], many, ["few", "more"], hashes_max=4_000)
-    assert place.false_positives == 1
+    assert place.false_positives == pytest.approx(1 / 3, abs=0.01)
     found, _ = opened(blob, place)
     assert found.row_groups(b"few").tolist() == [True, True, True]
     assert found.row_groups(b"absent").tolist() == [False, True, False]
