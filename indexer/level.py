@@ -22,7 +22,22 @@ that finds a level wins, and in a rule the first place in the text:
 
 import numpy as np
 
-from indexer.kernels import Bytes, Codes, Ints, compiled, integer, memchr
+from indexer.kernels import (
+    BLANK,
+    BRACE,
+    CLOSING,
+    COLON,
+    EQUALS,
+    OPENING,
+    QUOTE,
+    Bytes,
+    Codes,
+    Ints,
+    compiled,
+    integer,
+    memchr,
+    string_end,
+)
 from indexer.schema import LEVELS
 
 _TEXT_BYTES = 256
@@ -59,9 +74,6 @@ _SIZE_MIN, _SIZE_MAX = 3, 11
 
 _IN_WORD = np.array([chr(byte).isalnum() or byte == 95 for byte in range(128)] + [True] * 128)
 
-_BLANK, _QUOTE, _COLON, _EQUALS, _OPENING, _BACKSLASH, _CLOSING = 32, 34, 58, 61, 91, 92, 93
-_BRACE = 123
-
 
 @compiled
 def _level_of(number: int, size: int) -> int:
@@ -82,7 +94,7 @@ def _is_key(number: int, size: int, keys: int) -> bool:
 @compiled
 def _value(text: Bytes, at: int, end: int) -> int:
     """Return the level that the word or the number at ``at``, quoted or not, stands for."""
-    if at < end and text[at] == _QUOTE:
+    if at < end and text[at] == QUOTE:
         at += 1
     number = size = decimal = 0
     while at < end and size <= _SIZE_MAX and _IN_WORD[text[at]]:
@@ -98,34 +110,15 @@ def _value(text: Bytes, at: int, end: int) -> int:
 
 
 @compiled
-def _string_end(text: Bytes, at: int, end: int) -> int:
-    """Return where the quote stands that closes the JSON string before ``at``, else ``end``."""
-    base = text.ctypes.data
-    start = at
-    while at < end:
-        found = memchr(base + at, _QUOTE, end - at)
-        if found == 0:
-            return end
-        at = found - base
-        slash = at
-        while slash > start and text[slash - 1] == _BACKSLASH:
-            slash -= 1
-        if (at - slash) % 2 == 0:
-            return at
-        at += 1
-    return end
-
-
-@compiled
 def _json_level(text: Bytes, start: int, end: int) -> int:
     base = text.ctypes.data
     at, stop = start + 1, min(end, start + _JSON_BYTES)
     while at < stop:
-        found = memchr(base + at, _QUOTE, stop - at)
+        found = memchr(base + at, QUOTE, stop - at)
         if found == 0:
             return _UNKNOWN
         at = found - base + 1
-        close = _string_end(text, at, end)
+        close = string_end(text, at, end)
         size = close - at
         after = close + 1
         if _SIZE_MIN <= size <= _SIZE_MAX:
@@ -133,11 +126,11 @@ def _json_level(text: Bytes, start: int, end: int) -> int:
             for i in range(at, close):
                 number = (number << 8) | integer(text[i])
             if _is_key(number | _LOWER, size, _KEY_NUMBERS.size):
-                while after < end and text[after] == _BLANK:
+                while after < end and text[after] == BLANK:
                     after += 1
-                if after < end and text[after] == _COLON:
+                if after < end and text[after] == COLON:
                     after += 1
-                    while after < end and text[after] == _BLANK:
+                    while after < end and text[after] == BLANK:
                         after += 1
                     level = _value(text, after, end)
                     if level != _UNKNOWN:
@@ -148,12 +141,12 @@ def _json_level(text: Bytes, start: int, end: int) -> int:
 
 @compiled
 def _klog_level(text: Bytes, start: int, end: int) -> int:
-    if end - start < 12 or text[start + 5] != _BLANK or text[start + 8] != _COLON:
+    if end - start < 12 or text[start + 5] != BLANK or text[start + 8] != COLON:
         return _UNKNOWN
     for i in (1, 2, 3, 4, 6, 7, 9, 10):
         if text[start + i] < 48 or text[start + i] > 57:
             return _UNKNOWN
-    if text[start + 11] != _COLON:
+    if text[start + 11] != COLON:
         return _UNKNOWN
     head = text[start]
     if head == 73:
@@ -170,7 +163,7 @@ def _text_level(text: Bytes, start: int, end: int) -> int:
     stop = min(end, start + _TEXT_BYTES)
     number = size = bits = before = 0
     for at in range(start, stop + 1):
-        byte = integer(text[at]) if at < end else integer(_BLANK)
+        byte = integer(text[at]) if at < end else integer(BLANK)
         if _IN_WORD[byte]:
             number = (number << 8) | byte
             bits |= byte
@@ -178,9 +171,9 @@ def _text_level(text: Bytes, start: int, end: int) -> int:
             continue
         if _SIZE_MIN <= size <= _SIZE_MAX:
             level = _UNKNOWN
-            if bits & 0x20 == 0 or (before == _OPENING and byte == _CLOSING):
+            if bits & 0x20 == 0 or (before == OPENING and byte == CLOSING):
                 level = _level_of(number | _LOWER, size)
-            elif byte == _EQUALS and _is_key(number | _LOWER, size, _TEXT_KEYS):
+            elif byte == EQUALS and _is_key(number | _LOWER, size, _TEXT_KEYS):
                 level = _value(text, at + 1, end)
             if level != _UNKNOWN:
                 return level
@@ -190,12 +183,12 @@ def _text_level(text: Bytes, start: int, end: int) -> int:
 
 
 @compiled
-def find_levels(text: Bytes, offsets: Ints, level: Codes) -> None:
-    """Fill ``level`` with an index into ``LEVELS`` for each message ``text[offsets[r]:…[r+1]]``."""
-    for row in range(level.size):
+def find_levels(text: Bytes, offsets: Ints, first_row: int, last_row: int, level: Codes) -> None:
+    """Fill ``level`` with an index into ``LEVELS`` for rows ``[first_row, last_row)``."""
+    for row in range(first_row, last_row):
         start, end = integer(offsets[row]), integer(offsets[row + 1])
         found = _UNKNOWN
-        if start < end and text[start] == _BRACE:
+        if start < end and text[start] == BRACE:
             found = _json_level(text, start, end)
         if found == _UNKNOWN:
             found = _klog_level(text, start, end)

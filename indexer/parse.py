@@ -1,4 +1,4 @@
-"""Lines of the container runtime into columns, whole buffers at a time.
+"""Lines of containers and programs into columns, whole buffers at a time.
 
 In come the bytes of many pieces (what trimming left of each range) and what is known about their
 edges; out go rows in the order of the bytes. Each line is a row or joined into one, whatever it
@@ -11,13 +11,32 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from indexer.kernels import CONTINUES, parse_pieces
+from collector.range import FORMATS
+from indexer.cri import split_cri
+from indexer.docker import split_docker
+from indexer.events import NO_STATE, PREVIOUS_NS, STATE_SIZE, find_events
+from indexer.kernels import (
+    Around,
+    Bytes,
+    Codes,
+    Columns,
+    Flags,
+    Ints,
+    Lines,
+    Longs,
+    compiled,
+)
 from indexer.level import find_levels
+from indexer.messages import find_invalid, gather
+from indexer.patterns import PlainTimes
+from indexer.plain import split_plain
 
-__all__ = ["CONTINUES", "DATA_BYTES_MAX", "Pieces", "Rows", "parse"]
+__all__ = ["DATA_BYTES_MAX", "NO_STATE", "STATE_SIZE", "Pieces", "PlainTimes", "Rows", "parse"]
 
 DATA_BYTES_MAX = 1 << 30
 """The most bytes of one call: offsets of messages have 32 bits."""
+
+_CRI, _DOCKER, _PLAIN = (FORMATS.index(name) for name in ("cri", "docker", "plain"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,14 +44,19 @@ class Pieces:
     """What is known about n pieces of one buffer.
 
     ``open_before`` is a bit set (1 stdout, 2 stderr): an event of that output began before the
-    piece. ``torn_before``: the piece starts inside a line. ``previous_time_ns`` is the time of the
-    line before the piece, 0 if unknown, CONTINUES if it is the last line of the piece before.
+    piece. ``torn_before``: the piece starts inside a line. ``state_before`` is the state that
+    parsing has left where the piece begins, NO_STATE if unknown; it does not count where the piece
+    ``continues`` the one before it in its file.
     """
 
     starts: NDArray[np.int64]  # n + 1: where each begins in the buffer, and the end of the last
+    file_start: NDArray[np.int64]  # where it begins in its file
+    format: NDArray[np.int8]  # index into collector.range.FORMATS
+    pattern: NDArray[np.int16]  # of plain lines: row of PlainTimes.programs, GUESSED if there is none
     open_before: NDArray[np.uint8]
     torn_before: NDArray[np.bool_]
-    previous_time_ns: NDArray[np.int64]
+    continues: NDArray[np.bool_]
+    state_before: NDArray[np.int64]  # n x STATE_SIZE
     read_time_ns: NDArray[np.int64]
 
 
@@ -40,9 +64,10 @@ class Pieces:
 class Rows:
     """m rows in the order of the bytes, and what n pieces hold.
 
-    A row's ``offset`` is that of its first line, from the start of its piece. ``partial``: the row
-    is the head, the tail or the middle of an event or a line. ``raw`` is null where the message's
-    bytes are UTF-8; elsewhere ``message`` has U+FFFD in place of what is none. In each piece
+    A row's ``offset`` is that of its first line, from the start of its piece; ``event_offset`` is
+    that of the first line of its event, from the start of its file. ``partial``: the row is the
+    head, the tail or the middle of an event or a line. ``raw`` is null where the message's bytes
+    are UTF-8; elsewhere ``message`` has U+FFFD in place of what is none. In each piece
     ``lines == rows + joined``; its times are 0 if it has no rows.
     """
 
@@ -52,6 +77,7 @@ class Rows:
     output: NDArray[np.int8]  # index into schema.OUTPUTS
     level: NDArray[np.int8]  # index into schema.LEVELS
     offset: NDArray[np.int64]
+    event_offset: NDArray[np.int64]
     partial: NDArray[np.bool_]
     message: pa.StringArray
     raw: pa.BinaryArray
@@ -61,54 +87,137 @@ class Rows:
     joined: NDArray[np.int64]
     first_time_ns: NDArray[np.int64]
     last_time_ns: NDArray[np.int64]
+    state_after: NDArray[np.int64]  # n x STATE_SIZE
 
 
-def parse(data: bytes, pieces: Pieces) -> Rows:
-    """Parse the lines `<RFC 3339 time> <stdout|stderr> <tag> <message>` of all pieces.
+@compiled
+def _parse_pieces(
+    data: Bytes,
+    starts: Longs,
+    file_start: Longs,
+    formats: Codes,
+    pattern: Ints,
+    open_before: Bytes,
+    torn_before: Flags,
+    continues: Flags,
+    read_time_ns: Longs,
+    programs: Ints,
+    zone_s: int,
+    unescaped: Bytes,
+    lines: Lines,
+    columns: Columns,
+    level: Codes,
+    event_offset: Longs,
+    piece: Ints,
+    invalid: Flags,
+    offsets: Ints,
+    text: Bytes,
+    counts: Longs,
+    states: Longs,
+) -> int:
+    """Parse every piece, one behind the other so that each stays in the CPU's cache.
 
-    A line without such a head, with a date that does not exist or a time that 64 bits of
+    Arrays per line or row are filled from their start. ``counts`` has four rows a piece: lines,
+    rows, first and last time; ``states`` has the states before it and gets those after it.
+    Returns the number of rows.
+    """
+    offsets[0] = 0
+    cursor = np.empty(lines.row.size, np.int64)
+    line = row = 0
+    for p in range(starts.size - 1):
+        if continues[p]:
+            states[p] = states[p - 1]
+        state, start, end = states[p], starts[p], starts[p + 1]
+        around = Around(open_before[p], torn_before[p], state[PREVIOUS_NS], read_time_ns[p])
+        source = data
+        if formats[p] == _CRI:
+            next_line, next_row, state[PREVIOUS_NS] = split_cri(
+                data, start, end, around, line, row, lines, columns
+            )
+        elif formats[p] == _DOCKER:
+            next_line, next_row, state[PREVIOUS_NS] = split_docker(
+                data, start, end, around, line, row, lines, columns, unescaped
+            )
+            source = unescaped
+        else:
+            program = programs[pattern[p]] if pattern[p] >= 0 else programs[0][:0]
+            next_line, next_row, state[PREVIOUS_NS] = split_plain(
+                data, start, end, around, line, row, lines, columns, program, zone_s
+            )
+        gather(source, line, next_line, row, next_row, lines, offsets, cursor, text)
+        find_invalid(text, offsets, row, next_row, invalid)
+        find_levels(text, offsets, row, next_row, level)
+        find_events(
+            text, offsets, row, next_row, columns, open_before[p], formats[p] == _PLAIN,
+            torn_before[p], file_start[p], state, event_offset,
+        )  # fmt: skip
+        piece[row:next_row] = p
+        counts[0, p], counts[1, p] = next_line - line, next_row - row
+        counts[2, p] = columns.time_ns[row:next_row].min() if next_row > row else 0
+        counts[3, p] = columns.time_ns[row:next_row].max() if next_row > row else 0
+        line, row = next_line, next_row
+    return row
+
+
+def parse(data: bytes, pieces: Pieces, plain_times: PlainTimes = PlainTimes()) -> Rows:  # noqa: B008
+    """Parse the lines of all pieces, each by its format.
+
+    A line that its format does not know, with a date that does not exist or a time that 64 bits of
     nanoseconds since 1970 cannot hold, is malformed: its output is unknown and its time that of
     the line before it. A leap second counts as the last nanosecond before it, digits of a fraction
-    after the ninth are cut. Fragments (``P``) are joined with what follows of their output up to
-    the first line that is none; of a malformed line the collector's reading decides, so that a
-    cut by the collector never changes a row. Raises ValueError if ``data`` is too long.
+    after the ninth are cut. Fragments are joined with what follows of their output up to the first
+    line that is none. Raises ValueError if ``data`` is too long.
     """
     if len(data) >= DATA_BYTES_MAX:
         raise ValueError(f"{len(data)} bytes in one parse, the most is {DATA_BYTES_MAX - 1}")
-    source = np.frombuffer(data, np.uint8)
     n = len(pieces.read_time_ns)
     most = data.count(b"\n") + n
-    line_row, line_start, line_end = np.empty((3, most), np.int64)
-    time_ns, offset = np.empty((2, most), np.int64)
-    time_source, output = np.empty((2, most), np.int8)
+    lines = Lines(*np.empty((3, most), np.int64))
+    time_ns, offset, event_offset = np.empty((3, most), np.int64)
+    time_source, output, level = np.empty((3, most), np.int8)
     partial, invalid = np.empty((2, most), np.bool_)
+    columns = Columns(time_ns, time_source, output, offset, partial)
     piece = np.empty(most, np.int32)
     offsets = np.empty(most + 1, np.int32)
     # Arrow's pool keeps its pages: fresh ones from the system cost more than the parse.
     text = np.frombuffer(pa.allocate_buffer(len(data)), np.uint8)
-    lines, counts, first, last = np.empty((4, n), np.int64)
-    m = parse_pieces(
-        source, pieces.starts, pieces.open_before, pieces.torn_before,
-        pieces.previous_time_ns, pieces.read_time_ns, line_row, line_start, line_end,
-        time_ns, time_source, output, offset, partial, piece, offsets, text, invalid,
-        lines, counts, first, last,
+    escaped = np.diff(pieces.starts)[pieces.format == _DOCKER]
+    unescaped = np.empty(escaped.max(initial=0), np.uint8)
+    counts, states = np.empty((4, n), np.int64), pieces.state_before.copy()
+    programs = plain_times.programs if len(plain_times.programs) else np.zeros((1, 1), np.int16)
+    m = _parse_pieces(
+        np.frombuffer(data, np.uint8), pieces.starts, pieces.file_start, pieces.format,
+        pieces.pattern, pieces.open_before, pieces.torn_before, pieces.continues,
+        pieces.read_time_ns, programs, plain_times.zone_s, unescaped, lines, columns, level,
+        event_offset, piece, invalid, offsets, text, counts, states,
     )  # fmt: skip
     offsets = offsets[: m + 1]
-    level = np.empty(m, np.int8)
-    find_levels(text, offsets, level)
     message, raw = _strings(text, offsets, np.flatnonzero(invalid[:m]))
     return Rows(
-        piece[:m], time_ns[:m], time_source[:m], output[:m], level, offset[:m], partial[:m],
-        message, raw, lines, counts, lines - counts, first, last,
+        piece[:m], time_ns[:m], time_source[:m], output[:m], level[:m], offset[:m],
+        event_offset[:m], partial[:m], message, raw, counts[0], counts[1], counts[0] - counts[1],
+        counts[2], counts[3], states,
     )  # fmt: skip
 
 
 def compile_kernels() -> None:
     """Compile the kernels into their cache, so that no later start has to."""
-    one = np.ones(1, np.int64)
-    flags = (one.astype(np.uint8), one.astype(np.bool_))
-    line = b"2026-01-01T00:00:00Z stdout F compiled\n"
-    parse(line, Pieces(np.array([0, len(line)]), *flags, one, one))
+    zeros = np.zeros(0, np.int64)
+    flags = zeros.astype(np.bool_)
+    parse(
+        b"",
+        Pieces(
+            starts=np.zeros(1, np.int64),
+            file_start=zeros,
+            format=zeros.astype(np.int8),
+            pattern=zeros.astype(np.int16),
+            open_before=zeros.astype(np.uint8),
+            torn_before=flags,
+            continues=flags,
+            state_before=np.zeros((0, STATE_SIZE), np.int64),
+            read_time_ns=zeros,
+        ),
+    )
 
 
 def _strings(

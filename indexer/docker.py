@@ -1,0 +1,258 @@
+"""Lines of Docker's json-file driver: `{"log":"…\\n","stream":"stdout",…,"time":"…"}`.
+
+In come the bytes of a piece; out go its lines and rows and the unescaped text of `log`. A log
+without a newline at its end is a fragment, joined with what follows of its output. A line that
+Docker's own writer would not write is malformed and kept whole; whether it ends an event is
+decided by the collector's reading (`range._last_docker`), so that its cuts never change a row.
+"""
+
+import numpy as np
+
+from indexer.kernels import (
+    BACKSLASH,
+    LINE,
+    NEWLINE,
+    QUOTE,
+    UNKNOWN_OUTPUT,
+    Around,
+    Bytes,
+    Columns,
+    Lines,
+    Longs,
+    compiled,
+    integer,
+    memchr,
+    memcpy,
+    set_time,
+    starts_with,
+    string_end,
+)
+from indexer.timestamp import TIME_BYTES_MAX, rfc3339
+
+_LOG = np.frombuffer(b'{"log":"', np.uint8)
+_STDOUT = np.frombuffer(b'","stream":"stdout"', np.uint8)
+_STDERR = np.frombuffer(b'","stream":"stderr"', np.uint8)
+_ATTRS = np.frombuffer(b',"attrs":{', np.uint8)
+_TIME = np.frombuffer(b',"time":"', np.uint8)
+_END = np.frombuffer(b'"}', np.uint8)
+_CLOSING_BRACE = 125
+_U, _N = 117, 110
+
+# What stands for a byte after a backslash; 0: nothing does.
+_ESCAPED = np.zeros(256, np.uint8)
+for _letter, _byte in zip(b'"\\/bfnrt', b'"\\/\b\f\n\r\t', strict=True):
+    _ESCAPED[_letter] = _byte
+
+
+@compiled
+def _hex(data: Bytes, at: int, end: int) -> int:
+    """Return the number of the four hexadecimal digits at ``at``, else -1."""
+    if at + 4 > end:
+        return -1
+    number = 0
+    for i in range(at, at + 4):
+        byte = integer(data[i])
+        if 48 <= byte <= 57:
+            digit = byte - 48
+        elif 97 <= byte | 32 <= 102:
+            digit = (byte | 32) - 87
+        else:
+            return -1
+        number = number * 16 + digit
+    return number
+
+
+@compiled
+def _put(text: Bytes, at: int, code: int) -> int:
+    """Write a code point as UTF-8, a lone surrogate in the same way; return where it ends."""
+    if code < 0x80:
+        text[at] = code
+        return at + 1
+    if code < 0x800:
+        text[at] = 0xC0 | (code >> 6)
+        text[at + 1] = 0x80 | (code & 0x3F)
+        return at + 2
+    if code < 0x1_0000:
+        text[at] = 0xE0 | (code >> 12)
+        text[at + 1] = 0x80 | ((code >> 6) & 0x3F)
+        text[at + 2] = 0x80 | (code & 0x3F)
+        return at + 3
+    text[at] = 0xF0 | (code >> 18)
+    text[at + 1] = 0x80 | ((code >> 12) & 0x3F)
+    text[at + 2] = 0x80 | ((code >> 6) & 0x3F)
+    text[at + 3] = 0x80 | (code & 0x3F)
+    return at + 4
+
+
+@compiled
+def _unescape(data: Bytes, at: int, end: int, text: Bytes, to: int) -> int:
+    """Write what the JSON string ``data[at:end]`` stands for; return where it ends, else -1.
+
+    It is never longer than the string.
+    """
+    source, target = data.ctypes.data, text.ctypes.data
+    while at < end:
+        found = memchr(source + at, BACKSLASH, end - at)
+        slash = found - source if found != 0 else end
+        memcpy(target + to, source + at, slash - at)
+        to += slash - at
+        if found == 0:
+            return to
+        at = slash + 2
+        letter = integer(data[slash + 1])
+        if letter != _U:
+            if _ESCAPED[letter] == 0:
+                return -1
+            text[to] = _ESCAPED[letter]
+            to += 1
+            continue
+        code = _hex(data, at, end)
+        if code < 0:
+            return -1
+        at += 4
+        pairs = 0xD800 <= code < 0xDC00 and at + 6 <= end
+        if pairs and data[at] == BACKSLASH and data[at + 1] == _U:
+            low = _hex(data, at + 2, end)
+            if 0xDC00 <= low < 0xE000:
+                code = 0x1_0000 + ((code - 0xD800) << 10) + (low - 0xDC00)
+                at += 6
+        to = _put(text, to, code)
+    return to
+
+
+@compiled
+def _claims(data: Bytes, start: int, end: int) -> int:
+    """Return the bit set of outputs whose line the collector takes this one for."""
+    base = data.ctypes.data
+    claims = 0
+    at = start
+    while at < end:
+        found = memchr(base + at, QUOTE, end - at)
+        if found == 0:
+            break
+        at = found - base
+        if starts_with(data, at, end, _STDOUT):
+            claims |= 1
+        elif starts_with(data, at, end, _STDERR):
+            claims |= 2
+        at += 1
+    return claims
+
+
+@compiled
+def _stamp(data: Bytes, at: int, end: int) -> tuple[int, bool]:
+    """Return (ns, is the line as Docker writes it) from what stands between output and end."""
+    if end - at < _TIME.size + _END.size or not starts_with(data, end - 2, end, _END):
+        return 0, False
+    first = end - 3
+    while first > at and end - first <= TIME_BYTES_MAX + 3 and data[first] != QUOTE:
+        first -= 1
+    key = first + 1 - _TIME.size
+    if key < at or not starts_with(data, key, end, _TIME):
+        return 0, False
+    if key != at:
+        attrs = starts_with(data, at, key, _ATTRS) and data[key - 1] == _CLOSING_BRACE
+        if not attrs or _claims(data, at, key) != 0:
+            return 0, False
+    time_ns, stop = rfc3339(data, first + 1, end)
+    return time_ns, stop == end - 2
+
+
+@compiled
+def _read(
+    data: Bytes, start: int, end: int, text: Bytes, to: int
+) -> tuple[int, int, bool, int]:
+    """Return (ns, output, goes on, end of the text) of a line; output 2 if malformed."""
+    if not starts_with(data, start, end, _LOG):
+        return 0, UNKNOWN_OUTPUT, False, to
+    first = start + _LOG.size
+    close = string_end(data, first, end)
+    if starts_with(data, close, end, _STDOUT):
+        out = 0
+    elif starts_with(data, close, end, _STDERR):
+        out = 1
+    else:
+        return 0, UNKNOWN_OUTPUT, False, to
+    time_ns, whole = _stamp(data, close + _STDOUT.size, end)
+    stop = _unescape(data, first, close, text, to) if whole else -1
+    if stop < 0:
+        return 0, UNKNOWN_OUTPUT, False, to
+    # The last newline is the line's own, if it is one and not the letter after a backslash.
+    slash = close - 1
+    while slash > first and data[slash - 1] == BACKSLASH:
+        slash -= 1
+    ends = close > first and data[close - 1] == _N and (close - 1 - slash) % 2 == 1
+    return time_ns, out, not ends, stop - 1 if ends else stop
+
+
+@compiled
+def _end_claimed(
+    data: Bytes, start: int, end: int, tails: int, event: Longs, columns: Columns
+) -> int:
+    """End the events that the collector sees end in a malformed line; return what is left open."""
+    claims = _claims(data, start, end)
+    for out in range(2):
+        if claims & (1 << out) and event[out] >= 0:
+            columns.partial[event[out]] = True
+            event[out] = -1
+    return int(tails & ~claims)
+
+
+@compiled
+def split_docker(
+    data: Bytes,
+    start: int,
+    end: int,
+    around: Around,
+    line: int,
+    row: int,
+    lines: Lines,
+    columns: Columns,
+    text: Bytes,
+) -> tuple[int, int, int]:
+    """Split one piece; return the next free line and row, and the time of its last line.
+
+    Messages are written to ``text``, which has room for the whole piece: there the lines point.
+    """
+    source, target = data.ctypes.data, text.ctypes.data
+    event = np.full(2, -1, np.int64)  # per output the row of its open event
+    tails, last_ns = around.tails, around.previous_ns
+    at, to = start, 0
+    while at < end:
+        found = memchr(source + at, NEWLINE, end - at)
+        stop = found - source if found != 0 else end
+        torn_here = around.torn and at == start
+        time_ns, out, goes_on, to_end = 0, UNKNOWN_OUTPUT, False, to
+        if not torn_here:
+            time_ns, out, goes_on, to_end = _read(data, at, stop, text, to)
+        joins = out != UNKNOWN_OUTPUT and event[out] >= 0
+        here = event[out] if joins else row
+        if not joins:
+            columns.offset[row] = at - start
+            columns.output[row] = out
+            columns.partial[row] = torn_here
+            row += 1
+            if out != UNKNOWN_OUTPUT:
+                columns.time_ns[here], columns.time_source[here] = time_ns, LINE
+            else:
+                set_time(columns, here, last_ns, around.read_ns)
+        if out != UNKNOWN_OUTPUT:
+            last_ns = time_ns
+            event[out] = here if goes_on else -1
+            if tails & (1 << out):
+                columns.partial[here] = True
+                tails &= ~(1 << out)
+        else:
+            memcpy(target + to, source + at, stop - at)
+            to_end = to + stop - at
+            if not torn_here:
+                tails = _end_claimed(data, at, stop, tails, event, columns)
+        if found == 0:
+            columns.partial[here] = True
+        lines.row[line], lines.start[line], lines.end[line] = here, to, to_end
+        line += 1
+        at, to = stop + 1, to_end
+    for out in range(2):
+        if event[out] >= 0:
+            columns.partial[event[out]] = True
+    return line, row, last_ns
