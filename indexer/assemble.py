@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from collector.batch import Batch
-from collector.range import CRC_UNKNOWN, Stream
+from collector.range import CRC_UNKNOWN, FORMATS, Stream
 from indexer.coverage import (
     Balance,
     Control,
@@ -27,7 +27,7 @@ from indexer.coverage import (
 )
 from indexer.errors import NotBalanced
 from indexer.ledger import FileEntry, FileKey
-from indexer.parse import CONTINUES, Pieces, Rows, parse
+from indexer.parse import GUESSING, NO_STATE, PREVIOUS_NS, STATE_SIZE, Pieces, PlainTimes, Rows, parse
 from indexer.segment import PieceHeader, Segment, build_segments
 from indexer.trim import Part, Trimmer
 
@@ -70,7 +70,7 @@ class _Piece:
     part: Part
     partition: int
     created_ns: int
-    previous_ns: int
+    state_before: Sequence[int]
 
 
 def assemble(
@@ -78,6 +78,7 @@ def assemble(
     files: Mapping[FileKey, FileEntry],
     now_ns: int,
     retention_ns: int | None,
+    plain_times: PlainTimes = GUESSING,
 ) -> Assembled:
     """Return the segments and the coverage of a commit of ``intakes``.
 
@@ -112,7 +113,7 @@ def assemble(
             p.header.epoch, p.header.start,
         )
     )  # fmt: skip
-    rows = _parse(pieces)
+    rows = _parse(pieces, plain_times)
     _add_spans(covers, pieces, rows)
     lowest = None if retention_ns is None else now_ns - retention_ns
     headers = [piece.header for piece in pieces]
@@ -171,30 +172,43 @@ def _piece(
         start=part.start,
     )
     file = files.get((file_id, part.epoch))
-    previous_ns = 0
-    if file is not None:
-        before = [each.last_ns for each in file.covered if each.end == part.start]
-        previous_ns = before[0] if before else 0
-    return _Piece(header, part, batch.partition, batch.created_ns, previous_ns)
+    return _Piece(header, part, batch.partition, batch.created_ns, _state_before(file, part.start))
 
 
-def _parse(pieces: Sequence[_Piece]) -> Rows:
+def _state_before(file: FileEntry | None, start: int) -> Sequence[int]:
+    """Return the state that parsing has left where a piece begins, as far as it is known."""
+    before = [] if file is None else [part for part in file.covered if part.end == start]
+    if not before:
+        return NO_STATE
+    if len(before[0].events) == STATE_SIZE:
+        return before[0].events
+    return *NO_STATE[:PREVIOUS_NS], before[0].last_ns
+
+
+def _parse(pieces: Sequence[_Piece], plain_times: PlainTimes) -> Rows:
     n = len(pieces)
-    previous = [piece.previous_ns for piece in pieces]
+    continues = np.zeros(n, np.bool_)
     for i, (before, piece) in enumerate(itertools.pairwise(pieces), start=1):
-        if piece.header.start == before.part.end and _file(piece) == _file(before):
-            previous[i] = CONTINUES
+        continues[i] = piece.header.start == before.part.end and _file(piece) == _file(before)
     starts = np.zeros(n + 1, np.int64)
     np.cumsum([len(piece.part.data) for piece in pieces], out=starts[1:])
+    patterns = [plain_times.number_of(piece.header.container) for piece in pieces]
     return parse(
         b"".join(piece.part.data for piece in pieces),
         Pieces(
             starts=starts,
+            file_start=np.array([piece.header.start for piece in pieces], np.int64),
+            format=np.array([FORMATS.index(piece.part.format) for piece in pieces], np.int8),
+            pattern=np.array(patterns, np.int16),
             open_before=np.array([piece.part.open_before for piece in pieces], np.uint8),
             torn_before=np.array([piece.part.torn_before for piece in pieces], np.bool_),
-            previous_time_ns=np.array(previous, np.int64),
+            continues=continues,
+            state_before=np.array([piece.state_before for piece in pieces], np.int64).reshape(
+                n, STATE_SIZE
+            ),
             read_time_ns=np.array([piece.created_ns for piece in pieces], np.int64),
         ),
+        plain_times,
     )
 
 
@@ -208,13 +222,14 @@ def _add_spans(covers: Mapping[FileKey, FileCover], pieces: Sequence[_Piece], ro
         rows.rows.tolist(),
         rows.first_time_ns.tolist(),
         rows.last_time_ns.tolist(),
+        rows.state_after.tolist(),
         strict=True,
     )
-    for piece, (lines, made, first_ns, last_ns) in zip(pieces, counts, strict=True):
+    for piece, (lines, made, first_ns, last_ns, state) in zip(pieces, counts, strict=True):
         part = piece.part
         cover = covers[piece.header.file_id, part.epoch]
         cover.spans.append(
-            Span(part.start, part.end, part.crc_after, lines, made, first_ns, last_ns)
+            Span(part.start, part.end, part.crc_after, lines, made, first_ns, last_ns, "", state)
         )
 
 

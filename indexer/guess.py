@@ -257,11 +257,12 @@ def _json(data: Bytes, start: int, end: int, zone_s: int) -> int:
         at = close + 1
         if _key_end(data, first, close) != close or close == first:
             continue
-        while at < end and (data[at] == BLANK or data[at] == COLON):
-            at += 1
-        if at < end and data[at] == QUOTE:
-            at += 1
-        time_ns = _value(data, at, end, zone_s)
+        value = at
+        while value < end and (data[value] == BLANK or data[value] == COLON):
+            value += 1
+        if value < end and data[value] == QUOTE:
+            value += 1
+        time_ns = _value(data, value, end, zone_s)
         if time_ns != NO_TIME:
             return time_ns
     return NO_TIME

@@ -22,6 +22,7 @@ from indexer.ledger import Ledger
 from indexer.ledger_table import LedgerTable, bring_up
 from indexer.metrics import IndexerMetrics
 from indexer.recall import to_recall
+from indexer.patterns import PlainTimes
 from indexer.settings import IndexerSettings
 from indexer.table import (
     CLOSED,
@@ -50,7 +51,10 @@ class Indexer:
         *,
         clock: Callable[[], int] = time.time_ns,
     ) -> None:
-        """``open_topic()`` connects to the topic; ``clock()`` gives ns since 1970."""
+        """``open_topic()`` connects to the topic; ``clock()`` gives ns since 1970.
+
+        Raises SettingError if times of plain lines are described wrongly.
+        """
         self._settings = settings
         self._open_topic = open_topic
         self._topic = open_topic()
@@ -61,6 +65,7 @@ class Indexer:
         self._ledger_table = LedgerTable(bucket, settings.cluster)
         self._ledger = Ledger()
         self._recalled: set[bytes] = set()  # files that were looked up already
+        self._plain_times = PlainTimes.of(settings.plain_time_formats, settings.plain_time_zone)
         name = settings.topic.rpartition("/")[2] if "://" in settings.topic else "local"
         self._consumer = Consumer(name, self._letter_name)
         self._flush_due_s = 0.0
@@ -192,6 +197,7 @@ class Indexer:
             self._ledger.files,
             self._clock(),
             hours * _HOUR_NS or None,
+            self._plain_times,
         )
         added = self._upload(assembled)
         expected: dict[str, int | None] = {}

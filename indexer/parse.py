@@ -28,10 +28,13 @@ from indexer.kernels import (
 )
 from indexer.level import find_levels
 from indexer.messages import find_invalid, gather
-from indexer.patterns import PlainTimes
+from indexer.patterns import GUESSING, PlainTimes
 from indexer.plain import split_plain
 
-__all__ = ["DATA_BYTES_MAX", "NO_STATE", "STATE_SIZE", "Pieces", "PlainTimes", "Rows", "parse"]
+__all__ = [
+    "DATA_BYTES_MAX", "GUESSING", "NO_STATE", "PREVIOUS_NS", "STATE_SIZE", "Pieces", "PlainTimes",
+    "Rows", "parse",
+]  # fmt: skip
 
 DATA_BYTES_MAX = 1 << 30
 """The most bytes of one call: offsets of messages have 32 bits."""
@@ -159,7 +162,7 @@ def _parse_pieces(
     return row
 
 
-def parse(data: bytes, pieces: Pieces, plain_times: PlainTimes = PlainTimes()) -> Rows:  # noqa: B008
+def parse(data: bytes, pieces: Pieces, plain_times: PlainTimes = GUESSING) -> Rows:
     """Parse the lines of all pieces, each by its format.
 
     A line that its format does not know, with a date that does not exist or a time that 64 bits of
@@ -184,11 +187,10 @@ def parse(data: bytes, pieces: Pieces, plain_times: PlainTimes = PlainTimes()) -
     escaped = np.diff(pieces.starts)[pieces.format == _DOCKER]
     unescaped = np.empty(escaped.max(initial=0), np.uint8)
     counts, states = np.empty((4, n), np.int64), pieces.state_before.copy()
-    programs = plain_times.programs if len(plain_times.programs) else np.zeros((1, 1), np.int16)
     m = _parse_pieces(
         np.frombuffer(data, np.uint8), pieces.starts, pieces.file_start, pieces.format,
         pieces.pattern, pieces.open_before, pieces.torn_before, pieces.continues,
-        pieces.read_time_ns, programs, plain_times.zone_s, unescaped, lines, columns, level,
+        pieces.read_time_ns, plain_times.programs, plain_times.zone_s, unescaped, lines, columns, level,
         event_offset, piece, invalid, offsets, text, counts, states,
     )  # fmt: skip
     offsets = offsets[: m + 1]

@@ -5,6 +5,7 @@ the line's start, after a leading `*` anywhere in its first 128 bytes; a blank s
 more.
 """
 
+import re
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from typing import Self
@@ -35,14 +36,16 @@ _ZERO, _NINE = 48, 57
 
 @dataclass(frozen=True, slots=True)
 class PlainTimes:
-    """How the times of plain lines are read; ``programs`` has a row for each glob of a container.
+    """How the times of plain lines are read; ``programs`` has a row for each glob of a container, and
+    one more, so that it is never empty.
 
-    Times without a zone are ``zone_s`` seconds east of UTC.
+    Times without a zone are ``zone_s`` seconds east of
+    UTC.
     """
 
     zone_s: int = 0
     globs: tuple[str, ...] = ()
-    programs: NDArray[np.int16] = field(default_factory=lambda: np.zeros((0, 1), np.int16))
+    programs: NDArray[np.int16] = field(default_factory=lambda: np.zeros((1, 1), np.int16))
 
     @classmethod
     def of(cls, formats: str, time_zone: str) -> Self:
@@ -50,8 +53,8 @@ class PlainTimes:
         named = [each.partition("=") for each in formats.split(";") if each.strip()]
         if wrong := [glob for glob, _, pattern in named if not glob or not pattern]:
             raise SettingError(f"plain_time_formats has {wrong[0]!r}; write NAME=PATTERN")
-        programs = np.zeros((len(named), _SIZE_MAX + 2), np.int16)
-        for row, (_, _, pattern) in zip(programs, named, strict=True):
+        programs = np.zeros((len(named) + 1, _SIZE_MAX + 1), np.int16)
+        for row, (_, _, pattern) in zip(programs, named, strict=False):
             codes = _program(pattern)
             row[: len(codes)] = codes
         return cls(_seconds_east(time_zone), tuple(glob.strip() for glob, _, _ in named), programs)
@@ -60,6 +63,10 @@ class PlainTimes:
         """Return the row of the first pattern for a container, else GUESSED."""
         matching = (i for i, glob in enumerate(self.globs) if fnmatchcase(container, glob))
         return next(matching, GUESSED)
+
+
+GUESSING = PlainTimes()
+"""Nothing is described: times are guessed, and are UTC without a zone."""
 
 
 def _seconds_east(zone: str) -> int:
@@ -75,7 +82,7 @@ def _program(pattern: str) -> list[int]:
     """Compile a pattern. Raises SettingError."""
     anywhere, rest = pattern.startswith("*"), pattern.removeprefix("*")
     codes = [_ANYWHERE] if anywhere else []
-    letters = iter(rest.encode())
+    letters = iter(re.sub(" +", " ", rest).encode())
     for byte in letters:
         if byte != ord("%"):
             codes.append(byte)

@@ -262,7 +262,7 @@ def _row_group(
         "message": _taken(rows.message, chosen),
         "raw": _taken(rows.raw, chosen),
         "partial": rows.partial[chosen],
-        "event_offset": offset,
+        "event_offset": rows.event_offset[chosen],
         "file_id": ids.take(pa.array(repeated(range(len(headers)), np.int32))),
         "epoch": repeated((h.epoch for h in headers), np.int32),
         "offset": offset,

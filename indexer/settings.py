@@ -32,6 +32,13 @@ class IndexerSettings(KafkaSettings, frozen=True, kw_only=True, forbid_unknown_f
     retention_hours: Annotated[
         int, setting("oldest hour that keeps a place of its own; 0: every past hour", ge=0)
     ] = 0
+    plain_time_formats: Annotated[
+        str,
+        setting("NAME_GLOB=PATTERN of times in plain lines, separated by ';'; empty: guess them"),
+    ] = ""
+    plain_time_zone: Annotated[
+        str, setting("UTC or +hh:mm, of times in plain lines that do not name theirs")
+    ] = "UTC"
     retry_ms: Annotated[
         int, setting("first pause after the topic or the bucket was away; doubles", ge=10)
     ] = 500

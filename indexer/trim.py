@@ -22,6 +22,7 @@ class Part:
     data: bytes
     open_before: int
     torn_before: bool
+    format: str
     crc_after: int
     lines: int  # newlines, and one more if the last line is cut
 
@@ -140,7 +141,7 @@ def _part(whole: Range, epoch: int, start: int, end: int) -> Part:
         torn = not before.endswith(b"\n")
         head = before.find(b"\n") + 1 if whole.torn_before else 0
         if head or not whole.torn_before:
-            state = open_outputs(before[head:] if head else before, state)
+            state = open_outputs(before[head:] if head else before, state, None, whole.format)
     if not whole.redacted:
         crc_after = crc32(data, crc32(before, whole.crc_before))
     elif end < whole.end or whole.crc_after is None:
@@ -150,4 +151,4 @@ def _part(whole: Range, epoch: int, start: int, end: int) -> Part:
     # The collector has counted a whole range already, independently of the parser.
     lines = whole.lines if data is whole.data else data.count(b"\n")
     lines += not data.endswith(b"\n")
-    return Part(epoch, start, data, state, torn, crc_after, lines)
+    return Part(epoch, start, data, state, torn, whole.format, crc_after, lines)

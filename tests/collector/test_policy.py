@@ -29,7 +29,7 @@ from collector.rules import RuleTable, finder_of, read_rules
 from indexer.schema import LEVELS, OUTPUTS, TIME_SOURCES
 from tests.collector.test_range import malformed, slow_open
 from tests.indexer.shipped import File, Run, Way
-from tests.indexer.test_parse import Piece, parsed
+from tests.indexer.pieces import Piece, parsed
 
 ROOT = Path(__file__).parents[2]
 STREAM = Stream("shop", "web", "uid-web", "app", 0)

@@ -6,7 +6,6 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import duckdb
-import numpy as np
 import polars as pl
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -18,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from indexer import segment
-from indexer.parse import Pieces, Rows, parse
+from indexer.parse import Rows
 from indexer.schema import SEGMENT_SCHEMA
 from indexer.segment import (
     PieceHeader,
@@ -29,6 +28,7 @@ from indexer.segment import (
     write_blob,
 )
 from indexer.token_filter import TokenFilter
+from tests.indexer import pieces as pieces_of
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 HOUR_NS = 3_600 * 10**9
@@ -37,8 +37,8 @@ COMMIT_NS = START_NS + 100 * HOUR_NS + 5
 ALWAYS = (None, 2**62)
 
 
-def parsed(*pieces: list[tuple[int, str]]) -> Rows:
-    """Parse pieces of (ns, message) on stdout."""
+def parsed(*pieces: list[tuple[int, str]], starts: tuple[int, ...] = ()) -> Rows:
+    """Parse pieces of (ns, message) on stdout; ``starts`` says where they begin in their files."""
     texts = []
     for lines in pieces:
         stamps = [EPOCH + timedelta(microseconds=ns // 1000) for ns, _ in lines]
@@ -48,12 +48,9 @@ def parsed(*pieces: list[tuple[int, str]]) -> Rows:
                 for at, (ns, message) in zip(stamps, lines, strict=True)
             ).encode()
         )
-    starts = np.cumsum([0, *map(len, texts)], dtype=np.int64)
-    n = len(texts)
-    zeros = np.zeros(n, np.int64)
-    flags = np.zeros(n, np.bool_)
-    return parse(
-        b"".join(texts), Pieces(starts, np.zeros(n, np.uint8), flags, zeros, zeros + COMMIT_NS)
+    places = starts or (0,) * len(texts)
+    return pieces_of.parsed(
+        *(pieces_of.Piece(text, file_start=at) for text, at in zip(texts, places, strict=True))
     )
 
 
@@ -71,7 +68,11 @@ def range_of(data: bytes):
 
 
 def test_every_column_says_what_was_parsed():
-    rows = parsed([(START_NS + 1, "INFO a"), (START_NS + 1002, "b")], [(START_NS + 5, "ERROR c")])
+    rows = parsed(
+        [(START_NS + 1, "INFO a"), (START_NS + 1002, "b")],
+        [(START_NS + 5, "ERROR c")],
+        starts=(1000, 7),
+    )
     pieces = [header("api-1", 1000), header("api-2", 7)]
     [found] = build_segments(rows, pieces, COMMIT_NS, ALWAYS)
     table = table_of(found.data)
