@@ -27,7 +27,16 @@ from indexer.coverage import (
 )
 from indexer.errors import NotBalanced
 from indexer.ledger import FileEntry, FileKey
-from indexer.parse import GUESSING, NO_STATE, PREVIOUS_NS, STATE_SIZE, Pieces, PlainTimes, Rows, parse
+from indexer.parse import (
+    GUESSING,
+    NO_STATE,
+    PREVIOUS_NS,
+    STATE_SIZE,
+    Pieces,
+    PlainTimes,
+    Rows,
+    parse,
+)
 from indexer.segment import PieceHeader, Segment, build_segments
 from indexer.trim import Part, Trimmer
 

@@ -159,9 +159,7 @@ def _stamp(data: Bytes, at: int, end: int) -> tuple[int, bool]:
 
 
 @compiled
-def _read(
-    data: Bytes, start: int, end: int, text: Bytes, to: int
-) -> tuple[int, int, bool, int]:
+def _read(data: Bytes, start: int, end: int, text: Bytes, to: int) -> tuple[int, int, bool, int]:
     """Return (ns, output, goes on, end of the text) of a line; output 2 if malformed."""
     if not starts_with(data, start, end, _LOG):
         return 0, UNKNOWN_OUTPUT, False, to

@@ -4,12 +4,10 @@ In come the messages of a piece, row by row, and per output where its last event
 is; out goes for each row the file offset of its event's first row. Only a line that nobody would
 write alone continues an event, and only one of its own output:
 
-| continues | if |
-|---|---|
-| two blanks or a tab, then no time | always |
-| ` --->`, `Caused by: `, `Suppressed: `, `... 12 more`, `}`, `)`, `]` | always |
-| a blank line, `goroutine 1 [running]:`, `[signal `, `created by `, `main.f(…)` | after Go's `panic: ` |
-| `Error: text`, then a blank line, `During handling of …` and the next traceback | after Python's |
+- whatever is before it: a line that begins with two blanks or a tab and then no time, with
+  ` --->`, `Caused by: `, `Suppressed: `, `... 12 more`, `}`, `)` or `]`;
+- a traceback of Python's: its last line (`Error: text`), and what links it to the next one;
+- a `panic: ` of Go's: `goroutine 1 [running]:`, functions, blank lines.
 """
 
 import numpy as np
@@ -83,7 +81,7 @@ def _is_indented(text: Bytes, at: int, end: int) -> bool:
     first = at
     while at < end and (text[at] == BLANK or text[at] == _TAB):
         at += 1
-    if at == end or at == first or (at == first + 1 and text[first] == BLANK):
+    if at in (first, end) or (at == first + 1 and text[first] == BLANK):
         return False
     return not _has_time(text, at, end)
 
@@ -92,7 +90,7 @@ def _is_indented(text: Bytes, at: int, end: int) -> bool:
 def _continues(text: Bytes, at: int, end: int) -> bool:
     """Tell whether a line continues whatever event is before it."""
     first = text[at]
-    if first == BLANK or first == _TAB:
+    if first in (BLANK, _TAB):
         return _is_indented(text, at, end) or starts_with(text, at, end, _INNER)
     if first == 125 or first == _CLOSING_ROUND or first == 93:
         return True
@@ -144,7 +142,7 @@ def _next(kind: int, text: Bytes, at: int, end: int) -> tuple[bool, int]:
         return True, _RAISED
     if kind == _PANIC and _in_panic(text, at, end):
         return True, _PANIC
-    if kind == _RAISED or kind == _BETWEEN:
+    if kind in (_RAISED, _BETWEEN):
         if at == end:
             return True, kind
         if starts_with(text, at, end, _DURING) or starts_with(text, at, end, _CAUSE):

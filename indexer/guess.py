@@ -219,7 +219,7 @@ def _syslog(data: Bytes, at: int, end: int, zone_s: int, read_ns: int) -> int:
 
 @compiled
 def epoch(data: Bytes, at: int, end: int) -> int:
-    """Read the 10, 13, 16 or 19 digits of seconds to nanoseconds since 1970, or seconds with a part."""
+    """Read the 10, 13, 16 or 19 digits of s, ms, us or ns since 1970, seconds with a part."""
     first, number = at, 0
     while at < end and at - first <= 19 and 48 <= data[at] <= 57:
         number = number * 10 + integer(data[at]) - 48

@@ -58,7 +58,7 @@ def cache_directory(environ: Mapping[str, str], package: Path = _PACKAGE_CACHE) 
 
 
 def sources_digest(package: Path = _PACKAGE) -> str:
-    """Return a name for the state of all kernels: their files', and the schema's whose codes they have."""
+    """Return a name for the state of all files that have kernels, or values that they hold."""
     digest = hashlib.blake2b(digest_size=8)
     for path in sorted(package.glob("*.py")):
         text = path.read_bytes()

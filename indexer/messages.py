@@ -89,9 +89,7 @@ def _is_utf8(text: Bytes) -> bool:
 
 
 @compiled
-def find_invalid(
-    text: Bytes, offsets: Ints, first_row: int, last_row: int, invalid: Flags
-) -> None:
+def find_invalid(text: Bytes, offsets: Ints, first_row: int, last_row: int, invalid: Flags) -> None:
     """Say of rows ``[first_row, last_row)`` which are no UTF-8."""
     all_ascii = _is_ascii(text[offsets[first_row] : offsets[last_row]])
     for row in range(first_row, last_row):

@@ -55,7 +55,9 @@ class Pieces:
     starts: NDArray[np.int64]  # n + 1: where each begins in the buffer, and the end of the last
     file_start: NDArray[np.int64]  # where it begins in its file
     format: NDArray[np.int8]  # index into collector.range.FORMATS
-    pattern: NDArray[np.int16]  # of plain lines: row of PlainTimes.programs, GUESSED if there is none
+    pattern: NDArray[
+        np.int16
+    ]  # of plain lines: row of PlainTimes.programs, GUESSED if there is none
     open_before: NDArray[np.uint8]
     torn_before: NDArray[np.bool_]
     continues: NDArray[np.bool_]
@@ -190,8 +192,8 @@ def parse(data: bytes, pieces: Pieces, plain_times: PlainTimes = GUESSING) -> Ro
     m = _parse_pieces(
         np.frombuffer(data, np.uint8), pieces.starts, pieces.file_start, pieces.format,
         pieces.pattern, pieces.open_before, pieces.torn_before, pieces.continues,
-        pieces.read_time_ns, plain_times.programs, plain_times.zone_s, unescaped, lines, columns, level,
-        event_offset, piece, invalid, offsets, text, counts, states,
+        pieces.read_time_ns, plain_times.programs, plain_times.zone_s, unescaped, lines, columns,
+        level, event_offset, piece, invalid, offsets, text, counts, states,
     )  # fmt: skip
     offsets = offsets[: m + 1]
     message, raw = _strings(text, offsets, np.flatnonzero(invalid[:m]))

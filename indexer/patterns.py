@@ -28,19 +28,17 @@ _SEARCH_BYTES = 128
 _DIRECTIVE = 256
 _ANYWHERE = 512
 
-_YEAR, _SHORT_YEAR, _MONTH, _NAME, _DAY, _PADDED_DAY, _HOUR, _MINUTE, _SECOND, _PART, _ZONE, _EPOCH = (
-    _DIRECTIVE + ord(letter) for letter in _DIRECTIVES
-)  # fmt: skip
+_YEAR, _SHORT_YEAR, _MONTH, _NAME, _DAY, _PADDED_DAY = (_DIRECTIVE + ord(c) for c in "Yymbde")
+_HOUR, _MINUTE, _SECOND, _PART, _ZONE, _EPOCH = (_DIRECTIVE + ord(c) for c in "HMSfzs")
 _ZERO, _NINE = 48, 57
 
 
 @dataclass(frozen=True, slots=True)
 class PlainTimes:
-    """How the times of plain lines are read; ``programs`` has a row for each glob of a container, and
-    one more, so that it is never empty.
+    """How the times of plain lines are read.
 
-    Times without a zone are ``zone_s`` seconds east of
-    UTC.
+    ``programs`` has a row for each glob of a container, and one more, so that it is never empty.
+    Times without a zone are ``zone_s`` seconds east of UTC.
     """
 
     zone_s: int = 0
@@ -94,9 +92,13 @@ def _program(pattern: str) -> list[int]:
         codes.append(ord("%") if letter == "%" else _DIRECTIVE + ord(letter))
     has_day = {_DAY, _PADDED_DAY} & {*codes} and {_MONTH, _NAME} & {*codes}
     if not (_EPOCH in codes or (has_day and _HOUR in codes)):
-        raise SettingError(f"plain_time_formats has {pattern!r}, which tells no day, month and hour")
+        raise SettingError(
+            f"plain_time_formats has {pattern!r}, which tells no day, month and hour"
+        )
     if len(codes) > _SIZE_MAX:
-        raise SettingError(f"plain_time_formats has {pattern!r}; {_SIZE_MAX} characters are the most")
+        raise SettingError(
+            f"plain_time_formats has {pattern!r}; {_SIZE_MAX} characters are the most"
+        )
     return codes
 
 
@@ -160,7 +162,7 @@ def _matched(
                 year = 2000 + number if number < 69 else 1900 + number
             elif code == _MONTH:
                 month = number
-            elif code == _DAY or code == _PADDED_DAY:
+            elif code in (_DAY, _PADDED_DAY):
                 day = number
             elif code == _HOUR:
                 hour = number

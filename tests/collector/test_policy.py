@@ -28,8 +28,8 @@ from collector.range import CRC_UNKNOWN, Range, Stream, crc32
 from collector.rules import RuleTable, finder_of, read_rules
 from indexer.schema import LEVELS, OUTPUTS, TIME_SOURCES
 from tests.collector.test_range import malformed, slow_open
-from tests.indexer.shipped import File, Run, Way
 from tests.indexer.pieces import Piece, parsed
+from tests.indexer.shipped import File, Run, Way
 
 ROOT = Path(__file__).parents[2]
 STREAM = Stream("shop", "web", "uid-web", "app", 0)

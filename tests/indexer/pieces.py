@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from collector.range import FORMATS
-from indexer.parse import GUESSING, NO_STATE, Pieces, PlainTimes, Rows, parse
+from indexer.parse import GUESSING, NO_STATE, STATE_SIZE, Pieces, PlainTimes, Rows, parse
 from indexer.schema import OUTPUTS, TIME_SOURCES
 
 READ_NS = 77
@@ -38,6 +38,7 @@ class Row:
 
 
 def parsed(*pieces: Piece, plain_times: PlainTimes = GUESSING) -> Rows:
+    states = [[*piece.state[: STATE_SIZE - 1], piece.previous_time_ns] for piece in pieces]
     starts = np.cumsum([0, *(len(piece.data) for piece in pieces)], dtype=np.int64)
     return parse(
         b"".join(piece.data for piece in pieces),
@@ -49,7 +50,7 @@ def parsed(*pieces: Piece, plain_times: PlainTimes = GUESSING) -> Rows:
             open_before=np.array([piece.open_before for piece in pieces], np.uint8),
             torn_before=np.array([piece.torn_before for piece in pieces], np.bool_),
             continues=np.array([piece.continues for piece in pieces], np.bool_),
-            state_before=np.array([[*p.state[:4], p.previous_time_ns] for p in pieces], np.int64),
+            state_before=np.array(states, np.int64).reshape(len(pieces), STATE_SIZE),
             read_time_ns=np.array([piece.read_time_ns for piece in pieces], np.int64),
         ),
         plain_times,

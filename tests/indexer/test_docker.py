@@ -102,7 +102,8 @@ def test_attributes_may_stand_before_the_time() -> None:
 
 
 _LINE = re.compile(
-    rb'\{"log":("(?:[^"\\]|\\.)*"),"stream":"(stdout|stderr)"(?:,"attrs":\{.*\})?,"time":"([^"]*)"\}'
+    rb'\{"log":("(?:[^"\\]|\\.)*"),"stream":"(stdout|stderr)"(?:,"attrs":\{.*\})?'
+    rb',"time":"([^"]*)"\}'
 )
 
 
@@ -146,7 +147,9 @@ good = st.builds(
     st.sampled_from(["", "", ',"attrs":{"a":"b"}']),
 )  # fmt: skip
 bad = st.sampled_from([b'x","stream":"stdout"\n', b"\n", b"junk\n", b'{"log":"a"}\n'])
-late = st.builds(docker, logs, st.just("stderr"), st.sampled_from(["x", "2026-01-03T00:00:00+01:00"]))
+late = st.builds(
+    docker, logs, st.just("stderr"), st.sampled_from(["x", "2026-01-03T00:00:00+01:00"])
+)
 texts = st.lists(good | good | good | bad | late, max_size=10).map(b"".join)
 
 

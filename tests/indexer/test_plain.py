@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from collector.errors import SettingError
-from indexer.parse import PlainTimes
+from indexer.parse import GUESSING, PlainTimes
 from tests.indexer.pieces import Piece, Row, parsed, rows_of, table
 
 quiet = settings(deadline=None)
@@ -19,7 +19,7 @@ def ns_of(at: datetime) -> int:
     return (at - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(microseconds=1) * 1000
 
 
-def times(*lines: str, plain_times: PlainTimes = PlainTimes(), container: str = "app") -> list[int]:
+def times(*lines: str, plain_times: PlainTimes = GUESSING, container: str = "app") -> list[int]:
     """Return the time of each line, 0 where it is none of its own."""
     data = "".join(f"{line}\n" for line in lines).encode()
     piece = Piece(data, format="plain", read_time_ns=READ_NS, container=container)
@@ -154,9 +154,7 @@ def test_a_wrong_description_is_refused(formats: str, zone: str, error: str) -> 
 
 def test_a_line_without_a_time_has_that_of_the_line_before_it() -> None:
     data = b"no time yet\n2026-01-02 15:04:05 \xff\n  at x\nend"
-    rows = [
-        row for _, row in rows_of(parsed(Piece(data, format="plain", read_time_ns=READ_NS)))
-    ]
+    rows = [row for _, row in rows_of(parsed(Piece(data, format="plain", read_time_ns=READ_NS)))]
     at = ns_of(AT.replace(microsecond=0))
     assert rows == [
         Row(READ_NS, "read", "unknown", 0, False, b"no time yet"),
@@ -176,7 +174,9 @@ plain_lines = st.sampled_from(
 @given(st.lists(plain_lines), st.data())
 def test_rows_do_not_depend_on_where_the_file_is_cut(lines, data):
     cut = data.draw(st.integers(0, len(lines)))
-    head, tail = ("".join(f"{line}\n" for line in some).encode() for some in (lines[:cut], lines[cut:]))
+    head, tail = (
+        "".join(f"{line}\n" for line in some).encode() for some in (lines[:cut], lines[cut:])
+    )
     whole = parsed(Piece(head + tail, format="plain"))
     first = parsed(Piece(head, format="plain"))
     state = first.state_after[0].tolist()
