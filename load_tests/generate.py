@@ -140,6 +140,7 @@ _BAD_LINES = (
     b"2023-01-29T08:42:09.1Z",
     b"\xff\xfe\x00",
 )
+_TIMELESS = (b"    at org.example.A.run(A.java:1)", b"no time at all", b"", b"\xff\xfe\x00")
 
 
 # -- one file --------------------------------------------------------------------------------------
@@ -148,9 +149,15 @@ _BAD_LINES = (
 class File:
     """A file being made: events go in, bytes come out of ``take``, the truth is kept along."""
 
-    def __init__(self, path: str, rng: random.Random, kinds: dict[str, float]) -> None:
-        """``path`` is for the truth only; ``kinds`` has the weight of each kind of line."""
+    def __init__(
+        self, path: str, rng: random.Random, kinds: dict[str, float], line_format: str = "cri"
+    ) -> None:
+        """``path`` is for the truth only; ``kinds`` has the weight of each kind of line.
+
+        ``line_format`` is cri, docker or plain.
+        """
         self.truth = Truth(path)
+        self._format = line_format
         self._rng = rng
         self._torn = TORN in kinds
         self._kinds = [kind for kind in kinds if kind != TORN]
@@ -166,7 +173,7 @@ class File:
             time_ns += rng.randrange(1, 2 * step_ns)
             self.truth.kinds[kind] = self.truth.kinds.get(kind, 0) + 1
             if kind == MALFORMED:
-                self.malformed(rng.choice(_BAD_LINES))
+                self.malformed(rng.choice(_TIMELESS if self._format == "plain" else _BAD_LINES))
             elif kind == "long":
                 time_ns = self.interleaved(time_ns, long(rng), long(rng))
             else:
@@ -175,7 +182,7 @@ class File:
 
     def event(self, time_ns: int, output: str, message: bytes) -> int:
         """Add one event, split as the runtime does; return the time of its last fragment."""
-        parts = _fragments(message)
+        parts = [message] if self._format == "plain" else _fragments(message)
         for number, part in enumerate(parts):
             self._line(time_ns + number * 100, output, part, last=number == len(parts) - 1)
         self._row(time_ns, output, message)
@@ -183,6 +190,8 @@ class File:
 
     def interleaved(self, time_ns: int, out: bytes, err: bytes) -> int:
         """Add a long event of each output, their fragments in turn, as two threads write them."""
+        if self._format == "plain":
+            return self.event(self.event(time_ns, "stdout", out), "stderr", err)
         left = {"stdout": _fragments(out), "stderr": _fragments(err)}
         messages = {"stdout": out, "stderr": err}
         first: dict[str, int] = {}
@@ -218,14 +227,39 @@ class File:
         return data
 
     def _line(self, time_ns: int, output: str, part: bytes, *, last: bool) -> None:
-        tag = b"F" if last else b"P"
-        line = b"%s %s %s %s\n" % (cri_time(time_ns), output.encode(), tag, part)
-        self._lines.append(line)
+        self._lines.append(_LINES[self._format](time_ns, output, part, last))
         self.truth.lines += 1
 
     def _row(self, time_ns: int | None, output: str | None, message: bytes) -> None:
         self.truth.rows += 1
+        if self._format == "docker" and time_ns is not None:
+            message = b"".join(_readable(part) for part in _fragments(message))
+        elif self._format == "plain" and time_ns is not None:
+            output, message = None, cri_time(time_ns) + b" " + message
         self._digest.update(row_bytes(time_ns, output, message))
+
+
+def _readable(part: bytes) -> bytes:
+    """Return what Docker makes of bytes: replacement characters stand for what is no UTF-8."""
+    return part.decode("utf-8", "replace").encode()
+
+
+def _cri_line(time_ns: int, output: str, part: bytes, last: bool) -> bytes:
+    tag = b"F" if last else b"P"
+    return b"%s %s %s %s\n" % (cri_time(time_ns), output.encode(), tag, part)
+
+
+def _docker_line(time_ns: int, output: str, part: bytes, last: bool) -> bytes:
+    log = json.dumps(_readable(part).decode() + "\n" * last, ensure_ascii=False).encode()
+    rest = (log, output.encode(), cri_time(time_ns))
+    return b'{"log":%s,"stream":"%s","time":"%s"}\n' % rest
+
+
+def _plain_line(time_ns: int, output: str, part: bytes, last: bool) -> bytes:
+    return b"%s %s\n" % (cri_time(time_ns), part)
+
+
+_LINES = {"cri": _cri_line, "docker": _docker_line, "plain": _plain_line}
 
 
 def _fragments(message: bytes) -> list[bytes]:
@@ -251,6 +285,7 @@ def generate(
     kinds: dict[str, float] | None = None,
     seed: int = 1,
     first_ns: int = START_NS,
+    line_format: str = "cri",
 ) -> list[Truth]:
     """Write ``lines`` events to each of ``pods`` files below ``out``; return the truth of each.
 
@@ -260,7 +295,7 @@ def generate(
     for number in range(pods):
         rng = random.Random(f"{seed} {number}")
         path = pod_directory(number, rng) / "0.log"
-        file = File(str(path), rng, kinds or USUAL)
+        file = File(str(path), rng, kinds or USUAL, line_format)
         (out / path).parent.mkdir(parents=True, exist_ok=True)
         with (out / path).open("wb") as written:
             time_ns = first_ns

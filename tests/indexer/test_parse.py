@@ -1,5 +1,6 @@
 """The parser against a slow one in plain Python, and what each rule promises."""
 
+import hashlib
 import json
 import os
 import re
@@ -15,10 +16,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from collector.range import closed_cut, open_outputs
+from collector.range import FORMATS, closed_cut, open_outputs
 from indexer import parse as parse_module
 from indexer.kernels import cache_directory
 from indexer.schema import LEVELS, OUTPUTS
+from load_tests.generate import EVERYTHING, generate, row_bytes
 from tests.indexer.pieces import Piece, Row, parsed, rows_of
 
 ROOT = Path(parse_module.__file__).parents[1]
@@ -282,6 +284,21 @@ def test_too_long_a_buffer_is_refused(monkeypatch):
 def test_the_level_is_read_from_the_text(message, level):
     rows = parsed(Piece(f"2023-01-01T00:00:00Z stdout F {message}\n".encode()))
     assert LEVELS[rows.level[0]] == level
+
+
+@pytest.mark.parametrize("line_format", FORMATS)
+def test_the_rows_of_generated_files_are_those_of_their_truth(tmp_path, line_format):
+    truths = generate(tmp_path, pods=3, lines=300, kinds=EVERYTHING, line_format=line_format)
+    for truth in truths:
+        rows = parsed(Piece((tmp_path / truth.path).read_bytes(), format=line_format))
+        found = [row for _, row in rows_of(rows)]
+        digest = hashlib.sha256()
+        for row in found:
+            time_ns = row.time_ns if row.time_source == "line" else None
+            output = None if row.output == "unknown" else row.output
+            digest.update(row_bytes(time_ns, output, row.content))
+        assert (int(rows.lines[0]), len(found)) == (truth.lines, truth.rows)
+        assert digest.hexdigest() == truth.sha256
 
 
 _START = """
