@@ -21,8 +21,8 @@ from indexer.errors import ObjectExists, PositionMoved
 from indexer.ledger import Ledger
 from indexer.ledger_table import LedgerTable, bring_up
 from indexer.metrics import IndexerMetrics
-from indexer.recall import to_recall
 from indexer.patterns import PlainTimes
+from indexer.recall import to_recall
 from indexer.settings import IndexerSettings
 from indexer.table import (
     CLOSED,
