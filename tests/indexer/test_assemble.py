@@ -339,3 +339,15 @@ def test_a_segment_of_the_first_version_is_still_read(request: pytest.FixtureReq
     assert nanos[0] % 10**9 == 123_456_789
     assert nanos[2] == nanos[1] + 500_000_000  # of the line before, the fragment's tail
     assert all(a <= b for a, b in pairwise(nanos))
+
+
+def test_a_trace_that_two_commits_share_is_one_event() -> None:
+    first, second = cri(0, "Error: broken"), cri(1, "\tat org.example.A.run(A.java:1)")
+    file = File(first + second + cri(2, "on"))
+    way, run = Way(), Run()
+    for each in file.ranges([len(first)]):
+        way.commit(run.batch(each, of=[file]))
+    tables = [pq.read_table(io.BytesIO(s.data)) for made in way.done for s in made.segments]
+    assert [table["event_offset"].to_pylist() for table in tables] == [
+        [0], [0, len(first) + len(second)],
+    ]  # fmt: skip
