@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.real_parts.fault_proxy import FaultProxy, a_fault_proxy
 from tests.real_parts.kafka import Broker, Cluster, SecuredBroker
 from tests.real_parts.s3 import Bucket, S3Server
 
@@ -62,3 +63,10 @@ def s3() -> Iterator[S3Server]:
 def bucket(s3: S3Server) -> Bucket:
     """A new, empty bucket on a real S3 server."""
     return s3.new_bucket()
+
+
+@pytest.fixture
+def fault_proxy(s3: S3Server) -> Iterator[FaultProxy]:
+    """A proxy in front of the S3 server; use the bucket with ``endpoint=fault_proxy.endpoint``."""
+    with a_fault_proxy(s3.endpoint) as proxy:
+        yield proxy
