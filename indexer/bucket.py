@@ -9,12 +9,26 @@ import os
 import re
 import uuid
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 from indexer.errors import BucketError, BucketUnavailable, ObjectExists, ObjectMissing
 
 _TEMPORARY = re.compile(r"\.[0-9a-f]{32}\.tmp")
+
+
+@dataclass(frozen=True, slots=True)
+class BucketLimits:
+    """How patient a bucket is with its store, and how many requests one put may make at once.
+
+    A call is given up after ``attempts`` times both waits, and pauses of at most 20 s in between.
+    """
+
+    connect_ms: int = 5_000
+    read_ms: int = 30_000
+    attempts: int = 5
+    upload_threads: int = 4
 
 
 class Bucket(Protocol):
@@ -54,8 +68,15 @@ class Bucket(Protocol):
         """Delete an object; one that is not there is no error."""
         ...
 
+    def sweep(self, prefix: str, before_ns: int) -> int:
+        """Delete what puts below ``prefix`` have left that began earlier and never ended.
 
-def open_bucket(url: str) -> Bucket:
+        ``before_ns`` is in ns since 1970, by the store's clock. Returns how many there were.
+        """
+        ...
+
+
+def open_bucket(url: str, limits: BucketLimits | None = None) -> Bucket:
     """Return the bucket at ``url``: ``s3://BUCKET[/PREFIX]`` or a directory.
 
     S3's endpoint, region and credentials come from the environment that boto3 reads
@@ -63,11 +84,26 @@ def open_bucket(url: str) -> Bucket:
     """
     scheme, separator, rest = url.partition("://")
     if separator and scheme == "s3":
+        from indexer.bucket_s3 import S3Bucket
+
         bucket, _, prefix = rest.partition("/")
-        return S3Bucket(bucket, prefix)
+        return S3Bucket(bucket, prefix, limits or BucketLimits())
     if separator and scheme != "file":
         raise BucketError(f"bucket {url!r}: expected a directory or s3://BUCKET/PREFIX")
     return LocalBucket(Path(rest if separator else url))
+
+
+def put_own(bucket: Bucket, name: str, data: bytes) -> None:
+    """Store an object under a name that nobody else uses.
+
+    One that is there already with the same content is its own, for an answer may get lost and a
+    retry then meets what it has stored. Raises ObjectExists if it has another content.
+    """
+    try:
+        bucket.put(name, data)
+    except ObjectExists:
+        if bucket.size(name) != len(data) or bucket.get(name) != data:
+            raise
 
 
 class LocalBucket:
@@ -140,6 +176,19 @@ class LocalBucket:
         with contextlib.suppress(ObjectMissing), self._reading(name):
             (self._root / name).unlink()
 
+    def sweep(self, prefix: str, before_ns: int) -> int:
+        """Unlink temporary files of processes that were killed."""
+        swept = 0
+        for folder, _, files in os.walk(self._root / prefix.rpartition("/")[0]):
+            for path in (Path(folder) / file for file in files if _TEMPORARY.fullmatch(file)):
+                if not path.relative_to(self._root).as_posix().startswith(prefix):
+                    continue
+                with contextlib.suppress(FileNotFoundError):
+                    if path.stat().st_mtime_ns < before_ns:
+                        path.unlink()
+                        swept += 1
+        return swept
+
     @contextlib.contextmanager
     def _reading(self, name: str) -> Iterator[None]:
         try:
@@ -153,109 +202,3 @@ class LocalBucket:
 def _not_listed(error: OSError) -> None:
     if not isinstance(error, FileNotFoundError):
         raise BucketUnavailable(f"cannot list {error.filename}: {error}") from error
-
-
-class S3Bucket:
-    """Objects below a prefix of an S3-compatible bucket."""
-
-    def __init__(self, bucket: str, prefix: str = "") -> None:
-        """Connect with what boto3 finds in the environment."""
-        import boto3
-        from botocore.config import Config
-
-        self._bucket = bucket
-        self._prefix = prefix.strip("/") + "/" if prefix.strip("/") else ""
-        # A session of its own: the default one keeps the first credentials that it has seen.
-        self._client: Any = boto3.Session().client(
-            "s3",
-            region_name=os.environ.get("AWS_REGION") or "us-east-1",
-            config=Config(
-                connect_timeout=5,
-                read_timeout=30,
-                retries={"mode": "standard", "max_attempts": 4},
-                s3={"addressing_style": "path"},
-            ),
-        )
-        self.uri = f"s3://{bucket}/{self._prefix}".rstrip("/")
-        endpoint = os.environ.get("AWS_ENDPOINT_URL", "")
-        self.storage_options = {
-            "aws_conditional_put": "etag",
-            "region": os.environ.get("AWS_REGION") or "us-east-1",
-        }
-        if endpoint.startswith("http://"):
-            self.storage_options["allow_http"] = "true"
-
-    def put(self, name: str, data: bytes) -> None:
-        """Store with ``If-None-Match: *``; boto3 adds a checksum that the server verifies."""
-        try:
-            self._client.put_object(
-                Bucket=self._bucket, Key=self._prefix + name, Body=data, IfNoneMatch="*"
-            )
-        except Exception as error:
-            raise self._meaning(error, name) from error
-
-    def get(self, name: str) -> bytes:
-        """Return the object."""
-        return self._get(name)
-
-    def get_range(self, name: str, start: int, length: int) -> bytes:
-        """Return a part of the object by one ranged GET."""
-        if length == 0:
-            return b""
-        data = self._get(name, Range=f"bytes={start}-{start + length - 1}")
-        if len(data) != length:
-            raise BucketError(f"object {name} ends before byte {start + length}")
-        return data
-
-    def _get(self, name: str, **more: str) -> bytes:
-        try:
-            key = self._prefix + name
-            answer = self._client.get_object(Bucket=self._bucket, Key=key, **more)
-            body: bytes = answer["Body"].read()
-            return body
-        except Exception as error:
-            raise self._meaning(error, name) from error
-
-    def size(self, name: str) -> int:
-        """Return the object's size by a HEAD."""
-        try:
-            head = self._client.head_object(Bucket=self._bucket, Key=self._prefix + name)
-            return int(head["ContentLength"])
-        except Exception as error:
-            raise self._meaning(error, name) from error
-
-    def names(self, prefix: str) -> Iterator[str]:
-        """Yield names, a page of a thousand at a time."""
-        pages = self._client.get_paginator("list_objects_v2")
-        try:
-            for page in pages.paginate(Bucket=self._bucket, Prefix=self._prefix + prefix):
-                for item in page.get("Contents", ()):
-                    yield item["Key"][len(self._prefix) :]
-        except Exception as error:
-            raise self._meaning(error, prefix) from error
-
-    def delete(self, name: str) -> None:
-        """Delete the object."""
-        try:
-            self._client.delete_object(Bucket=self._bucket, Key=self._prefix + name)
-        except Exception as error:
-            raise self._meaning(error, name) from error
-
-    def _meaning(self, error: Exception, name: str) -> BucketError:
-        """Return this package's error for one of boto3's."""
-        from botocore.exceptions import BotoCoreError, ClientError
-
-        if isinstance(error, ClientError):
-            code = error.response.get("Error", {}).get("Code", "")
-            if code in ("404", "NoSuchKey"):
-                return ObjectMissing(f"no object {name} in {self.uri}")
-            if code in ("412", "PreconditionFailed"):
-                return ObjectExists(f"object {name} exists already in {self.uri}")
-            status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
-            # 409: another writer is at it at this moment, and may still fail.
-            if status >= 500 or status == 409 or code in ("SlowDown", "RequestTimeout"):
-                return BucketUnavailable(f"{self.uri} answered {code} for {name}")
-            return BucketError(f"{self.uri} refused {name}: {code}; check bucket and credentials")
-        if isinstance(error, BotoCoreError | OSError):
-            return BucketUnavailable(f"cannot reach {self.uri} for {name}: {type(error).__name__}")
-        raise error

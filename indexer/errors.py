@@ -4,7 +4,8 @@ IndexerError
 ├── BucketError             the object store did not do what was asked
 │   ├── BucketUnavailable     it may do so later (retriable)
 │   ├── ObjectMissing         there is no such object
-│   └── ObjectExists          there is one already, and nothing was overwritten
+│   ├── ObjectExists          there is one already, and nothing was overwritten
+│   └── StoreUnfit            it ignores conditions that exactly once depends on
 ├── TableError              the table cannot be read or written
 │   ├── TableUnavailable      it may be later (retriable)
 │   ├── PositionMoved         another indexer committed these positions
@@ -38,6 +39,10 @@ class ObjectMissing(BucketError):
 
 class ObjectExists(BucketError):
     """There is an object of this name already; it was not overwritten."""
+
+
+class StoreUnfit(BucketError):
+    """The object store overwrites what it was told not to: nothing may be written to it."""
 
 
 class TableError(IndexerError):

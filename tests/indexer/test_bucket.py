@@ -1,17 +1,27 @@
 """One suite for both bodies of the bucket, and what only one of them can suffer."""
 
 import signal
+import socket
 import subprocess
 import sys
 import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from random import Random
 
 import pytest
 
-from indexer.bucket import Bucket, LocalBucket, open_bucket
-from indexer.errors import BucketError, BucketUnavailable, ObjectExists, ObjectMissing
+from indexer.bucket import Bucket, BucketLimits, LocalBucket, open_bucket, put_own
+from indexer.bucket_s3 import MULTIPART_BYTES, PART_BYTES
+from indexer.errors import (
+    BucketError,
+    BucketUnavailable,
+    ObjectExists,
+    ObjectMissing,
+    TableUnavailable,
+)
+from indexer.table import Table
 from tests.real_parts.guard import free_port
 from tests.real_parts.s3 import Bucket as RealBucket
 from tests.way import environment, eventually
@@ -104,6 +114,44 @@ def test_delete_removes_and_is_no_error_twice(store: Bucket) -> None:
         store.get("a/b")
 
 
+@pytest.mark.parametrize("size", [MULTIPART_BYTES, MULTIPART_BYTES + 1, 3 * PART_BYTES])
+def test_a_large_object_comes_out_as_it_was_put_and_is_never_overwritten(
+    store: Bucket, size: int
+) -> None:
+    data = Random(size).randbytes(size)
+    store.put("large", data)
+    assert store.get("large") == data
+    with pytest.raises(ObjectExists, match="large"):
+        store.put("large", data[::-1])
+    assert store.get("large") == data
+    assert store.sweep("", time.time_ns() + 10**12) == 0
+
+
+def test_of_four_that_put_a_large_object_at_once_one_wins(store: Bucket) -> None:
+    def put(writer: int) -> bytes | None:
+        try:
+            store.put("large", body := b"%d" % writer * (MULTIPART_BYTES + 1))
+        except (ObjectExists, BucketUnavailable):
+            return None
+        return body
+
+    with ThreadPoolExecutor(4) as pool:
+        [won] = [body for body in pool.map(put, range(4)) if body is not None]
+    assert store.get("large") == won
+    assert store.sweep("", time.time_ns() + 10**12) == 0
+
+
+def test_a_put_that_meets_its_own_object_has_succeeded_and_one_of_other_bytes_has_not(
+    store: Bucket,
+) -> None:
+    put_own(store, "a", b"first")
+    put_own(store, "a", b"first")
+    for other in (b"other", b"longer than it", b""):
+        with pytest.raises(ObjectExists):
+            put_own(store, "a", other)
+    assert store.get("a") == b"first"
+
+
 def test_a_url_of_another_scheme_is_refused() -> None:
     with pytest.raises(BucketError, match="expected a directory or s3://BUCKET/PREFIX"):
         open_bucket("gs://bucket")
@@ -156,6 +204,40 @@ def test_a_bucket_that_does_not_exist_is_no_missing_object(
     with pytest.raises(BucketError, match="NoSuchBucket") as refused:
         open_bucket("s3://no-such-bucket-here").put("x", b"1")
     assert not isinstance(refused.value, ObjectMissing)
+
+
+@pytest.mark.real
+def test_parts_of_uploads_that_never_ended_are_swept_when_they_are_old(
+    bucket: RealBucket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in environment(bucket).items():
+        monkeypatch.setenv(name, value)
+    client = bucket.client()
+    for key in ("ours/c/logs/a", "ours/c/logs/b", "theirs/c"):
+        upload = client.create_multipart_upload(Bucket=bucket.name, Key=key)["UploadId"]
+        client.upload_part(Bucket=bucket.name, Key=key, UploadId=upload, PartNumber=1, Body=b"1")
+    ours = open_bucket(f"s3://{bucket.name}/ours")
+    assert ours.sweep("c/", time.time_ns() - 10**12) == 0
+    assert ours.sweep("c/", time.time_ns() + 10**12) == 2
+    left = client.list_multipart_uploads(Bucket=bucket.name)["Uploads"]
+    assert [each["Key"] for each in left] == ["theirs/c"]
+
+
+def test_a_store_that_never_answers_is_given_up_after_the_patience_that_is_set(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{silent.getsockname()[1]}")
+        monkeypatch.setenv("AWS_ACCESS_KEY_ID", "id")
+        monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "key")
+        limits = BucketLimits(connect_ms=200, read_ms=200, attempts=2)
+        away = open_bucket("s3://logs", limits)
+        for call in (lambda: away.put("x", b"1"), Table(away, "c").snapshot):
+            began = time.monotonic()
+            with pytest.raises((BucketUnavailable, TableUnavailable)) as gone:
+                call()
+            assert gone.value.retriable
+            assert time.monotonic() - began < 10
 
 
 # -- only on a directory ---------------------------------------------------------------------
@@ -215,3 +297,17 @@ def test_a_put_that_is_killed_leaves_no_object_under_the_name(tmp_path: Path) ->
     names = list(bucket.names(""))
     assert len(names) >= 3
     assert {bucket.size(name) for name in names} == {2_000_000}
+
+
+def test_temporary_files_of_a_put_that_was_killed_are_swept_when_they_are_old(
+    tmp_path: Path,
+) -> None:
+    bucket = LocalBucket(tmp_path)
+    bucket.put("c/logs/a", b"1")
+    stale = tmp_path / "c" / "logs" / f".{'0f' * 16}.tmp"
+    stale.write_bytes(b"half")
+    assert bucket.sweep("c/", time.time_ns() - 10**12) == 0
+    assert bucket.sweep("d/", time.time_ns() + 10**12) == 0
+    assert bucket.sweep("c/", time.time_ns() + 10**12) == 1
+    assert not stale.exists()
+    assert bucket.get("c/logs/a") == b"1"
