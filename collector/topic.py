@@ -33,6 +33,29 @@ class TopicLimits:
     advice: tuple[str, ...] = ()
 
 
+class Membership(Protocol):
+    """One reader's place in a group of readers that share the partitions of a topic.
+
+    Two members may hold a partition at once for a while: whoever must not do work twice needs a
+    fence of its own. Every method but ``leave`` may raise TopicUnavailable (retriable).
+    """
+
+    async def mine(self) -> frozenset[int]:
+        """Return the partitions that are this member's now; none before the group has met.
+
+        A member that no longer asks, for minutes, loses them to others.
+        """
+        ...
+
+    async def tell(self, positions: Mapping[int, int]) -> None:
+        """Say where this member's partitions will be read on, for those who watch the lag."""
+        ...
+
+    async def leave(self) -> None:
+        """Give up this member's place."""
+        ...
+
+
 class Topic(Protocol):
     """Partitions of records; every method may raise TopicUnavailable (retriable)."""
 
@@ -80,6 +103,10 @@ class Topic(Protocol):
         Waits up to ``wait_ms`` for the first one; a partition without news is left out. Raises
         PositionOutOfRange where a position lies outside the topic's bounds.
         """
+        ...
+
+    def join(self, group: str, session_ms: int) -> Membership:
+        """Return a place in the group of this name; a member unheard of for so long loses it."""
         ...
 
     async def forget(self, partition: int, before: int) -> None:

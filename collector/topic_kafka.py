@@ -1,8 +1,8 @@
 """A topic in Kafka: acks=all, idempotent producers, positions that are Kafka's offsets.
 
-Kafka's consumer groups are not used: the table says where to read on. Payloads are compressed
-already, so the producer does not compress again. Changed certificates or passwords make a new
-connection, between two sends or fetches, and so do brokers that have moved.
+Kafka's consumer groups share out partitions and no more: the table says where to read on. Payloads
+are compressed already, so the producer does not compress again. Changed certificates or passwords
+make a new connection, between two sends or fetches, and so do brokers that have moved.
 """
 
 import asyncio
@@ -19,8 +19,9 @@ from aiokafka.admin import AIOKafkaAdminClient
 from collector.append import Appender
 from collector.connection import Connection
 from collector.errors import PositionOutOfRange, TopicMissing
+from collector.membership import KafkaMembership
 from collector.security import Security
-from collector.topic import Headers, Record, TopicLimits
+from collector.topic import Headers, Membership, Record, TopicLimits
 from collector.topic_limits import advice, configs_of, replicas_of
 
 VALUE_BYTES_MAX = 1_000_000
@@ -43,6 +44,7 @@ class KafkaTopic:
     def __init__(self, brokers: Sequence[str], name: str, security: Security) -> None:
         self._brokers = list(brokers)
         self._name = name
+        self._security = security
         self._connection = partial(Connection, brokers, security)
         self._consumer: Connection[aiokafka.AIOKafkaConsumer] = self._connection(self._new_consumer)
         self._limits = TopicLimits(VALUE_BYTES_MAX)
@@ -157,8 +159,14 @@ class KafkaTopic:
     async def read(
         self, positions: Mapping[int, int], bytes_max: int, wait_ms: int
     ) -> dict[int, list[Record]]:
-        """Return the next records; ``bytes_max`` is Kafka's fetch size and so approximate."""
-        self._fetch_bytes = bytes_max
+        """Return the next records, up to ``bytes_max`` of each broker and a record more.
+
+        Between two reads at most as much again is on its way: a client left alone would fetch
+        a part of each partition ahead, however many there are.
+        """
+        if bytes_max != self._fetch_bytes:
+            self._fetch_bytes = bytes_max
+            await self._consumer.drop()
         consumer = await self._consumer.client()
         partitions = {p: aiokafka.TopicPartition(self._name, p) for p in positions}
         if consumer.assignment() != set(partitions.values()):
@@ -168,8 +176,10 @@ class KafkaTopic:
             if self._positions.get(p) != position:
                 consumer.seek(partitions[p], position)
                 self._positions[p] = position
+        consumer.resume(*partitions.values())
         try:
             fetched = await self._answer(self._consumer, consumer.getmany(timeout_ms=wait_ms))
+            consumer.pause(*partitions.values())
         except kafka.OffsetOutOfRangeError as error:
             at, position = next(iter(error.args[0].items()))
             self._positions = {}
@@ -183,6 +193,10 @@ class KafkaTopic:
             found[at.partition] = [Record(m.offset, m.value or b"", m.headers) for m in messages]
             self._positions[at.partition] = messages[-1].offset + 1
         return found
+
+    def join(self, group: str, session_ms: int) -> Membership:
+        """Return a place in one of Kafka's consumer groups."""
+        return KafkaMembership(self._brokers, self._name, self._security, group, session_ms)
 
     async def forget(self, partition: int, before: int) -> None:
         """Do nothing: Kafka's own retention deletes."""
@@ -198,6 +212,7 @@ class KafkaTopic:
         return aiokafka.AIOKafkaConsumer(
             auto_offset_reset="none",
             enable_auto_commit=False,
+            fetch_max_bytes=self._fetch_bytes,
             max_partition_fetch_bytes=self._fetch_bytes,
             fetch_max_wait_ms=200,
             metadata_max_age_ms=10_000,

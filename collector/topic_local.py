@@ -22,7 +22,7 @@ from pathlib import Path
 
 from collector.errors import BatchTooLarge, PositionOutOfRange, TopicMissing, TopicUnavailable
 from collector.frame import FRAME_BYTES_MIN, frame, frames, sync_directory
-from collector.topic import Headers, Record, TopicLimits
+from collector.topic import Headers, Membership, Record, TopicLimits
 
 FILE_BYTES = 64 << 20
 VALUE_BYTES_MAX = 16 << 20
@@ -69,6 +69,23 @@ class _Partition:
     head: _Head | None = None
     queue: list[tuple[Headers, bytes, "asyncio.Future[int]"]] = field(default_factory=list)
     writer: "asyncio.Task[None] | None" = None
+
+
+class _Alone:
+    """The only member of its group: one machine has one reader."""
+
+    def __init__(self, topic: "LocalTopic") -> None:
+        self._topic = topic
+
+    async def mine(self) -> frozenset[int]:
+        """Return all partitions."""
+        return frozenset(range(await self._topic.partitions()))
+
+    async def tell(self, positions: Mapping[int, int]) -> None:
+        """Do nothing: nobody watches."""
+
+    async def leave(self) -> None:
+        """Do nothing: nobody waits."""
 
 
 class LocalTopic:
@@ -192,6 +209,10 @@ class LocalTopic:
             if found or time.monotonic() >= until:
                 return found
             await asyncio.sleep(_POLL_S)
+
+    def join(self, group: str, session_ms: int) -> Membership:
+        """Return the only place that there is, whatever the group."""
+        return _Alone(self)
 
     async def forget(self, partition: int, before: int) -> None:
         """Delete the files whose records all lie below ``before - 1``."""

@@ -53,6 +53,7 @@ class HeldTopic:
         self.bounds = self._topic.bounds
         self.read = self._topic.read
         self.forget = self._topic.forget
+        self.join = self._topic.join
         self.limits = self._topic.limits
         self.trouble = ""
         self.close = self._topic.close

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+import uuid
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
@@ -201,6 +202,18 @@ async def test_the_record_before_what_is_forgotten_is_kept(opener: Opener) -> No
     await topic.forget(0, 5)
     assert (await topic.bounds(0))[1] == 5
     assert [r.value for r in await take(topic, 4, 1)] == [b"4"]
+
+
+async def test_who_is_alone_in_a_group_gets_all_partitions(opener: Opener) -> None:
+    topic = opener()
+    await put(topic, b"a")
+    member = topic.join(f"group-{uuid.uuid4()}", 6_000)
+    async with asyncio.timeout(20):
+        while await member.mine() != {0, 1}:
+            await asyncio.sleep(0.05)
+    await member.tell({0: 1, 1: 0, 7: 3})
+    await member.leave()
+    assert [r.value for r in await take(topic, 0, 1)] == [b"a"]
 
 
 async def test_a_partition_that_is_not_there_is_named(opener: Opener) -> None:
