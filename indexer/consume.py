@@ -22,6 +22,11 @@ from indexer.ledger import LOST_RETENTION, LOST_TOPIC, TOPIC_RESET, UNPARSED
 
 _log = logging.getLogger(__name__)
 
+# How long to wait for a record that should be there: one that never comes compares as the same. On
+# one machine it comes at once, or its frame is damaged.
+_DENSE_WAIT_MS = 1_000
+_WAIT_MS = 10_000
+
 
 @dataclass
 class Following:
@@ -30,6 +35,7 @@ class Following:
     position: Position  # start: of the next commit; end: the next record to read
     replaces: Position | None = None  # in the generation that the next commit closes
     batches: list[Batch] = field(default_factory=list)
+    batch_positions: list[int] = field(default_factory=list)
     lanes: list[LaneSpan] = field(default_factory=list)
     jumps: list[Jump] = field(default_factory=list)
     dead_letters: list[DeadLetter] = field(default_factory=list)
@@ -41,6 +47,13 @@ class Following:
     def next_position(self) -> int:
         """Return the position to read from."""
         return self.fetched[-1].position + 1 if self.fetched else self.position.end
+
+    @property
+    def based_on(self) -> tuple[str, int]:
+        """Return where the table must stand for the next commit: ``app_id`` and version."""
+        if self.replaces:
+            return app_id(self.replaces), self.replaces.end
+        return app_id(self.position), self.position.start
 
     def intake(self) -> Intake:
         """Return what goes into the next commit."""
@@ -65,7 +78,9 @@ class Consumer:
         self._name = name
         self._new_letter = new_letter
         self._decompressor = zstandard.ZstdDecompressor()
+        self._refused: dict[int, dict[int, str]] = {}
         self.following: dict[int, Following] = {}
+        self.letters_in_row: dict[int, int] = {}
 
     def take_up(self, partition: int, known: Position | None, identity: str) -> None:
         """Go on where the table says that the last commit ended; drop what has come since."""
@@ -78,12 +93,24 @@ class Consumer:
             )  # fmt: skip
         self.following[partition] = Following(position)
 
-    def go_on(self, partition: int) -> None:
-        """Start the next commit where the last one ended; it has what came before."""
-        done = self.following[partition]
-        self.take_up(partition, done.position, done.position.identity)
-        self.following[partition].fetched = done.fetched
-        self.following[partition].stopped = done.stopped
+    def drop(self, partition: int) -> None:
+        """Follow a partition no longer, and drop what has come of it."""
+        del self.following[partition]
+        self._refused.pop(partition, None)
+        self.letters_in_row.pop(partition, None)
+
+    def refuse(self, partition: int, position: int, why: str) -> None:
+        """Bury this record as a dead letter when it is taken again, although it can be decoded."""
+        self._refused.setdefault(partition, {})[position] = why
+
+    def cut(self) -> dict[int, Following]:
+        """Return what goes into the next commit, by partition; what comes next goes on from it."""
+        cut = {p: f for p, f in self.following.items() if f.has_news}
+        for partition, done in cut.items():
+            self.take_up(partition, done.position, done.position.identity)
+            self.following[partition].fetched = done.fetched
+            self.following[partition].stopped = done.stopped
+        return cut
 
     def wanted(self) -> dict[int, int]:
         """Return the next position of each partition that may be read."""
@@ -96,8 +123,13 @@ class Consumer:
 
     @property
     def raw_bytes(self) -> int:
-        """How much has come since the last commit."""
+        """How much has come since the last cut."""
         return sum(following.raw_bytes for following in self.following.values())
+
+    @property
+    def fetched_bytes(self) -> int:
+        """How much is at hand that is not decoded yet."""
+        return sum(len(r.value) for f in self.following.values() for r in f.fetched)
 
     # -- is it still the same topic? ---------------------------------------------------------
 
@@ -129,7 +161,8 @@ class Consumer:
         if last is None or last.position < start:
             return False
         try:
-            read = await topic.read({position.partition: last.position}, 1, 1000)
+            wait_ms = _DENSE_WAIT_MS if topic.dense else _WAIT_MS
+            read = await topic.read({position.partition: last.position}, 1, wait_ms)
         except PositionOutOfRange:
             return False
         records = read.get(position.partition, [])
@@ -139,6 +172,7 @@ class Consumer:
 
     def _reset(self, following: Following, identity: str, start: int) -> None:
         old = following.position
+        self._refused.pop(old.partition, None)
         _log.error(
             "the topic was made anew",
             extra={"partition": old.partition, "position": old.end, "generation": old.generation},
@@ -188,8 +222,11 @@ class Consumer:
             batch = wire.decode(record.value, self._decompressor)
             if batch.partition != position.partition:
                 raise TornBatch(f"it says that it is of partition {batch.partition}")
+            if why := self._refused.get(position.partition, {}).get(record.position):
+                raise TornBatch(why)
         except NewerWireVersion as error:
             following.stopped = str(error)
+            following.fetched.clear()
             _log.error(
                 "partition stopped",
                 extra={"partition": position.partition, "at": record.position, "error": str(error)},
@@ -198,7 +235,9 @@ class Consumer:
         except TornBatch as error:
             self._bury(following, record, error)
             return True
+        self.letters_in_row[position.partition] = 0
         following.batches.append(batch)
+        following.batch_positions.append(record.position)
         following.raw_bytes += wire.raw_bytes(batch)
         _extend(following.lanes, batch)
         last = LastRecord(
@@ -217,6 +256,7 @@ class Consumer:
             extra={"partition": position.partition, "at": record.position, "object": name,
                    "error": str(error)},
         )  # fmt: skip
+        self.letters_in_row[position.partition] = self.letters_in_row.get(position.partition, 0) + 1
         from_ns = position.last.created_ns if position.last else None
         following.dead_letters.append(DeadLetter(name, record.value))
         following.jumps.append(

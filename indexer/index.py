@@ -1,7 +1,8 @@
 """The indexer's loop: read, assemble, upload, commit, and only then go on from there.
 
 Positions and trim state come from the table and are taken anew whenever somebody else has moved
-them. What was read and not committed is in memory only, and is read again after a crash.
+them. One commit is on its way at a time, and meanwhile the next one is read. What was read and not
+committed is in memory only, and is read again after a crash.
 """
 
 import asyncio
@@ -9,30 +10,25 @@ import contextlib
 import logging
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from collector.errors import PositionOutOfRange
+from collector.errors import CollectorError, PositionOutOfRange
 from collector.topic import Topic
-from indexer.assemble import Assembled, Intake, assemble
+from indexer.assemble import Assembled, Intake
 from indexer.bucket import Bucket
 from indexer.consume import Consumer, Following, app_id
-from indexer.coverage import to_object
-from indexer.errors import ObjectExists, PositionMoved
+from indexer.errors import IndexerError, NotBalanced, PositionMoved
 from indexer.ledger import Ledger
 from indexer.ledger_table import LedgerTable, bring_up
 from indexer.metrics import IndexerMetrics
 from indexer.patterns import PlainTimes
 from indexer.recall import to_recall
 from indexer.settings import IndexerSettings
-from indexer.table import (
-    CLOSED,
-    COVERAGE_FOLDER,
-    NO_ROWS,
-    Added,
-    Table,
-    new_name,
-    segment_folder,
-)
+from indexer.share import membership
+from indexer.suspect import State, assemble_whole, suspects
+from indexer.table import CLOSED, Table
+from indexer.upload import upload
 
 _log = logging.getLogger(__name__)
 _HOUR_NS = 3_600_000_000_000
@@ -68,54 +64,80 @@ class Indexer:
         self._plain_times = PlainTimes.of(settings.plain_time_formats, settings.plain_time_zone)
         name = settings.topic.rpartition("/")[2] if "://" in settings.topic else "local"
         self._consumer = Consumer(name, self._letter_name)
+        self._membership = membership(settings, self._topic)
+        self._uploads = ThreadPoolExecutor(settings.upload_threads, "upload")
+        self._cut: dict[int, Following] = {}  # goes into the table before what follows it
+        self._committing: asyncio.Task[Assembled] | None = None
+        self._began_s = 0.0
+        self._shown_bytes = 0
         self._flush_due_s = 0.0
         self._check_due_s = 0.0
         self.ready = False
 
-    # -- taking up ---------------------------------------------------------------------------
+    # -- whose partitions, and from where on -------------------------------------------------
 
     async def start(self) -> None:
-        """Make the table if need be, and take positions and trim state from it."""
+        """Make the table if need be, and take up the partitions."""
         await asyncio.to_thread(self._table.make)
-        chosen = self._settings.partitions
-        found = range(await self._topic.partitions())
-        partitions = [int(p) for p in chosen.split(",")] if chosen else list(found)
-        await self._take_up(partitions)
+        await self._topic.partitions()  # says so if there is no such topic
+        await self._share()
         self.ready = True
 
-    async def _take_up(self, partitions: Sequence[int]) -> None:
+    async def _share(self) -> None:
+        """Let go what is no longer ours, and take up what is; go on with all the rest."""
+        mine = await self._membership.mine()
+        ours = set(self._consumer.following)
+        if mine == ours:
+            return
+        with contextlib.suppress(IndexerError):  # what is not committed now is read again
+            await (self.flush() if ours - mine else self._settle())
+        for partition in ours - mine:
+            self._consumer.drop(partition)
+            self._cut.pop(partition, None)
+            with contextlib.suppress(KeyError):
+                self._metrics.lag_records.remove(str(partition))
+        await self._take_up(mine - ours, await self._load(mine))
+        self._metrics.shares_changed.inc()
+        self._metrics.partitions.set(len(mine))
+
+    async def _take_up(self, partitions: Collection[int], ledger: Ledger) -> None:
         """Drop what has come of these partitions, and go on where the table stands now."""
-        followed = {*self._consumer.following, *partitions}
-        self._ledger = await asyncio.to_thread(self._newest_ledger, followed)
+        self._ledger = ledger
         self._recalled.clear()
         identity = await self._topic.identity()
-        for partition in partitions:
-            known = self._ledger.positions.get(partition)
-            self._consumer.take_up(partition, known, identity)
+        for partition in sorted(partitions):
+            self._cut.pop(partition, None)
+            self._consumer.take_up(partition, ledger.positions.get(partition), identity)
         await self._check()
 
-    def _newest_ledger(self, partitions: Collection[int]) -> Ledger:
+    async def _load(self, partitions: Collection[int]) -> Ledger:
         """Return the ledger of the newest version: the keeper's, and what has come since.
 
         Of the files only the live ones of ``partitions``; ``_recall`` finds the others.
         """
-        version = self._table.version()
-        ledger = self._ledger_table.load_live(partitions)
-        if ledger.version > version:
-            ledger = Ledger()  # of a table that was made anew since: fold all of this one's
-        return bring_up(ledger, self._table, version)
+
+        def load() -> Ledger:
+            version = self._table.version()
+            ledger = self._ledger_table.load_live(partitions)
+            if ledger.version > version:
+                ledger = Ledger()  # of a table that was made anew since: fold all of this one's
+            return bring_up(ledger, self._table, version)
+
+        return await asyncio.to_thread(load)
 
     async def _check(self) -> None:
         """Look whether each partition's topic is still the one that was read."""
-        probe = self._open_topic()
+        other = self._open_topic()
         try:
             for partition in self._consumer.following:
-                await self._consumer.check(partition, probe)
+                await self._consumer.check(partition, other)
             if any(f.replaces for f in self._consumer.following.values()):
-                old, self._topic = self._topic, self._open_topic()
-                await old.close()
+                await self._membership.leave()
+                await self._topic.close()
+                self._topic = self._open_topic()
+                self._membership = membership(self._settings, self._topic)
         finally:
-            await probe.close()
+            await other.close()
         self._check_due_s = time.monotonic() + self._settings.check_interval_ms / 1000
 
     # -- the loop ----------------------------------------------------------------------------
@@ -123,25 +145,49 @@ class Indexer:
     async def turn(self) -> None:
         """Read what has come, and commit if it is time."""
         settings = self._settings
-        if time.monotonic() >= self._check_due_s:
-            await self._check()
-        await self._fetch()
-        self._consumer.take(settings.flush_bytes, dense=self._topic.dense)
-        self._metrics.buffered_bytes.set(self._consumer.raw_bytes)
-        stopped = [f for f in self._consumer.following.values() if f.stopped]
-        self._metrics.stopped.set(len(stopped))
+        if self._committing is not None and (self._committing.done() or self._is_full):
+            self._metrics.buffer_full.inc(not self._committing.done())
+            await self._settle()
+        try:
+            await self._share()
+            if time.monotonic() >= self._check_due_s:
+                await self._check()
+            await self._fetch()
+        except CollectorError:
+            # What has come can be committed; then look whether the topic is still the same.
+            self._check_due_s = 0.0
+            await self.flush()
+            raise
+        self._consumer.take(self._room_bytes, dense=self._topic.dense)
+        self._show()
+        now = time.monotonic()
         if not any(f.has_news for f in self._consumer.following.values()):
             self._flush_due_s = 0.0
-            return
-        now = time.monotonic()
-        self._flush_due_s = self._flush_due_s or now + settings.flush_age_ms / 1000
-        if now >= self._flush_due_s or self._consumer.raw_bytes >= settings.flush_bytes:
-            await self.flush()
+        else:
+            self._flush_due_s = self._flush_due_s or now + settings.flush_age_ms / 1000
+        if self._cut or self._is_full or (self._flush_due_s and now >= self._flush_due_s):
+            self._begin()
+
+    @property
+    def _room_bytes(self) -> int:
+        """How many raw bytes the next commit may hold, beside the one that is on its way."""
+        cut = sum(following.raw_bytes for following in self._cut.values())
+        return min(self._settings.flush_bytes, self._settings.buffer_bytes - cut)
+
+    @property
+    def _held_bytes(self) -> int:
+        cut = sum(following.raw_bytes for following in self._cut.values())
+        return self._consumer.fetched_bytes + self._consumer.raw_bytes + cut
+
+    @property
+    def _is_full(self) -> bool:
+        """Whether a commit must be made before more can be taken."""
+        return self._consumer.raw_bytes >= self._room_bytes
 
     async def _fetch(self) -> None:
         """Read on, unless enough is at hand."""
         wanted = self._consumer.wanted()
-        if self._consumer.has_fetched:
+        if self._consumer.has_fetched or self._held_bytes >= self._settings.buffer_bytes:
             return
         if not wanted:
             await asyncio.sleep(_READ_WAIT_MS / 1000)
@@ -153,56 +199,108 @@ class Indexer:
             await self.flush()
             await self._check()
 
+    # -- commits, one after the other --------------------------------------------------------
+
     async def flush(self) -> None:
-        """Commit everything that has come; on a lost race, take the moved partitions up anew."""
-        news = {p: f for p, f in self._consumer.following.items() if f.has_news}
-        if not news:
+        """Commit everything that has come."""
+        await self._settle()
+        while self._begin():
+            await self._settle()
+
+    def _begin(self) -> bool:
+        """Start a commit unless one is on its way; return whether there is one to wait for.
+
+        What a commit before could not add goes first, and alone.
+        """
+        if self._committing is None:
+            if not self._cut:
+                self._cut = self._consumer.cut()
+                self._flush_due_s = 0.0
+            if not self._cut:
+                return False
+            self._began_s = time.monotonic()
+            work = asyncio.to_thread(self._commit, dict(self._cut))
+            self._committing = asyncio.create_task(work)
+        return True
+
+    async def _settle(self) -> None:
+        """Wait for the commit on its way and go on from what came of it.
+
+        All that it has changed is changed here, where nothing else is being done.
+        """
+        task = self._committing
+        if task is None:
             return
-        began = time.monotonic()
         try:
-            assembled = await asyncio.to_thread(self._commit, news)
+            await asyncio.wait([task])
+            self._committing = None
+            assembled = task.result()
         except PositionMoved as error:
             self._metrics.positions_moved.inc()
             _log.warning("another indexer was faster; going on from the table",
                          extra={"error": str(error)})  # fmt: skip
             await self._drop_moved()
             return
-        self._flush_due_s = 0.0
-        self._measure(assembled, time.monotonic() - began)
-        for partition, following in news.items():
-            self._consumer.go_on(partition)
-            await self._topic.forget(partition, following.position.end)
+        except NotBalanced as error:
+            await self._set_suspects_apart(error)
+            return
+        done, self._cut = self._cut, {}
+        self._measure(assembled, time.monotonic() - self._began_s)
+        reached = {partition: each.position.end for partition, each in done.items()}
+        for partition, position in reached.items():
+            await self._topic.forget(partition, position)
+        await self._membership.tell(reached)
 
     async def _drop_moved(self) -> None:
-        """Take up anew each partition whose position is no longer ours; keep the others' news."""
-        following = dict(self._consumer.following)
-        ledger = await asyncio.to_thread(self._newest_ledger, following)
-        moved = [
-            p
-            for p, f in following.items()
-            if (known := ledger.positions.get(p)) is not None
-            and (known.end, app_id(known)) != (f.position.start, app_id(f.position))
-        ]
-        await self._take_up(moved)
+        """Take up anew each partition whose position is no longer ours; keep the others' news.
 
-    # -- one commit --------------------------------------------------------------------------
+        Where the table stands at the end of what was cut, the cut is there: an answer was lost.
+        """
+        ledger = await self._load(set(self._consumer.following))
+        moved = []
+        for partition, following in self._consumer.following.items():
+            known = ledger.positions.get(partition)
+            cut = self._cut.get(partition)
+            stands = None if known is None else (app_id(known), known.end)
+            if stands is None or (cut and cut.based_on == stands):
+                continue
+            self._cut.pop(partition, None)
+            if following.based_on != stands:
+                moved.append(partition)
+        await self._take_up(moved, ledger)
 
-    def _commit(self, news: Mapping[int, Following]) -> Assembled:
-        settings = self._settings
-        hours = settings.retention_hours
-        intakes = [following.intake() for following in news.values()]
+    async def _set_suspects_apart(self, error: NotBalanced) -> None:
+        """Bury the batches to blame as dead letters: nothing is lost, and the rest goes on.
+
+        A partition that does not add up although its batches do is stopped: the fault is ours.
+        """
+        found = await asyncio.to_thread(suspects, dict(self._cut), self._state())
+        if not found:
+            raise error
+        for partition, reasons in found.items():
+            about = {"partition": partition, "batches": reasons, "error": str(error)}
+            _log.error("a partition does not add up; setting it apart", extra=about)
+            for position, why in reasons.items():
+                self._consumer.refuse(partition, position, why)
+                self._metrics.refused_batches.inc()
+        await self._take_up(found, await self._load(set(self._consumer.following)))
+        for partition, reasons in found.items():
+            if not reasons:
+                self._consumer.following[partition].stopped = str(error)
+
+    def _state(self) -> State:
+        hours = self._settings.retention_hours
+        now_ns = self._clock()
+        return State(self._ledger.files, now_ns, hours * _HOUR_NS or None, self._plain_times)
+
+    def _commit(self, cut: Mapping[int, Following]) -> Assembled:
+        intakes = [following.intake() for following in cut.values()]
         self._recall(intakes)
-        assembled = assemble(
-            intakes,
-            self._ledger.files,
-            self._clock(),
-            hours * _HOUR_NS or None,
-            self._plain_times,
-        )
-        added = self._upload(assembled)
+        assembled, coverage = assemble_whole(intakes, self._state())
+        added = upload(self._bucket, self._table.folder, assembled, coverage, self._uploads)
         expected: dict[str, int | None] = {}
         reached: dict[str, int] = {}
-        for partition, following in news.items():
+        for partition, following in cut.items():
             known = self._ledger.positions.get(partition)
             name = app_id(following.position)
             expected[name] = following.position.start if known else None
@@ -224,33 +322,11 @@ class Indexer:
             self._ledger.revive(past)
         self._recalled |= asked
 
-    def _upload(self, assembled: Assembled) -> list[Added]:
-        """Store every object under a name of its own; return what the commit will name."""
-        added = []
-        for segment in assembled.segments:
-            name = new_name(segment_folder(segment.date, segment.hour), segment.data)
-            self._put(self._table.folder + name, segment.data)
-            added.append(Added(name, len(segment.data), segment.stats, segment.date, segment.hour))
-        for letter in assembled.dead_letters:
-            with contextlib.suppress(ObjectExists):  # the same letter, kept before a crash
-                self._bucket.put(letter.name, letter.data)
-        data = to_object(assembled.coverage)
-        name = new_name(COVERAGE_FOLDER, data)
-        self._put(self._table.folder + name, data)
-        added.append(Added(name, len(data), NO_ROWS))
-        return added
-
-    def _put(self, name: str, data: bytes) -> None:
-        try:
-            self._bucket.put(name, data)
-        except ObjectExists:
-            # The name was never used before: an answer was lost, and a retry met its own object.
-            if self._bucket.size(name) != len(data):
-                raise
-
     def _letter_name(self, partition: int, position: int, crc: int) -> str:
         # With its CRC: a topic that was made anew has other records at the same positions.
         return f"{self._settings.cluster}/dead_letters/{partition}/{position:020d}-{crc:08x}"
+
+    # -- the outside -------------------------------------------------------------------------
 
     def _measure(self, assembled: Assembled, seconds: float) -> None:
         metrics, balance = self._metrics, assembled.coverage.balance
@@ -267,29 +343,48 @@ class Indexer:
             _log.error("ranges differ from what is known of their files; kept under a new epoch",
                        extra={"ranges": assembled.epochs_raised})  # fmt: skip
 
-    # -- the outside -------------------------------------------------------------------------
+    def _show(self) -> None:
+        self._shown_bytes = self._held_bytes
+        self._metrics.buffered_bytes.set(self._shown_bytes)
+        self._metrics.stopped.set(sum(bool(f.stopped) for f in self._consumer.following.values()))
+        self._metrics.flooded.set(len(self._flooded()))
+
+    def _flooded(self) -> dict[int, int]:
+        """Return the letters in a row of each partition that has too many of them."""
+        most = self._settings.dead_letters_in_row_max
+        return {p: n for p, n in list(self._consumer.letters_in_row.items()) if n >= most}
+
+    def _positions(self) -> dict[int, int]:
+        """Return up to where each partition is committed."""
+        following = dict(self._consumer.following)
+        return {p: self._cut.get(p, f).position.start for p, f in following.items()}
 
     async def lag(self) -> None:
         """Measure how many records of each partition are not committed."""
-        for partition, following in self._consumer.following.items():
+        for partition, position in self._positions().items():
             _, end = await self._topic.bounds(partition)
-            lag = end - following.position.start
-            self._metrics.lag_records.labels(str(partition)).set(lag)
+            self._metrics.lag_records.labels(str(partition)).set(end - position)
 
     async def close(self) -> None:
-        """Leave the topic."""
+        """Leave the group and the topic; a commit on its way is waited for, whatever its end."""
+        if self._committing is not None:
+            await asyncio.wait([self._committing])
+            self._committing.exception()
+        await self._membership.leave()
         await self._topic.close()
+        self._uploads.shutdown()
 
     def status(self) -> dict[str, Any]:
         """Return what ``/status`` shows; called from another thread."""
-        following = dict(self._consumer.following)
-        stopped = {p: f.stopped for p, f in following.items() if f.stopped}
+        stopped = {p: f.stopped for p, f in dict(self._consumer.following).items() if f.stopped}
+        flooded = self._flooded()
         return {
             "process": "indexer",
             "cluster": self._settings.cluster,
-            "healthy": not stopped,
+            "healthy": not stopped and not flooded,
             "ready": self.ready,
-            "positions": {p: f.position.start for p, f in following.items()},
-            "buffered_bytes": self._consumer.raw_bytes,
+            "positions": self._positions(),
+            "buffered_bytes": self._shown_bytes,
             "stopped": stopped,
+            "dead_letters_in_row": flooded,
         }

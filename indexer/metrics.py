@@ -22,6 +22,12 @@ class IndexerMetrics:
         self.segment_bytes = counter("segment_bytes", "Bytes of segments uploaded")
         self.dead_letters = counter("dead_letters", "Records that were no batch")
         self.jumps = counter("jumps", "Times that positions were passed over")
+        self.buffer_full = counter(
+            "buffer_full",
+            "Times that reading waited for a commit, buffer_bytes or flush_bytes held",
+        )
+        self.refused_batches = counter("refused_batches", "Batches buried for they do not add up")
+        self.shares_changed = counter("shares_changed", "Times that other partitions became ours")
         self.positions_moved = counter("positions_moved", "Commits that another one forestalled")
         self.epochs_raised = counter("epochs_raised", "Ranges with other bytes than those known")
         self.commit_seconds = prometheus.Summary(
@@ -35,11 +41,21 @@ class IndexerMetrics:
         )
         self.stopped = prometheus.Gauge(
             "everyline_indexer_stopped_partitions",
-            "Partitions that wait for an upgrade of the indexer",
+            "Partitions that wait for somebody to act",
             registry=registry,
         )
+        self.flooded = prometheus.Gauge(
+            "everyline_indexer_flooded_partitions",
+            "Partitions in which dead_letters_in_row_max is reached",
+            registry=registry,
+        )
+        self.partitions = prometheus.Gauge(
+            "everyline_indexer_partitions", "Partitions followed", registry=registry
+        )
         self.buffered_bytes = prometheus.Gauge(
-            "everyline_indexer_buffered_bytes", "Raw bytes not committed yet", registry=registry
+            "everyline_indexer_buffered_bytes",
+            "Bytes fetched, decoded and being committed",
+            registry=registry,
         )
 
 

@@ -10,6 +10,7 @@ import logging
 import signal
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from functools import partial
 
 import prometheus_client
 
@@ -17,10 +18,11 @@ from collector.errors import CollectorError
 from collector.process import Page, load_settings, log_to_stderr
 from collector.security import Security
 from collector.topic import open_topic
-from indexer.bucket import open_bucket
+from indexer.bucket import BucketLimits, open_bucket
 from indexer.errors import IndexerError
 from indexer.index import Indexer
 from indexer.metrics import IndexerMetrics
+from indexer.probe import probe
 from indexer.settings import IndexerSettings
 
 _log = logging.getLogger(__name__)
@@ -41,15 +43,24 @@ async def _run(settings: IndexerSettings) -> int:
         loop.add_signal_handler(number, stop.set)
     metrics = IndexerMetrics(prometheus_client.CollectorRegistry())
     security = Security(settings)
+    limits = BucketLimits(
+        settings.bucket_connect_ms,
+        settings.bucket_read_ms,
+        settings.bucket_attempts,
+        settings.upload_threads,
+    )
+    bucket = open_bucket(settings.bucket, limits)
     indexer = Indexer(
         settings,
         lambda: open_topic(settings.topic, partitions=0, security=security),
-        open_bucket(settings.bucket),
+        bucket,
         metrics,
     )
     page = Page(settings.listen, metrics.registry, indexer.status)
     patience = Patience(settings.retry_ms / 1000, settings.retry_most_ms / 1000, stop)
     try:
+        tried = partial(asyncio.to_thread, probe, bucket, settings.cluster)
+        await patience.until_done(tried, "waiting for the bucket")
         await patience.until_done(indexer.start, "waiting to start")
         measured = 0.0
         while not stop.is_set():

@@ -14,8 +14,14 @@ class IndexerSettings(KafkaSettings, frozen=True, kw_only=True, forbid_unknown_f
     cluster: Annotated[str, setting("name of the cluster whose table is written")] = "local"
     topic: Annotated[str, setting("a directory, or kafka://HOST:PORT/NAME")] = "everyline/topic"
     partitions: Annotated[
-        str, setting("partitions to follow, separated by ','; empty: all of them")
+        str, setting("partitions to follow, separated by ',', or all; empty: the group's share")
     ] = ""
+    group: Annotated[
+        str, setting("group of indexers that share the partitions; empty: everyline-CLUSTER")
+    ] = ""
+    group_session_ms: Annotated[
+        int, setting("time unheard of after which an indexer's partitions go to others", ge=6_000)
+    ] = 10_000
     bucket: Annotated[str, setting("a directory, or s3://BUCKET/PREFIX")] = "everyline/bucket"
     listen: Annotated[str, setting("HOST:PORT of metrics and health")] = "127.0.0.1:9602"
     log_level: Annotated[str, setting("debug, info, warning or error")] = "info"
@@ -26,6 +32,14 @@ class IndexerSettings(KafkaSettings, frozen=True, kw_only=True, forbid_unknown_f
         int, setting("raw bytes that make a commit", ge=1 << 20, le=512 << 20)
     ] = 32 << 20
     fetch_bytes: Annotated[int, setting("bytes asked of the topic at a time", ge=65_536)] = 4 << 20
+    buffer_bytes: Annotated[
+        int,
+        setting("bytes fetched, decoded and being committed, until no more are read", ge=1 << 20),
+    ] = 96 << 20
+    dead_letters_in_row_max: Annotated[
+        int,
+        setting("records in a row that are no batch, from which a partition is unhealthy", ge=1),
+    ] = 100
     check_interval_ms: Annotated[
         int, setting("time between two looks at whether the topic is still the same", ge=10)
     ] = 10_000
@@ -43,6 +57,18 @@ class IndexerSettings(KafkaSettings, frozen=True, kw_only=True, forbid_unknown_f
         int, setting("first pause after the topic or the bucket was away; doubles", ge=10)
     ] = 500
     retry_most_ms: Annotated[int, setting("longest such pause", ge=10)] = 30_000
+    bucket_connect_ms: Annotated[
+        int, setting("longest wait for a connection to the object store", ge=100)
+    ] = 5_000
+    bucket_read_ms: Annotated[
+        int, setting("longest wait for more of an answer of the object store", ge=100)
+    ] = 30_000
+    bucket_attempts: Annotated[
+        int, setting("times that a request to the object store is made before it has failed", ge=1)
+    ] = 5
+    upload_threads: Annotated[
+        int, setting("objects, and parts of a large object, uploaded at once", ge=1, le=16)
+    ] = 4
 
 
 class KeeperSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -38,7 +38,13 @@ _COLLECTOR = {
     "event_wait_ms": 1_000,
     "checkpoint_interval_ms": 100,
 }
-_INDEXER = {"flush_age_ms": 200, "check_interval_ms": 500, "retry_most_ms": 500}
+# A group would give the partitions of one that was killed to nobody for seconds.
+_INDEXER = {
+    "partitions": "all",
+    "flush_age_ms": 200,
+    "check_interval_ms": 500,
+    "retry_most_ms": 500,
+}
 
 
 def eventually(true: Callable[[], object], timeout_s: float = 60.0) -> None:

@@ -6,16 +6,20 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import NoReturn
 
+import msgspec
 import prometheus_client
 import pytest
 from aiokafka import AIOKafkaProducer
-from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+from aiokafka.admin import AIOKafkaAdminClient, NewTopic, RecordsToDelete
+from aiokafka.structs import TopicPartition
 from deltalake import DeltaTable
 
-from collector.batch import Batch, Gone, encode, record_headers
-from collector.errors import CollectorError
+from collector.batch import Batch, Elided, Gone, encode, record_headers
+from collector.errors import CollectorError, TopicUnavailable
 from collector.topic import open_topic
+from indexer.assemble import assemble
 from indexer.bucket import Bucket, open_bucket
 from indexer.errors import (
     BucketUnavailable,
@@ -83,8 +87,9 @@ class Place:
     @asynccontextmanager
     async def indexer(self, bucket: Bucket | None = None, **more) -> AsyncIterator[Indexer]:
         """Start an indexer; what it holds in memory is gone when the block ends."""
-        settings = IndexerSettings(
-            cluster=CLUSTER, topic=self.topic, flush_age_ms=600_000, check_interval_ms=10, **more
+        defaults = {"partitions": "all", "flush_age_ms": 600_000, "check_interval_ms": 10}
+        settings = msgspec.convert(
+            {"cluster": CLUSTER, "topic": self.topic, **defaults, **more}, IndexerSettings
         )
         indexer = Indexer(
             settings,
@@ -164,7 +169,7 @@ class Faulty:
         self.uri = inner.uri
         self.storage_options = inner.storage_options
         self.get, self.get_range, self.size = inner.get, inner.get_range, inner.size
-        self.names, self.delete = inner.names, inner.delete
+        self.names, self.delete, self.sweep = inner.names, inner.delete, inner.sweep
 
     def put(self, name: str, data: bytes) -> None:
         self.calls += 1
@@ -292,13 +297,59 @@ async def test_uncommitted_work_of_an_indexer_that_ends_is_read_again(place: Pla
     assert place.rows() == expected(30)
 
 
-async def test_a_batch_that_does_not_add_up_commits_nothing(place: Place) -> None:
-    [whole] = FILES[0].ranges([])
-    await place.send((0, place.runs[0].batch(replace(whole, lines=3), of=FILES[:1])))
+def liars() -> dict[str, Batch]:
+    """Batches of partition 0 that can be decoded and cannot be true."""
+    file, run = File(lines(0, 60), pod="pod-9"), Run(partition=0, run=b"liar" * 4)
+    [whole] = file.ranges([])
+    elided = Elided(file.id, 0, 500, 100, 3, 0, "drop")
+    return {
+        "lines": run.batch(replace(whole, lines=3), of=[file]),
+        "end": run.batch(replace(whole, start=2**63 - 6), of=[file]),
+        "elided": run.batch(elided=(elided,), of=[file]),
+    }
+
+
+@pytest.mark.parametrize("lie", liars())
+async def test_a_batch_that_lies_is_kept_whole_and_holds_up_no_other(
+    place: Place, lie: str
+) -> None:
+    await place.ship(0, 0, 20)
+    await place.send((0, liar := liars()[lie]))
+    await place.ship(0, 20, 40)
+    await place.ship(1, 0, 20)
+    await place.index()
+    assert place.rows() == expected(40, 20)
+    assert place.ledger().positions[0].end == 5
+    [gap] = place.gaps()
+    assert gap.type == UNPARSED
+    assert gap.positions == (2, 3)
+    assert place.bucket.get(gap.object) == wire(liar)
+
+
+async def test_a_partition_that_does_not_add_up_though_its_batches_do_is_stopped_alone(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As an error in the indexer itself would show: nothing of it may be committed."""
+
+    def assembled(intakes, *args):
+        if any(len(intake.batches) > 2 for intake in intakes):
+            raise NotBalanced("injected")
+        return assemble(intakes, *args)
+
+    monkeypatch.setattr("indexer.suspect.assemble", assembled)
+    await place.ship(0, 0, 30)
+    await place.ship(1, 0, 20)
     async with place.indexer() as indexer:
-        with pytest.raises(NotBalanced):
-            await once(indexer)
-    assert place.table.snapshot().version() == 0
+        await place.drain(indexer)
+        assert indexer.status()["stopped"] == {0: "injected"}
+        assert not indexer.status()["healthy"]
+        await place.ship(1, 20, 40)
+        await place.drain(indexer)
+    assert place.rows() == expected(0, 40)
+    monkeypatch.undo()
+    await place.index()
+    assert place.rows() == expected(30, 40)
+    assert place.gaps() == []
 
 
 # -- rivals ----------------------------------------------------------------------------------
@@ -311,11 +362,8 @@ async def test_who_loses_one_partition_keeps_what_has_come_of_the_other(place: P
         await slow.turn()  # holds both partitions, none committed
         await place.index(partitions="0")
         version = place.table.snapshot().version()
-        await slow.flush()
-        assert place.table.snapshot().version() == version
-        assert slow.status()["positions"] == {0: 2, 1: 0}
-        assert slow.status()["buffered_bytes"] > 0  # partition 1, not read again
-        await slow.flush()
+        await slow.flush()  # partition 0 is dropped, partition 1 goes in without it
+        assert place.table.snapshot().version() == version + 1
         assert slow.status()["positions"] == {0: 2, 1: 2}
         await place.ship(0, 20, 30)
         await place.drain(slow)
@@ -395,6 +443,20 @@ async def test_a_torn_record_is_kept_and_stops_nothing(place: Place) -> None:
         (UNPARSED, (1, 2)), (UNPARSED, (2, 3)), (UNPARSED, (3, 4)),
     ]  # fmt: skip
     assert [place.bucket.get(gap.object) for gap in gaps] == [torn, b"", b"\xff" * 1000]
+
+
+async def test_a_flood_of_records_that_are_no_batch_alarms_until_one_is(place: Place) -> None:
+    await place.send(*((0, b"torn %d" % n) for n in range(7)))
+    await place.ship(1, 0, 20)
+    async with place.indexer(dead_letters_in_row_max=7) as indexer:
+        await place.drain(indexer)
+        assert indexer.status()["dead_letters_in_row"] == {0: 7}
+        assert not indexer.status()["healthy"]
+        await place.ship(0, 0, 20)
+        await place.send(*((0, b"torn %d" % n) for n in range(6)))
+        await place.drain(indexer)
+        assert indexer.status()["healthy"]
+    assert place.rows() == expected(20, 20)
 
 
 async def test_letters_of_two_generations_at_one_position_are_both_kept(place: Place) -> None:
@@ -607,3 +669,63 @@ async def test_a_kafka_topic_whose_last_record_differs_was_made_anew(
         (TOPIC_RESET, (2, 2))
     ]
     assert place.rows() == expected(50)
+
+
+async def test_records_that_kafka_deleted_unread_are_a_gap_also_while_an_indexer_runs(
+    on_servers: Place, kafka: Broker
+) -> None:
+    place = on_servers
+    at = TopicPartition(place.topic.rpartition("/")[2], 0)
+    await place.ship(0, 0, 20)
+    async with place.indexer() as indexer:
+        await place.drain(indexer)
+        await place.ship(0, 20, 50)
+        admin = AIOKafkaAdminClient(bootstrap_servers=kafka.bootstrap)
+        await admin.start()
+        try:
+            await admin.delete_records({at: RecordsToDelete(4)})
+        finally:
+            await admin.close()
+        await place.drain(indexer)
+    assert resets(place) == [(LOST_RETENTION, (2, 4))]
+    numbers = (*range(20), *range(40, 50))
+    assert [message for _, _, message in place.rows()] == [f"line {n}" for n in numbers]
+
+
+async def test_of_a_mixed_commit_on_kafka_only_the_stale_partition_is_read_again(
+    on_servers: Place,
+) -> None:
+    place = on_servers
+    await place.ship(0, 0, 20)
+    await place.ship(1, 0, 20)
+    async with place.indexer() as slow:
+        while slow.status()["buffered_bytes"] < 1_800:
+            await slow.turn()
+        await place.index(partitions="0")
+        await slow.flush()
+        assert slow.status()["positions"] == {0: 2, 1: 2}
+        assert slow._metrics.positions_moved._value.get() == 1
+        await place.ship(0, 20, 30)
+        await place.drain(slow)
+    assert place.rows() == expected(30, 20)
+    assert place.gaps() == []
+
+
+async def test_what_has_come_is_committed_when_the_topic_goes_away(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await place.ship(0, 0, 20)
+    async with place.indexer() as indexer:
+        await indexer.turn()
+
+        async def away(*_: object) -> NoReturn:
+            raise TopicUnavailable("injected")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(indexer._topic, "read", away)
+            with pytest.raises(TopicUnavailable):
+                await indexer.turn()
+        assert place.rows() == expected(20)
+        await place.ship(0, 20, 30)
+        await place.drain(indexer)
+    assert place.rows() == expected(30)
