@@ -13,7 +13,8 @@ IndexerError
 ├── NotBalanced             a commit that would not add up; refused
 ├── SegmentUnsorted         a segment whose rows are in no order; left as it is
 ├── BadRequest              a request for deletion that nobody can carry out
-└── CoverageError           bytes that are no coverage object
+├── CoverageError           bytes that are no coverage object
+└── SelectorError           a selector of labels whose pattern is none
 """
 
 
@@ -77,3 +78,7 @@ class BadRequest(IndexerError):
 
 class CoverageError(IndexerError):
     """Bytes that are no coverage object."""
+
+
+class SelectorError(IndexerError):
+    """A selector of labels has a pattern that is no regular expression."""
