@@ -348,6 +348,6 @@ def _coverage(table: Table, after: int, until: int) -> Iterator[Coverage]:
     try:
         for entry in table.log(after, until):
             for name in entry.coverage:
-                yield table.coverage(name)
+                yield from table.coverage(name)
     except (VersionGone, ObjectMissing):
         yield from table.all_coverage(table.snapshot(until))

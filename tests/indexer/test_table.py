@@ -7,8 +7,6 @@ import uuid
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-import duckdb
-import polars as pl
 import pytest
 from deltalake import DeltaTable
 
@@ -207,28 +205,6 @@ print([os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]
 def rows_of(table: Table) -> int:
     options = table.bucket.storage_options
     return int(DeltaTable(table.uri, storage_options=options).to_pyarrow_table().num_rows)
-
-
-def test_other_programs_read_the_rows_and_do_not_mind_coverage_objects(table: Table) -> None:
-    at: int | None = None
-    for rows in (10, 0, 20, 0):
-        reached = (at or 0) + 1
-        table.commit(upload(table, rows), {A: at}, {A: reached})
-        at = reached
-    frame = pl.scan_delta(table.uri, storage_options=table.bucket.storage_options)
-    assert frame.select(pl.len()).collect().item() == 30
-    assert frame.filter(pl.col("hour") == 12).select(pl.len()).collect().item() == 30
-    assert frame.select("message").collect()["message"].sort()[0] == "line 0"
-    found = DeltaTable(table.uri, storage_options=table.bucket.storage_options).to_pyarrow_table()
-    assert found.num_rows == 30
-    duck = duckdb.connect()
-    duck.register("logs", found)
-    assert duck.execute("select count(*) from logs where hour is null").fetchone() == (0,)
-    names = [n for n in table.bucket.names(table.folder) if n.endswith(".parquet")]
-    if isinstance(table.bucket, LocalBucket):
-        paths = [f"{table.bucket.uri}/{name}" for name in names]
-        count = duck.execute("select count(*) from read_parquet(?)", [paths])
-        assert count.fetchone() == (30,)
 
 
 def away() -> Bucket:
