@@ -25,6 +25,7 @@ from indexer.metrics import KeeperMetrics
 from indexer.request import Deletion, DeletionRequest, Requests
 from indexer.scrub import Scrubber
 from indexer.settings import KeeperSettings
+from indexer.streams import StreamsTable
 from indexer.table import Table, one_line
 
 _log = logging.getLogger(__name__)
@@ -57,6 +58,7 @@ class Jobs:
         self.fenced = FencedTable(Table(self.bucket, settings.cluster, clock=self.clock))
         self.requests = Requests(self.bucket, settings.cluster)
         self._fold = Fold(self.bucket, settings.cluster, settings.gone_live_hours, self.clock)
+        self._streams = StreamsTable(self.bucket, settings.cluster)
         self._scrubber = Scrubber(
             self.bucket,
             settings.cluster,
@@ -92,9 +94,15 @@ class Jobs:
             self.metrics.measure(self._fold.ledger, self.clock())
         return advanced
 
+    def streams(self) -> None:
+        """Fold labels of what the table has gained into the table of streams."""
+        table = self.fenced.table
+        self.metrics.streams_rows.inc(self._streams.fold(table, table.snapshot().version()))
+
     def sweep(self) -> None:
-        """Delete ledgers of more than a day ago."""
+        """Delete ledgers and streams of more than a day ago."""
         self._fold.sweep()
+        self._streams.sweep()
 
     def gather(self) -> None:
         """Merge coverage objects that the stored ledger has folded."""

@@ -49,6 +49,7 @@ class Keeper:
         self._failing: dict[str, str] = {}
         self._list = [
             _Job("fold", jobs.fold, settings.fold_interval_ms, False),
+            _Job("streams", jobs.streams, settings.fold_interval_ms, False),
             _Job("checkpoint", jobs.checkpoint, settings.fold_interval_ms, False),
             _Job("expire", jobs.expire, settings.expire_interval_ms, True),
             _Job("delete", jobs.delete, settings.delete_interval_ms, True),

@@ -96,6 +96,7 @@ class KeeperMetrics:
         )
         self.compacted_bytes = counter("compacted_bytes", "Bytes of segments that were merged")
         self.compacted_to_bytes = counter("compacted_to_bytes", "Bytes of what they became")
+        self.streams_rows = counter("streams_rows", "Rows of labels added to the table of streams")
         self.gathered_objects = counter("gathered_objects", "Coverage objects that were merged")
         self.expired_rows = counter("expired_rows", "Rows removed by retention")
         self.deleted_rows = counter("deleted_rows", "Rows removed on request")

@@ -83,7 +83,10 @@ class KeeperSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
         int, setting("how long indexers load a deleted file; the topic's retention and a day", ge=1)
     ] = 192
     sweep_interval_ms: Annotated[
-        int, setting("time between two deletions of ledgers of more than a day ago", ge=1000)
+        int,
+        setting(
+            "time between two deletions of ledgers and streams of more than a day ago", ge=1000
+        ),
     ] = 3_600_000
     checkpoint_commits: Annotated[
         int, setting("commits after which the table's log gets a checkpoint", ge=1)

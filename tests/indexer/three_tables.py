@@ -19,11 +19,10 @@ from collector.batch import Batch, Meta, encode, record_headers
 from collector.topic import open_topic
 from indexer.bucket import Bucket
 from indexer.index import Indexer
+from indexer.jobs import Jobs
 from indexer.keeper import Keeper
 from indexer.metrics import IndexerMetrics, KeeperMetrics
-from indexer.settings import IndexerSettings
-from indexer.streams import StreamsTable
-from indexer.table import Table
+from indexer.settings import IndexerSettings, KeeperSettings
 from load_tests.generate import EVERYTHING, START_NS, generate
 from tests.indexer.shipped import CLUSTER, COMPRESSOR, File, Run
 
@@ -32,13 +31,18 @@ NULL, BETWEEN = "-", "|"
 _HOUR_NS = 3600 * 10**9
 
 
-def write(folder: Path, bucket: Bucket) -> None:
+def write(folder: Path, bucket: Bucket, *, compacted: bool) -> None:
     """Write the three tables of the cluster ``test`` into a bucket."""
-    topic = str(folder / "topic")
-    asyncio.run(_index(topic, bucket, list(_commits(folder))))
-    Keeper(bucket, CLUSTER, KeeperMetrics(prometheus_client.CollectorRegistry())).fold()
-    table = Table(bucket, CLUSTER)
-    StreamsTable(bucket, CLUSTER).fold(table, table.snapshot().version())
+    asyncio.run(_index(str(folder / "topic"), bucket, list(_commits(folder))))
+    jobs = Jobs(
+        KeeperSettings(cluster=CLUSTER, gather_objects_min=2),
+        bucket,
+        KeeperMetrics(prometheus_client.CollectorRegistry()),
+    )
+    if compacted:
+        Keeper(jobs).turn()
+    jobs.fold()
+    jobs.streams()
 
 
 def _commits(folder: Path) -> Iterable[Batch]:
