@@ -60,6 +60,10 @@ test-node: need-node .venv/.dev $(KUBERNETES_DIR)/kubelet .tools/bin/write_lines
 test-node: ## Run the tests on a real node, containerd and kubelet (Linux, root). ARGS="-k name"
 	$(BIN)/pytest -m node $(ARGS)
 
+.PHONY: test-spark
+test-spark: .venv/.dev .tools/spark/.done ## Read the tables with Spark (Java 17). ARGS="-k name"
+	$(BIN)/pytest -m spark $(ARGS)
+
 .PHONY: bench
 bench: .venv/.dev ## Measure speed and cost on your own logs. LOGS="folder ..." ARGS="--only ship"
 	@test -n "$(LOGS)" || { echo 'make bench: name the logs to measure with, LOGS="folder ..."'; exit 1; }
@@ -70,6 +74,7 @@ pins: .venv/.dev ## Take new versions of all dependencies into requirements/
 	$(call compile,dev,pyproject.toml --extra all --group dev --upgrade)
 	$(call compile,run,pyproject.toml --extra all -c requirements/dev.txt --upgrade)
 	$(call compile,collector,pyproject.toml --extra collector -c requirements/dev.txt --upgrade)
+	$(call compile,spark,--group pyproject.toml:spark --upgrade)
 	$(call compile,build,--group pyproject.toml:build -c requirements/dev.txt --upgrade)
 
 # Pins with hashes, for all platforms, that name no host to load from.
@@ -116,10 +121,25 @@ endef
 # $(call need,command that succeeds if it is there,what is missing and how to get it)
 need = @{ $(1); } >/dev/null 2>&1 || { echo "make: the tests need $(2)"; exit 1; }
 
-.tools/kafka-$(KAFKA)/.done: tests/real_parts/pom.xml
+define need_java
 	$(call need,java -version 2>&1 | awk -F'[".]' '/version/ { exit !($$2 >= 17) }',Java 17 or newer: \
 		apt-get install openjdk-17-jre-headless)
 	$(call need,command -v mvn,Maven: apt-get install maven)
+endef
+
+.tools/spark/.done: requirements/spark.txt tests/real_parts/spark/pom.xml | .venv/.dev
+	$(need_java)
+	@echo 'make: installing PySpark and Delta Lake for it into .tools/spark (minutes)'
+	@rm -rf $(@D)
+	@$(BIN)/python -m venv $(@D)
+	@$(@D)/bin/pip install --quiet --disable-pip-version-check --require-hashes \
+		-r requirements/spark.txt
+	@mvn --quiet --batch-mode --strict-checksums --file tests/real_parts/spark/pom.xml \
+		dependency:copy-dependencies -DincludeScope=runtime -DoutputDirectory=$(CURDIR)/$(@D)/jars
+	@touch $@
+
+.tools/kafka-$(KAFKA)/.done: tests/real_parts/pom.xml
+	$(need_java)
 	@echo 'make: installing Apache Kafka $(KAFKA) into .tools'
 	@rm -rf $(@D) && mkdir -p $(@D)
 	@mvn --quiet --batch-mode --strict-checksums --file tests/real_parts/pom.xml \

@@ -12,7 +12,7 @@ from deltalake import DeltaTable
 
 from indexer.bucket import Bucket, LocalBucket
 from indexer.table import COVERAGE_FOLDER
-from tests.indexer.three_tables import BETWEEN, NULL, TABLES, checksum, opened, row_text, write
+from tests.indexer.three_tables import BETWEEN, NULL, TABLES, by_pyarrow, checksum, opened, write
 
 _DUCKDB_TEXT = {
     "timestamp": "epoch_us({})::varchar",
@@ -38,11 +38,6 @@ def written(request: pytest.FixtureRequest, store: Bucket, tmp_path: Path) -> Bu
     """A bucket with all tables."""
     write(tmp_path, store, compacted=request.param == "compacted")
     return store
-
-
-def by_pyarrow(table: DeltaTable) -> tuple[int, int]:
-    rows = table.to_pyarrow_table()
-    return rows.num_rows, checksum(row_text(row, rows.schema) for row in rows.to_pylist())
 
 
 def schema_of(table: DeltaTable) -> pa.Schema:

@@ -123,3 +123,9 @@ def _micros(time: datetime) -> str:
 def checksum(texts: Iterable[str]) -> int:
     """Return the sum of a hash of each row: their order does not matter, a doubled one does."""
     return sum(int(hashlib.sha256(text.encode()).hexdigest()[:15], 16) for text in texts)
+
+
+def by_pyarrow(table: DeltaTable) -> tuple[int, int]:
+    """Return the number of rows and their checksum."""
+    rows = table.to_pyarrow_table()
+    return rows.num_rows, checksum(row_text(row, rows.schema) for row in rows.to_pylist())
