@@ -11,17 +11,24 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import prometheus_client
 import pytest
 
 from indexer.bucket import open_bucket
+from indexer.gather import MERGED_FOLDER
+from indexer.jobs import Jobs
+from indexer.metrics import KeeperMetrics
+from indexer.settings import KeeperSettings
+from indexer.table import live
 from tests.indexer.place import COVERAGE, LOG, SEGMENT, check_log, orphans
 from tests.indexer.shipped import File, Run
 from tests.indexer.test_index import Place
 from tests.real_parts.fault_proxy import Action, FaultProxy, Hold, cutting, passing
 from tests.real_parts.kafka import Broker
 from tests.real_parts.s3 import Bucket
-from tests.way import Way, a_way, cri, environment, eventually
+from tests.way import CLUSTER, Way, a_way, cri, environment, eventually
 
 Process = subprocess.Popen[bytes]
 
@@ -80,7 +87,7 @@ def kill_at(
 
 
 # Lines of two hours, so that each commit has two segments.
-LINES = [cri(n).replace(b"T12:", b"T13:") if n % 2 else cri(n) for n in range(240)]
+LINES = [cri(n).replace(b"T12:", b"T13:") if n % 2 else cri(n) for n in range(1000)]
 FILE = File(b"".join(LINES))
 
 
@@ -99,9 +106,15 @@ class Pipeline:
             patch.setenv("AWS_ENDPOINT_URL", self.proxy.endpoint)
             return self.way.indexer(name, partitions=0)
 
+    def keeper(self) -> Process:
+        """Start a keeper that does each job once."""
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("AWS_ENDPOINT_URL", self.proxy.endpoint)
+            return self.way.keeper(**KEEPING)
+
     def send(self) -> None:
         """Send the next twenty lines in two batches."""
-        at = [len(b"".join(LINES[:n])) for n in range(0, 241, 10)]
+        at = [len(b"".join(LINES[:n])) for n in range(0, 1001, 10)]
         ranges = FILE.ranges(at, start=at[self.sent], end=at[self.sent + 2])
         batches = [(0, self.place.runs[0].batch(each, of=[FILE])) for each in ranges]
         asyncio.run(self.place.send(*batches))
@@ -205,3 +218,65 @@ def test_an_indexer_that_wakes_up_after_another_has_gone_on_changes_nothing_and_
             eventually(pipeline.committed)
             pipeline.check()
     assert pipeline.way.stop("first") == 0
+
+
+# -- a keeper --------------------------------------------------------------------------------
+
+# What is worth doing with a table of a few lines; of each job no second turn.
+KEEPING: dict[str, Any] = {"compact_inputs_min": 2, "compact_settle_ms": 0, "gather_objects_min": 2}
+
+KEEPER_KILLS = {
+    "before coverage is merged": (Step(COVERAGE), NEVER),
+    "before the commit of merged coverage": (Step(LOG), AT_ONCE),
+    "after the upload of the first hour": (Step(SEGMENT, done=True), NEVER),
+    "between two hours": (Step(SEGMENT, 2), AT_LAST),
+    "before a commit that arrives after the death": (Step(LOG, 2), AT_ONCE),
+    "before a commit that arrives after another's": (Step(LOG, 2), AT_LAST),
+    "after a commit": (Step(LOG, 2, done=True), AT_LAST),
+}
+
+
+def keep(place: Place) -> None:
+    """Do in this process what a keeper does with a table."""
+    settings = KeeperSettings(cluster=CLUSTER, **KEEPING)
+    jobs = Jobs(settings, place.bucket, KeeperMetrics(prometheus_client.CollectorRegistry()))
+    jobs.fold()
+    jobs.gather()
+    jobs.compact()
+    objects = live(place.table.snapshot())
+    assert sorted(each.hour for each in objects if each.hour is not None) == [12, 13]
+    assert all(each.name.startswith(MERGED_FOLDER) for each in objects if each.is_coverage)
+
+
+def test_a_keeper_killed_at_any_step_of_its_jobs_loses_and_doubles_nothing(
+    pipeline: Pipeline, fault_proxy: FaultProxy, subtests: pytest.Subtests
+) -> None:
+    place = pipeline.place
+    for name, (step, arrives) in KEEPER_KILLS.items():
+        for _ in range(2):
+            pipeline.send()
+            asyncio.run(place.index())
+        with subtests.test(name):
+            kill_at(fault_proxy, step, pipeline.keeper, lambda: keep(place), arrives)
+            pipeline.check()
+
+
+def test_a_keeper_that_wakes_up_after_another_has_gone_on_changes_nothing(
+    pipeline: Pipeline, fault_proxy: FaultProxy
+) -> None:
+    """And indexers have gone on, too."""
+    for _ in range(2):
+        pipeline.send()
+        asyncio.run(pipeline.place.index())
+    with held_at(fault_proxy, Step(LOG, 2), pipeline.keeper, passing) as (process, hold):
+        process.send_signal(signal.SIGSTOP)
+        keep(pipeline.place)
+        pipeline.send()
+        asyncio.run(pipeline.place.index())
+        before = pipeline.place.table.snapshot().version()
+        hold.release()
+        process.send_signal(signal.SIGCONT)
+        eventually(lambda: '"standby": true' in pipeline.way.status("keeper"))
+    assert pipeline.way.stop("keeper") == 0
+    assert pipeline.place.table.snapshot().version() == before
+    pipeline.check()

@@ -100,6 +100,11 @@ class Way:
         flags = {"cluster": CLUSTER, "topic": self.topic, "bucket": self.bucket, **_INDEXER, **more}
         return self._start(name, "indexer.run", flags)
 
+    def keeper(self, name: str = "keeper", **more: Any) -> "subprocess.Popen[bytes]":
+        """Start a keeper, or start it again."""
+        flags = {"cluster": CLUSTER, "bucket": self.bucket, **more}
+        return self._start(name, "indexer.keeper", flags)
+
     def _start(self, name: str, module: str, flags: dict[str, Any]) -> "subprocess.Popen[bytes]":
         words = [f"--{key.replace('_', '-')}={value}" for key, value in flags.items()]
         program = (

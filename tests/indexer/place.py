@@ -7,7 +7,8 @@ import json
 from collections import Counter
 
 from indexer.consume import app_id
-from indexer.table import CLOSED, COVERAGE_FOLDER, Table
+from indexer.gather import MERGED_FOLDER
+from indexer.table import CLOSED, COVERAGE_FOLDER, Table, live
 
 # Paths of requests to the object store; `=` may be escaped.
 SEGMENT = r"/date(=|%3D)\d.*\.parquet$"
@@ -24,11 +25,10 @@ def check_log(table: Table) -> None:
     for version in range(table.snapshot().version() + 1):
         text = table.bucket.get(f"{table.folder}_delta_log/{version:020d}.json")
         actions = [json.loads(line) for line in text.splitlines()]
-        for add in (action["add"] for action in actions if "add" in action):
-            added[add["path"]] += 1
-            assert table.bucket.size(table.folder + add["path"]) == add["size"]
-            if add["path"].startswith(COVERAGE_FOLDER):
-                [coverage] = table.coverage(add["path"])
+        for name in (action["add"]["path"] for action in actions if "add" in action):
+            added[name] += 1
+            if name.startswith(COVERAGE_FOLDER) and not name.startswith(MERGED_FOLDER):
+                [coverage] = table.coverage(name)
                 for each in coverage.positions:
                     assert ends.get(app_id(each), each.start) == each.start
                     ends[app_id(each)] = each.end
@@ -37,6 +37,8 @@ def check_log(table: Table) -> None:
             transactions[txn["appId"]] = txn["version"]
     assert set(added.values()) <= {1}
     assert all(transactions[name] in (end, CLOSED) for name, end in ends.items())
+    for there in live(table.snapshot()):
+        assert table.bucket.size(table.folder + there.name) == there.size
 
 
 def orphans(table: Table) -> set[str]:

@@ -9,13 +9,18 @@ import itertools
 import re
 from dataclasses import replace
 
+import prometheus_client
 import pytest
 
 from indexer.bucket import open_bucket
 from indexer.errors import BucketUnavailable, IndexerError, TableUnavailable
 from indexer.index import Indexer
+from indexer.jobs import Jobs
 from indexer.ledger import UNPARSED
+from indexer.metrics import KeeperMetrics
+from indexer.settings import KeeperSettings
 from tests.indexer.place import COVERAGE, LETTER, LOG, SEGMENT, check_log, orphans
+from tests.indexer.shipped import CLUSTER
 from tests.indexer.test_index import Place, expected
 from tests.real_parts.fault_proxy import (
     Action,
@@ -30,7 +35,7 @@ from tests.real_parts.fault_proxy import (
     refusing,
 )
 from tests.real_parts.kafka import Broker
-from tests.real_parts.s3 import Bucket
+from tests.real_parts.s3 import Bucket, S3Server
 from tests.way import environment
 
 ATTEMPTS = 5  # of boto3, for one put
@@ -242,4 +247,43 @@ async def test_a_read_that_fails_is_tried_again_and_taken_for_nothing_else(
             continue
     assert place.rows() == expected(60)
     assert place.gaps() == []
+    check_log(place.table)
+
+
+# -- vacuum ----------------------------------------------------------------------------------
+
+AN_AGE_S = 30 * 3600  # longer than a vacuum spares what no version names
+
+
+async def test_a_vacuum_spares_what_a_commit_is_about_to_name(
+    place: Place, fault_proxy: FaultProxy, s3: S3Server, bucket: Bucket
+) -> None:
+    """And takes the uploads of a commit that was lost long ago."""
+    await place.ship(0, 0, 20)
+    hold = Hold()
+    fault_proxy.arm(refusing(403, "AccessDenied"), "PUT", LOG, first=2)
+    fault_proxy.arm(hold, "PUT", LOG, first=3)
+    async with place.indexer(partitions="0") as indexer:
+        await read(indexer, 2)
+        with pytest.raises(TableUnavailable):
+            await indexer.flush()
+        lost = orphans(place.table)
+        assert len(lost) == 2
+        for name in lost:
+            s3.age(bucket, f"prefix/{name}", AN_AGE_S)
+        held = asyncio.create_task(indexer.flush())
+        await asyncio.to_thread(hold.wait)
+        uploaded = orphans(place.table) - lost
+        assert len(uploaded) == 2
+        jobs = Jobs(
+            KeeperSettings(cluster=CLUSTER),
+            place.bucket,
+            KeeperMetrics(prometheus_client.CollectorRegistry()),
+        )
+        await asyncio.to_thread(jobs.vacuum)
+        assert orphans(place.table) == uploaded
+        hold.release()
+        await held
+    assert orphans(place.table) == set()
+    assert place.rows() == expected(20)
     check_log(place.table)

@@ -4,8 +4,10 @@ Goes out: an endpoint on loopback, random credentials and a new bucket for each 
 The binary is in .tools, where make builds it; nothing of what is stored outlives the run.
 """
 
+import os
 import secrets
 import tempfile
+import time
 import uuid
 from dataclasses import dataclass
 from pathlib import Path
@@ -82,6 +84,11 @@ class S3Server:
         bucket = Bucket(self.endpoint, self.access_key, self.secret_key, name)
         bucket.client().create_bucket(Bucket=name)
         return bucket
+
+    def age(self, bucket: Bucket, key: str, seconds: float) -> None:
+        """Let an object be as old as if it had been stored so many seconds ago."""
+        then = time.time() - seconds
+        os.utime(self.server.folder / "data" / bucket.name / key, (then, then))
 
     def close(self) -> None:
         """End the server and remove all that it has stored."""
