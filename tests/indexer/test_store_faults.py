@@ -9,11 +9,12 @@ import itertools
 import re
 from dataclasses import replace
 
+import msgspec
 import prometheus_client
 import pytest
 
 from indexer.bucket import open_bucket
-from indexer.errors import BucketUnavailable, IndexerError, TableUnavailable
+from indexer.errors import BucketUnavailable, IndexerError, PositionMoved, TableUnavailable
 from indexer.index import Indexer
 from indexer.jobs import Jobs
 from indexer.ledger import UNPARSED
@@ -72,6 +73,13 @@ async def commit(indexer: Indexer, end: int, partition: int = 0) -> None:
             except IndexerError as error:
                 if not error.retriable:
                     raise
+
+
+def keeper_of(place: Place, **settings: int) -> Jobs:
+    """Return the jobs of a new keeper."""
+    registry = prometheus_client.CollectorRegistry()
+    keeper = msgspec.convert({"cluster": CLUSTER, **settings}, KeeperSettings)
+    return Jobs(keeper, place.bucket, KeeperMetrics(registry))
 
 
 # -- uploads ---------------------------------------------------------------------------------
@@ -275,15 +283,52 @@ async def test_a_vacuum_spares_what_a_commit_is_about_to_name(
         await asyncio.to_thread(hold.wait)
         uploaded = orphans(place.table) - lost
         assert len(uploaded) == 2
-        jobs = Jobs(
-            KeeperSettings(cluster=CLUSTER),
-            place.bucket,
-            KeeperMetrics(prometheus_client.CollectorRegistry()),
-        )
-        await asyncio.to_thread(jobs.vacuum)
+        await asyncio.to_thread(keeper_of(place).vacuum)
         assert orphans(place.table) == uploaded
         hold.release()
         await held
     assert orphans(place.table) == set()
     assert place.rows() == expected(20)
+    check_log(place.table)
+
+
+# -- all at once -----------------------------------------------------------------------------
+
+
+async def test_indexers_and_a_keeper_at_work_on_a_bad_store_keep_each_row_once(
+    place: Place, fault_proxy: FaultProxy
+) -> None:
+    """Two indexers follow the same partitions, and one request in twelve goes wrong."""
+    jobs = keeper_of(place, compact_inputs_min=2, compact_settle_ms=0, gather_objects_min=2)
+    place.table.make()
+    actions: list[Action] = [
+        refusing(503, "SlowDown"),
+        refusing(500, "InternalError", done=True),
+        cutting(),
+        cutting(done=True),
+        cutting_request(),
+        cutting_answer(),
+    ]
+    faults = [
+        fault_proxy.arm(action, times=None, chance=1 / 72, seed=number)
+        for number, action in enumerate(actions)
+    ]
+    async with contextlib.AsyncExitStack() as stack:
+        indexers: list[Indexer] = []
+        while len(indexers) < 2:
+            with contextlib.suppress(BucketUnavailable, TableUnavailable):
+                indexers.append(await stack.enter_async_context(place.indexer()))
+        for number in range(4):
+            await place.ship(0, 10 * number, 10 * number + 10)
+            await place.ship(1, 0, 10 * number + 10)
+            await asyncio.gather(*(commit(each, number + 1) for each in indexers))
+            for job in (jobs.fold, jobs.gather, jobs.compact):
+                with contextlib.suppress(BucketUnavailable, TableUnavailable, PositionMoved):
+                    await asyncio.to_thread(job)
+        await asyncio.gather(*(commit(each, 1 + 2 + 3 + 4, 1) for each in indexers))
+    fault_proxy.disarm()
+    assert all(fault.struck for fault in faults)
+    assert place.rows() == expected(40, 40)
+    assert place.gaps() == []
+    assert place.table.snapshot().transaction_version("keeper") is not None
     check_log(place.table)
