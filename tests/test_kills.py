@@ -100,11 +100,11 @@ class Pipeline:
         self.proxy = proxy
         self.sent = 0
 
-    def indexer(self, name: str = "indexer") -> Process:
-        """Start an indexer."""
+    def indexer(self, name: str = "indexer", **more: Any) -> Process:
+        """Start an indexer, of no group if it is not told."""
         with pytest.MonkeyPatch.context() as patch:
             patch.setenv("AWS_ENDPOINT_URL", self.proxy.endpoint)
-            return self.way.indexer(name, partitions=0)
+            return self.way.indexer(name, **{"partitions": 0, **more})
 
     def keeper(self) -> Process:
         """Start a keeper that does each job once."""
@@ -218,6 +218,31 @@ def test_an_indexer_that_wakes_up_after_another_has_gone_on_changes_nothing_and_
             eventually(pipeline.committed)
             pipeline.check()
     assert pipeline.way.stop("first") == 0
+
+
+def test_a_member_that_sleeps_through_its_session_within_a_commit_comes_back_to_its_group(
+    pipeline: Pipeline, fault_proxy: FaultProxy
+) -> None:
+    """The group gives its partition to another meanwhile, and back when that one leaves."""
+    share = {"partitions": "", "group_session_ms": 6_000}
+    pipeline.send()
+    with held_at(
+        fault_proxy, BEFORE_COMMIT, lambda: pipeline.indexer("first", **share), passing
+    ) as (process, hold):
+        process.send_signal(signal.SIGSTOP)
+        pipeline.indexer("second", **share)
+        pipeline.send()
+        eventually(pipeline.committed)
+        hold.release()
+        process.send_signal(signal.SIGCONT)
+        pipeline.send()
+        eventually(pipeline.committed)
+        assert pipeline.way.stop("second") == 0
+        pipeline.send()
+        eventually(pipeline.committed)
+    assert "another indexer was faster" in pipeline.way.said("first")
+    assert pipeline.way.stop("first") == 0
+    pipeline.check()
 
 
 # -- a keeper --------------------------------------------------------------------------------
