@@ -18,6 +18,7 @@ from collector.errors import CollectorError
 from collector.process import Page, load_settings, log_to_stderr
 from collector.security import Security
 from collector.topic import open_topic
+from indexer.allocator import keep_pages
 from indexer.bucket import BucketLimits, open_bucket
 from indexer.errors import IndexerError
 from indexer.index import Indexer
@@ -33,6 +34,7 @@ def main(argv: Sequence[str], environ: Mapping[str, str]) -> int:
     """Run the indexer until it is told to stop; return the exit code."""
     settings = load_settings(IndexerSettings, "indexer", argv, environ)
     log_to_stderr(settings.log_level)
+    keep_pages()
     return asyncio.run(_run(settings))
 
 

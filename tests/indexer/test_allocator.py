@@ -1,0 +1,43 @@
+"""Memory that was given back is handed out again without a page fault."""
+
+import platform
+import subprocess
+import sys
+
+import pytest
+
+from tests.real_parts.guard import ROOT
+
+_FAULTS = """\
+import resource, sys, threading
+import pyarrow as pa
+from indexer.allocator import keep_pages
+
+def use():
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    b"x" * (64 << 20)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+if sys.argv[1] == "keep":
+    keep_pages()
+use()  # the first time there is nothing to use again
+thread = threading.Thread(target=lambda: print(use(), pa.default_memory_pool().backend_name))
+thread.start()
+thread.join()
+"""
+
+
+def run(word: str) -> tuple[int, str]:
+    done = subprocess.run(
+        [sys.executable, "-c", _FAULTS, word], cwd=ROOT, check=True, capture_output=True, text=True
+    )
+    faults, pool = done.stdout.split()
+    return int(faults), pool
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="the C library is not GNU's")
+def test_what_was_given_back_is_used_again_by_any_thread_and_arrow_has_the_same_heap() -> None:
+    anew, _ = run("default")
+    kept, pool = run("keep")
+    assert kept < anew / 10
+    assert pool == "system"
