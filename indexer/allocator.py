@@ -1,7 +1,7 @@
 """One allocator for NumPy, Arrow and Python that keeps its pages.
 
-Called once when a process starts; from then on the memory of one commit is that of the next. Taken
-from the system anew each time, as by default, its page faults cost a fifth of the indexer's CPU.
+Called once when an indexer starts; from then on the memory of one commit is that of the next. Taken
+from the system anew each time, as by default, its page faults cost about a tenth of the CPU.
 """
 
 import ctypes
@@ -16,8 +16,8 @@ _NEVER = (1 << 31) - 1
 def keep_pages() -> None:
     """Let the C library hand out pages again instead of returning them, and Arrow use it too.
 
-    Does nothing where the C library is another than GNU's. The process then holds as much memory as
-    it has needed at most; one heap for all threads and libraries makes that less than before.
+    Does nothing where the C library is another than GNU's. From then on the process holds as much
+    memory as it has needed at most.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is None:

@@ -3,7 +3,10 @@
 from itertools import islice
 from pathlib import Path
 
-from load_tests.bench.logs import copy_logs, log_files, pieces
+import numpy as np
+
+from indexer.parse import Pieces, parse
+from load_tests.bench.logs import copy_logs, log_files, pieces, wrap_text
 from load_tests.generate import generate
 
 
@@ -27,3 +30,21 @@ def test_pieces_are_whole_lines_in_order_and_begin_again(tmp_path: Path) -> None
     assert found.startswith(logs.raw.read_bytes())
     assert found.endswith(b"\n")
     assert len(found) > logs.raw_bytes
+
+
+def test_other_text_is_wrapped_as_a_container_runtime_does_it(tmp_path: Path) -> None:
+    texts = ["first", "", "x" * 40_000, "no newline at the end"]
+    (tmp_path / "text" / "below").mkdir(parents=True)
+    (tmp_path / "text" / "below" / "a.txt").write_text("\n".join(texts))
+    wrap_text("plain", tmp_path / "text", tmp_path / "pods")
+    (log,) = log_files([tmp_path / "pods"])
+    assert log.parts[-3].startswith("plain_pod-0_")
+    data = log.read_bytes()
+    assert max(map(len, data.splitlines())) < 16_500
+    flag, none = np.zeros(1, np.uint8), np.zeros(1, np.int64)
+    starts = np.array([0, len(data)])
+    rows = parse(data, Pieces(starts, flag, flag.astype(np.bool_), none, none))
+    assert rows.message.to_pylist() == texts
+    assert (np.diff(rows.time_ns) > 0).all()
+    assert not rows.time_source.any()
+    assert not rows.partial.any()
