@@ -97,13 +97,22 @@ def put_own(bucket: Bucket, name: str, data: bytes) -> None:
     """Store an object under a name that nobody else uses.
 
     One that is there already with the same content is its own, for an answer may get lost and a
-    retry then meets what it has stored. Raises ObjectExists if it has another content.
+    retry then meets what it has stored. Raises ObjectExists if it has another content, and
+    BucketUnavailable if the store has acknowledged what it has not got: try another name.
     """
     try:
         bucket.put(name, data)
     except ObjectExists:
         if bucket.size(name) != len(data) or bucket.get(name) != data:
             raise
+    try:
+        size = bucket.size(name)
+    except ObjectMissing:
+        size = 0
+    if size != len(data):
+        raise BucketUnavailable(
+            f"{bucket.uri} has {size} of {len(data)} bytes that it took: {name}"
+        )
 
 
 class LocalBucket:

@@ -44,8 +44,8 @@ class DeltaLog:
         self.version = -1
         self.transactions: dict[str, int] = {}
         """Of each ``app_id`` the version last stored, as of ``version``."""
-        self.removed: set[str] = set()
-        """Objects that versions read since it was last cleared have removed."""
+        self.removed: set[str] | None = None
+        """Objects that versions read since it was made have removed; None: nobody asks."""
 
     def read(self, number: int) -> Version:
         """Return a version; raise ObjectMissing if there is none, or none any more."""
@@ -75,10 +75,13 @@ class DeltaLog:
         removes = {action["remove"]["path"] for action in actions if "remove" in action}
         for _ in range(_TRIES):
             self.refresh()
+            if not self._is_there():
+                self.version = -1
+                continue
             for app_id, version in expected.items():
                 if self.transactions.get(app_id) != version:
                     raise PositionMoved(f"{app_id} is no longer at {version}")
-            if gone := removes & self.removed:
+            if gone := removes & (self.removed or set()):
                 raise PositionMoved(f"{len(gone)} objects are removed already, such as {min(gone)}")
             if self._put(self.version + 1, body):
                 self._apply(_version(self.version + 1, actions))
@@ -91,13 +94,24 @@ class DeltaLog:
             self._bucket.put(self._name(number), body)
         except ObjectExists:
             # After an answer that was lost, a retry meets what it has stored itself.
-            if self._bucket.get(self._name(number)) != body:
+            try:
+                if self._bucket.get(self._name(number)) != body:
+                    return False
+            except ObjectMissing:  # somebody has taken it back
                 return False
         if self.checkpoint() > number:
             # Whoever sleeps for more than a day finds room where old versions were cleaned up.
             self._bucket.delete(self._name(number))
             self.version = -1
             raise PositionMoved(f"version {number} has been over for long")
+        return True
+
+    def _is_there(self) -> bool:
+        """Return whether the version read last is in the log: a table may have been made anew."""
+        try:
+            self._bucket.size(self._name(self.version))
+        except ObjectMissing:
+            return self.checkpoint() == self.version  # and all before it cleaned up
         return True
 
     def _begin(self) -> None:
@@ -124,7 +138,8 @@ class DeltaLog:
 
     def _apply(self, version: Version) -> None:
         self.transactions.update(version.transactions)
-        self.removed.update(version.removed)
+        if self.removed is not None:
+            self.removed.update(version.removed)
         self.version = version.number
 
     def _name(self, number: int) -> str:

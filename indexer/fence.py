@@ -7,9 +7,8 @@ twice, and nothing that was deleted comes back.
 
 from collections.abc import Sequence
 
-from indexer.bucket import Bucket
+from indexer.bucket import Bucket, put_own
 from indexer.coverage import Coverage, to_object
-from indexer.errors import ObjectExists
 from indexer.table import COVERAGE_FOLDER, NO_ROWS, Added, Live, Table, live, new_name
 
 KEEPER = "keeper"
@@ -45,12 +44,7 @@ class FencedTable:
     def upload(self, folder: str, data: bytes) -> str:
         """Store an object below a folder of the table; return its name."""
         name = new_name(folder, data)
-        try:
-            self.bucket.put(self.table.folder + name, data)
-        except ObjectExists:
-            # The name was never used before: an answer was lost, and a retry met its own object.
-            if self.bucket.size(self.table.folder + name) != len(data):
-                raise
+        put_own(self.bucket, self.table.folder + name, data)
         return name
 
     def upload_coverage(self, *commits: Coverage, folder: str = COVERAGE_FOLDER) -> Added:

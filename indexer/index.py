@@ -18,7 +18,7 @@ from collector.topic import Topic
 from indexer.assemble import Assembled, Intake
 from indexer.bucket import Bucket
 from indexer.consume import Consumer, Following, app_id
-from indexer.errors import IndexerError, NotBalanced, PositionMoved
+from indexer.errors import BucketUnavailable, IndexerError, NotBalanced, PositionMoved
 from indexer.ledger import Ledger
 from indexer.ledger_table import LedgerTable, bring_up
 from indexer.metrics import IndexerMetrics
@@ -33,6 +33,7 @@ from indexer.upload import upload
 _log = logging.getLogger(__name__)
 _HOUR_NS = 3_600_000_000_000
 _READ_WAIT_MS = 200
+_UPLOADS_KEEP_NS = _HOUR_NS  # far below the age at which a keeper sweeps what no version names
 
 
 class Indexer:
@@ -294,10 +295,13 @@ class Indexer:
         return State(self._ledger.files, now_ns, hours * _HOUR_NS or None, self._plain_times)
 
     def _commit(self, cut: Mapping[int, Following]) -> Assembled:
+        began_ns = self._clock()
         intakes = [following.intake() for following in cut.values()]
         self._recall(intakes)
         assembled, coverage = assemble_whole(intakes, self._state())
         added = upload(self._bucket, self._table.folder, assembled, coverage, self._uploads)
+        if self._clock() - began_ns > _UPLOADS_KEEP_NS:
+            raise BucketUnavailable("what was uploaded is so old that it may be swept; once more")
         expected: dict[str, int | None] = {}
         reached: dict[str, int] = {}
         for partition, following in cut.items():

@@ -17,12 +17,14 @@ import prometheus_client
 
 from collector.process import Page, load_settings, log_to_stderr
 from indexer.bucket import open_bucket
-from indexer.errors import IndexerError, PositionMoved
+from indexer.errors import BucketUnavailable, IndexerError, PositionMoved
 from indexer.jobs import Jobs
 from indexer.metrics import KeeperMetrics
+from indexer.probe import probe
 from indexer.settings import KeeperSettings
 
 _log = logging.getLogger(__name__)
+_AGAIN_S = 10.0
 
 
 @dataclass
@@ -134,6 +136,7 @@ def main(argv: Sequence[str], environ: Mapping[str, str]) -> int:
     keeper = Keeper(jobs)
     page = Page(settings.listen, metrics.registry, keeper.status)
     try:
+        _try_store(jobs, stop)
         while not stop.is_set():
             stop.wait(keeper.turn())
     finally:
@@ -141,3 +144,14 @@ def main(argv: Sequence[str], environ: Mapping[str, str]) -> int:
         page.server_close()
     _log.info("stopped")
     return 0
+
+
+def _try_store(jobs: Jobs, stop: threading.Event) -> None:
+    """Return once the store has kept conditional writes; raise StoreUnfit if it ignores them."""
+    while not stop.is_set():
+        try:
+            probe(jobs.bucket, jobs.settings.cluster)
+            return
+        except BucketUnavailable as error:
+            _log.warning("waiting for the bucket", extra={"error": str(error)})
+            stop.wait(_AGAIN_S)

@@ -23,7 +23,7 @@ from deltalake import CommitProperties, DeltaTable, Transaction
 from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
 from deltalake.transaction import AddAction, RemoveAction
 
-from indexer.bucket import Bucket
+from indexer.bucket import Bucket, put_own
 from indexer.coverage import Coverage
 from indexer.entries import FileEntry, FileKey
 from indexer.errors import ObjectMissing, TableError, TableUnavailable, VersionGone
@@ -206,7 +206,7 @@ class LedgerTable:
         )
         data = body.getvalue()
         name = new_name(f"{part}{version:020d}-", data)
-        self._bucket.put(self._folder + name, data)
+        put_own(self._bucket, self._folder + name, data)
         stats = json.dumps({"numRecords": rows.num_rows})
         return AddAction(name, len(data), {}, 0, True, stats)
 

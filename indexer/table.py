@@ -204,7 +204,7 @@ class Table:
     def watch_removals(self) -> None:
         """From now on, notice what is removed: take the snapshot to work from after this."""
         self.version()
-        self._log.removed.clear()
+        self._log.removed = set()
 
     def log(self, after: int, until: int) -> Iterator[LogEntry]:
         """Yield what the versions ``after + 1`` to ``until`` did; raise VersionGone if cleaned."""

@@ -9,7 +9,7 @@ from deltalake.transaction import AddAction
 
 from indexer.bucket import Bucket
 from indexer.delta_log import Action, DeltaLog
-from indexer.errors import ObjectMissing, PositionMoved, TableError
+from indexer.errors import ObjectExists, ObjectMissing, PositionMoved, TableError
 from indexer.schema import PARTITION_COLUMNS
 from indexer.table import TABLE_SCHEMA, Added, Live, Table
 from tests.indexer.shipped import CLUSTER
@@ -114,6 +114,7 @@ class Forgetful:
     def __init__(self, inner: Bucket) -> None:
         self._inner = inner
         self.uri, self.get, self.delete = inner.uri, inner.get, inner.delete
+        self.size = inner.size
 
     def put(self, name: str, data: bytes) -> None:
         self._inner.put(name, data)
@@ -158,3 +159,50 @@ def test_many_writers_add_one_version_each(table: Table) -> None:
 def test_a_log_that_is_not_there_is_no_table(store: Bucket) -> None:
     with pytest.raises(TableError, match="no table"):
         DeltaLog(store, "nobody/logs/").refresh()
+
+
+def test_a_writer_does_not_go_on_in_a_table_that_was_made_anew(table: Table, store: Bucket) -> None:
+    sleeper = Table(store, CLUSTER)
+    for number in range(3):
+        before = number - 1 if number else None
+        sleeper.commit([added(f"old-{number}")], {"x": before}, {"x": number})
+    for name in list(store.names(table.folder)):
+        store.delete(name)
+    table.make()
+    Table(store, CLUSTER).commit([added("new")], {"x": None}, {"x": 0})
+    with pytest.raises(PositionMoved, match="no longer at 2"):
+        sleeper.commit([added("late")], {"x": 2}, {"x": 3})
+    assert sleeper.commit([added("again")], {"x": 0}, {"x": 1}) == 2
+    assert paths(table) == {"new", "again"}
+
+
+def test_a_log_that_is_cleaned_up_to_its_checkpoint_is_gone_on_with(
+    table: Table, store: Bucket
+) -> None:
+    table.commit([added("a")], {"x": None}, {"x": 1})
+    table.snapshot().create_checkpoint()
+    for early in range(2):
+        store.delete(f"{table.folder}_delta_log/{early:020d}.json")
+    assert table.commit([added("b")], {"x": 1}, {"x": 2}) == 2
+    assert Table(store, CLUSTER).commit([added("c")], {"x": 2}, {"x": 3}) == 3
+    assert paths(table) == {"a", "b", "c"}
+
+
+class TakenBack(Forgetful):
+    """A bucket in which somebody else's version is taken back just after it was in the way."""
+
+    def put(self, name: str, data: bytes) -> None:
+        if not self.refused:
+            self.refused = True
+            raise ObjectExists("injected")
+        self._inner.put(name, data)
+
+    refused = False
+
+
+def test_a_version_that_was_in_the_way_and_is_gone_is_tried_again(
+    table: Table, store: Bucket
+) -> None:
+    log = DeltaLog(TakenBack(store), table.folder)  # type: ignore[arg-type]
+    log.commit(actions("mine"), {"x": None})
+    assert log.version == 1

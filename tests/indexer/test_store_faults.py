@@ -39,7 +39,9 @@ from tests.real_parts.fault_proxy import (
     cutting_answer,
     cutting_request,
     flipped,
+    pretending,
     refusing,
+    storing_otherwise,
 )
 from tests.real_parts.kafka import Broker
 from tests.real_parts.s3 import Bucket, S3Server
@@ -89,6 +91,25 @@ def keeper_of(place: Place, **settings: int) -> Jobs:
 
 
 # -- uploads ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("path", [SEGMENT, COVERAGE], ids=["segment", "coverage"])
+@pytest.mark.parametrize("stored", ["nothing", "less"])
+async def test_an_upload_that_was_acknowledged_and_is_not_whole_is_named_by_no_commit(
+    place: Place, bucket: Bucket, fault_proxy: FaultProxy, path: str, stored: str
+) -> None:
+    await place.ship(0, 0, 20)
+    action = {"nothing": pretending(), "less": storing_otherwise(lambda b: b[:-10], bucket)}[stored]
+    fault = fault_proxy.arm(action, "PUT", path, times=1)
+    async with place.indexer() as indexer:
+        await read(indexer, 2)
+        with pytest.raises(BucketUnavailable, match="that it took"):
+            await indexer.flush()
+        assert place.table.snapshot().version() == 0
+        await commit(indexer, 2)
+    assert fault.struck == 1
+    assert place.rows() == expected(20)
+    check_log(place.table)
 
 
 @pytest.mark.parametrize("path", [SEGMENT, COVERAGE], ids=["segment", "coverage"])
@@ -254,7 +275,7 @@ async def test_a_read_that_fails_is_tried_again_and_taken_for_nothing_else(
         for path in (LOG, COVERAGE, "list-type")
         for action in (refusing(503, "SlowDown"), cutting_answer(), cutting())
     ]
-    faults.append(fault_proxy.arm(answering_otherwise(flipped), "GET", COVERAGE, first=4))
+    faults.append(fault_proxy.arm(answering_otherwise(flipped), "GET", COVERAGE, first=2))
     await place.ship(0, 40, 60)
     for _ in range(10):
         try:
@@ -262,6 +283,7 @@ async def test_a_read_that_fails_is_tried_again_and_taken_for_nothing_else(
             break
         except BucketUnavailable:
             continue
+    assert faults[-1].struck == 1
     assert place.rows() == expected(60)
     assert place.gaps() == []
     check_log(place.table)

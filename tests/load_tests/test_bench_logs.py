@@ -5,9 +5,9 @@ from pathlib import Path
 
 import numpy as np
 
-from indexer.parse import Pieces, parse
 from load_tests.bench.logs import copy_logs, log_files, pieces, wrap_text
 from load_tests.generate import generate
+from tests.indexer.pieces import Piece, parsed
 
 
 def test_copies_hold_the_lines_as_often_as_asked_for_each_time_as_another_pod(
@@ -41,9 +41,7 @@ def test_other_text_is_wrapped_as_a_container_runtime_does_it(tmp_path: Path) ->
     assert log.parts[-3].startswith("plain_pod-0_")
     data = log.read_bytes()
     assert max(map(len, data.splitlines())) < 16_500
-    flag, none = np.zeros(1, np.uint8), np.zeros(1, np.int64)
-    starts = np.array([0, len(data)])
-    rows = parse(data, Pieces(starts, flag, flag.astype(np.bool_), none, none))
+    rows = parsed(Piece(data))
     assert rows.message.to_pylist() == texts
     assert (np.diff(rows.time_ns) > 0).all()
     assert not rows.time_source.any()
