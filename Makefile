@@ -126,7 +126,7 @@ define install
 	@$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes $(1)
 	@$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
 	@echo 'make: compiling the kernels'
-	@$(BIN)/python -c 'from indexer.parse import compile_kernels; compile_kernels()'
+	@$(BIN)/python -c 'from indexer.compile import compile_kernels; compile_kernels()'
 	@touch $@
 endef
 

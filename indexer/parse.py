@@ -25,6 +25,7 @@ from indexer.kernels import (
     Lines,
     Longs,
     compiled,
+    count_newlines,
 )
 from indexer.level import find_levels
 from indexer.messages import find_invalid, gather
@@ -176,7 +177,8 @@ def parse(data: bytes, pieces: Pieces, plain_times: PlainTimes = GUESSING) -> Ro
     if len(data) >= DATA_BYTES_MAX:
         raise ValueError(f"{len(data)} bytes in one parse, the most is {DATA_BYTES_MAX - 1}")
     n = len(pieces.read_time_ns)
-    most = data.count(b"\n") + n
+    source = np.frombuffer(data, np.uint8)
+    most = count_newlines(source) + n
     lines = Lines(*np.empty((3, most), np.int64))
     time_ns, offset, event_offset = np.empty((3, most), np.int64)
     time_source, output, level = np.empty((3, most), np.int8)
@@ -190,7 +192,7 @@ def parse(data: bytes, pieces: Pieces, plain_times: PlainTimes = GUESSING) -> Ro
     unescaped = np.empty(escaped.max(initial=0), np.uint8)
     counts, states = np.empty((4, n), np.int64), pieces.state_before.copy()
     m = _parse_pieces(
-        np.frombuffer(data, np.uint8), pieces.starts, pieces.file_start, pieces.format,
+        source, pieces.starts, pieces.file_start, pieces.format,
         pieces.pattern, pieces.open_before, pieces.torn_before, pieces.continues,
         pieces.read_time_ns, plain_times.programs, plain_times.zone_s, unescaped, lines, columns,
         level, event_offset, piece, invalid, offsets, text, counts, states,
@@ -202,26 +204,6 @@ def parse(data: bytes, pieces: Pieces, plain_times: PlainTimes = GUESSING) -> Ro
         event_offset[:m], partial[:m], message, raw, counts[0], counts[1], counts[0] - counts[1],
         counts[2], counts[3], states,
     )  # fmt: skip
-
-
-def compile_kernels() -> None:
-    """Compile the kernels into their cache, so that no later start has to."""
-    zeros = np.zeros(0, np.int64)
-    flags = zeros.astype(np.bool_)
-    parse(
-        b"",
-        Pieces(
-            starts=np.zeros(1, np.int64),
-            file_start=zeros,
-            format=zeros.astype(np.int8),
-            pattern=zeros.astype(np.int16),
-            open_before=zeros.astype(np.uint8),
-            torn_before=flags,
-            continues=flags,
-            state_before=np.zeros((0, STATE_SIZE), np.int64),
-            read_time_ns=zeros,
-        ),
-    )
 
 
 def _strings(

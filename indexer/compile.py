@@ -1,0 +1,37 @@
+"""Compiling every kernel into its cache, so that no later start has to: for installers and images.
+
+Nothing goes in and nothing comes out: each kernel is called once, with empty arrays of the types
+that it is called with later.
+"""
+
+import numpy as np
+import pyarrow as pa
+
+from indexer.conserve import row_hashes
+from indexer.parse import STATE_SIZE, Pieces, parse
+from indexer.schema import SEGMENT_SCHEMA
+from indexer.tokens import TokenFilterWriter
+
+
+def compile_kernels() -> None:
+    """Call each kernel once."""
+    zeros = np.zeros(0, np.int64)
+    flags = zeros.astype(np.bool_)
+    parse(
+        b"",
+        Pieces(
+            starts=np.zeros(1, np.int64),
+            file_start=zeros,
+            format=zeros.astype(np.int8),
+            pattern=zeros.astype(np.int16),
+            open_before=zeros.astype(np.uint8),
+            torn_before=flags,
+            continues=flags,
+            state_before=np.zeros((0, STATE_SIZE), np.int64),
+            read_time_ns=zeros,
+        ),
+    )
+    tokens = TokenFilterWriter()
+    tokens.append(pa.chunked_array([["a token " * 1000]]))  # enough for a block
+    tokens.finish(0)
+    row_hashes(SEGMENT_SCHEMA.empty_table())
