@@ -9,8 +9,6 @@ from collections.abc import Iterator
 from typing import TypeVar
 
 import msgspec
-import pyarrow as pa
-import pyarrow.compute as pc
 
 from indexer.bucket import Bucket
 from indexer.errors import BadRequest
@@ -96,6 +94,9 @@ def checked(request: DeletionRequest) -> DeletionRequest:
         raise BadRequest("a request for deletion ends after it begins")
     if request.text and request.regex:
         raise BadRequest("a request for deletion names a text or a regular expression, not both")
+    import pyarrow as pa  # not at the top: to ask for a deletion, a command loads no more
+    import pyarrow.compute as pc
+
     try:
         pc.match_substring_regex(pa.array([""]), pattern=request.regex)
     except pa.ArrowInvalid as error:

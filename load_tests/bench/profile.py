@@ -8,6 +8,7 @@ import asyncio
 import functools
 import inspect
 import shutil
+import threading
 import time
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
@@ -20,7 +21,7 @@ import prometheus_client
 
 from collector import batch
 from collector.topic_local import LocalTopic
-from indexer import assemble, consume, index, parse, segment, trim
+from indexer import assemble, consume, parse, segment, suspect, trim
 from indexer.bucket import LocalBucket, open_bucket
 from indexer.index import Indexer
 from indexer.ledger import Ledger
@@ -37,16 +38,15 @@ _STEPS: tuple[tuple[Any, str, str], ...] = (
     (consume, "crc32", "CRC of records"),
     (trim.Trimmer, "trim", "trim"),
     (trim, "crc32", "CRC of ranges"),
-    (index, "assemble", "assemble: join, sort, count"),
+    (suspect, "assemble", "assemble: join, sort, count"),
     (assemble, "parse", "parse: allocate, count lines"),
-    (parse, "parse_pieces", "parse: lines to columns"),
-    (parse, "find_levels", "parse: levels"),
+    (parse, "_parse_pieces", "parse: lines to columns, levels, events"),
     (assemble, "build_segments", "segment: columns to Arrow"),
     (segment.SegmentWriter, "append", "segment: Parquet"),
     (segment.SegmentWriter, "finish", "segment: footer"),
     (TokenFilterWriter, "append", "filter: tokens"),
     (TokenFilterWriter, "finish", "filter: blocks"),
-    (index, "to_object", "coverage"),
+    (suspect, "to_object", "coverage"),
     (LocalBucket, "put", "upload"),
     (Table, "commit", "commit"),
     (Ledger, "apply", "trim state"),
@@ -54,13 +54,22 @@ _STEPS: tuple[tuple[Any, str, str], ...] = (
 
 
 class Steps:
-    """CPU seconds by step; ``clock()`` is the CPU time of what is measured, one step at a time."""
+    """CPU seconds by step; ``clock()`` is the CPU time of the thread that asks."""
 
-    def __init__(self, clock: Callable[[], float] = time.process_time) -> None:
+    def __init__(self, clock: Callable[[], float] = time.thread_time) -> None:
         """Start with nothing."""
         self._clock = clock
-        self._inside: list[float] = []
+        self._of_thread = threading.local()
+        self._adding = threading.Lock()
         self.cpu_s: dict[str, float] = {}
+
+    @property
+    def _inside(self) -> list[float]:
+        """CPU seconds of the steps inside of each step that this thread is in."""
+        if not hasattr(self._of_thread, "inside"):
+            self._of_thread.inside = []
+        inside: list[float] = self._of_thread.inside
+        return inside
 
     def timed(self, step: str, function: Callable[..., Any]) -> Callable[..., Any]:
         """Return the function with a clock around it; its time is not that of its caller's step."""
@@ -92,7 +101,9 @@ class Steps:
 
     def _end(self, step: str, began: float) -> None:
         passed = self._clock() - began
-        self.cpu_s[step] = self.cpu_s.get(step, 0.0) + passed - self._inside.pop()
+        own = passed - self._inside.pop()
+        with self._adding:
+            self.cpu_s[step] = self.cpu_s.get(step, 0.0) + own
         if self._inside:
             self._inside[-1] += passed
 
