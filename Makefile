@@ -9,6 +9,8 @@ SHELL := /bin/bash
 PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3.14 python3; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
 BIN := .venv/bin
+# Most of the time tests wait for processes. A file is one worker's, and so are its servers.
+PARALLEL := --numprocesses 2 --dist loadfile
 
 LOGS ?=
 TEXTS ?=
@@ -45,7 +47,7 @@ check: .venv/.dev ## Check format, lint and types
 
 .PHONY: test
 test: .venv/.dev tools ## Run all tests, with a real Kafka and a real S3 server. ARGS="-k name"
-	$(BIN)/pytest $(ARGS)
+	$(BIN)/pytest $(PARALLEL) $(ARGS)
 
 .PHONY: unit
 unit: .venv/.dev ## Run the tests that start no server or process. ARGS="-k name"
