@@ -177,6 +177,7 @@ class Failing:
     def __init__(self, inner: Bucket, left: int) -> None:
         self._inner, self._left = inner, left
         self.uri, self.storage_options = inner.uri, inner.storage_options
+        self.size = inner.size
 
     def put(self, name: str, data: bytes) -> None:
         if not self._left:
