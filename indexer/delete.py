@@ -9,19 +9,18 @@ import functools
 from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from indexer.coverage import Balance, Coverage, Deleted
 from indexer.fence import FencedTable
 from indexer.request import DeletionRequest, checked
-from indexer.rewrite import exchange
+from indexer.rewrite import LEFT_ALONE, batches, exchange
 from indexer.table import Live
 
-SEGMENTS_AT_ONCE = 16
-"""Segments that one commit exchanges: what a crash makes a keeper do again."""
-
-_COLUMNS = ("pod", "container", "file_id", "epoch", "offset", "time", "time_ns")
+_FILE = ("pod", "container", "file_id", "epoch")
+_COLUMNS = (*_FILE, "offset", "time", "time_ns")
 # Statistics of times may be cut to milliseconds.
 _CUT = timedelta(milliseconds=1)
 
@@ -94,31 +93,54 @@ def delete(
     """Delete what a request describes; yield (segments done, segments to do, rows) as it goes.
 
     Once it has ended, no row of the snapshot that ``fenced`` took at its start is left. Raises
-    PositionMoved if another keeper is at work, BadRequest if the request cannot be understood.
+    PositionMoved if another keeper is at work, BadRequest if the request cannot be understood, and
+    when all others are done what keeps some segments from being rewritten.
     """
     fits = matcher(checked(request))
     left = examined.left(request, fenced.take())
     marks = functools.partial(_marks, request, now_ns)
-    for start in range(0, len(left), SEGMENTS_AT_ONCE):
-        some = left[start : start + SEGMENTS_AT_ONCE]
-        rows = exchange(fenced, some, fits, _COLUMNS, marks, f"deletion {request.id}")
+    done, failed = 0, None
+    for some in batches(left):
+        done += len(some)
+        try:
+            rows = exchange(fenced, some, fits, _COLUMNS, marks, f"deletion {request.id}")
+        except LEFT_ALONE as error:
+            failed = failed or error
+            continue
         examined.add(request, some)
-        yield start + len(some), len(left), rows
+        yield done, len(left), rows
+    if failed is not None:
+        raise failed
 
 
 def _marks(request: DeletionRequest, now_ns: int, dropped: Sequence[pa.Table]) -> Coverage:
-    rows = pa.concat_tables(dropped).unify_dictionaries()
-    rows = rows.append_column("ns", _ns(rows)).select(
-        ["pod", "container", "file_id", "epoch", "offset", "ns"]
-    )
-    found: dict[tuple[str, str, bytes, int], list[tuple[int, int]]] = {}
-    for *file, offset, ns in zip(*(c.to_pylist() for c in rows.columns), strict=True):
-        found.setdefault((file[0], file[1], file[2], file[3]), []).append((offset, ns))
+    rows = pa.concat_tables(dropped).unify_dictionaries().combine_chunks()
+    ns, offsets = _ns(rows).to_numpy(), rows.column("offset").to_numpy()
+    changes = np.zeros(rows.num_rows - 1, np.bool_)
+    for name in _FILE:
+        column = rows.column(name).chunk(0)
+        if not pa.types.is_integer(column.type):
+            column = column.dictionary_encode().indices
+        changes |= np.diff(column.to_numpy()) != 0
+    starts = np.concatenate(([0], np.flatnonzero(changes) + 1))
+    first, last = np.minimum.reduceat(ns, starts), np.maximum.reduceat(ns, starts)
+    files = rows.select(_FILE).take(pa.array(starts))
+    found = zip(
+        zip(*(column.to_pylist() for column in files.columns), strict=True),
+        np.split(offsets, starts[1:]), first.tolist(), last.tolist(), strict=True,
+    )  # fmt: skip
     deleted = [
         Deleted(
-            request.id, request.namespace, *file, sorted(offset for offset, _ in places),
-            min(ns for _, ns in places), max(ns for _, ns in places),
+            request.id,
+            request.namespace,
+            pod,
+            container,
+            file_id,
+            epoch,
+            places.tolist(),
+            first_ns,
+            last_ns,
         )
-        for file, places in found.items()
-    ]  # fmt: skip
+        for (pod, container, file_id, epoch), places, first_ns, last_ns in found
+    ]
     return Coverage(now_ns, [], [], [], [], [], Balance(), deleted=deleted)

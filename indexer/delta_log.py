@@ -60,7 +60,9 @@ class DeltaLog:
             try:
                 self._apply(self.read(self.version + 1))
             except ObjectMissing:
-                break
+                if self.version < 0 or self._is_there():
+                    break
+                self._begin()  # what comes next was cleaned up, or the table made anew
         if self.version < 0:
             folder = self._folder.removesuffix("/_delta_log/")
             raise TableError(f"no table at {self._bucket.uri}/{folder}; start an indexer first")
@@ -75,9 +77,6 @@ class DeltaLog:
         removes = {action["remove"]["path"] for action in actions if "remove" in action}
         for _ in range(_TRIES):
             self.refresh()
-            if not self._is_there():
-                self.version = -1
-                continue
             for app_id, version in expected.items():
                 if self.transactions.get(app_id) != version:
                     raise PositionMoved(f"{app_id} is no longer at {version}")
@@ -99,7 +98,7 @@ class DeltaLog:
                     return False
             except ObjectMissing:  # somebody has taken it back
                 return False
-        if self.checkpoint() > number:
+        if self.checkpoint() > number and not self._is_there():
             # Whoever sleeps for more than a day finds room where old versions were cleaned up.
             self._bucket.delete(self._name(number))
             self.version = -1

@@ -12,6 +12,7 @@ IndexerError
 │   └── VersionGone           this version of the table is no longer kept
 ├── NotBalanced             a commit that would not add up; refused
 ├── SegmentUnsorted         a segment whose rows are in no order; left as it is
+├── SegmentDamaged          a segment that cannot be decoded; left as it is
 ├── BadRequest              a request for deletion that nobody can carry out
 ├── CoverageError           bytes that are no coverage object
 └── SelectorError           a selector of labels whose pattern is none
@@ -70,6 +71,10 @@ class NotBalanced(IndexerError):
 
 class SegmentUnsorted(IndexerError):
     """The rows of a segment are not in the table's order; it was left as it is."""
+
+
+class SegmentDamaged(IndexerError):
+    """A segment cannot be decoded; it was left as it is, and the scrubber names it."""
 
 
 class BadRequest(IndexerError):

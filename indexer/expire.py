@@ -16,8 +16,9 @@ import pyarrow.parquet as pq
 
 from collector.errors import SettingError
 from indexer.coverage import Balance, Coverage, Expired
+from indexer.errors import IndexerError, SegmentDamaged
 from indexer.fence import FencedTable
-from indexer.rewrite import exchange
+from indexer.rewrite import LEFT_ALONE, batches, exchange
 from indexer.table import Live
 
 _HOUR_NS = 3_600_000_000_000
@@ -68,9 +69,11 @@ class Namespaces:
         if least is not None and least == greatest:
             return frozenset((least,))
         if each.name not in self._of:
-            rows = pq.read_table(
-                pa.BufferReader(fenced.read(each)), columns=["namespace"], use_threads=False
-            )
+            data = pa.BufferReader(fenced.read(each))
+            try:
+                rows = pq.read_table(data, columns=["namespace"], use_threads=False)
+            except (pa.ArrowException, OSError) as error:
+                raise SegmentDamaged(f"segment {each.name} is damaged: {error}") from error
             self._of[each.name] = frozenset(pc.unique(rows.column("namespace")).to_pylist())
         return self._of[each.name]
 
@@ -85,7 +88,8 @@ def expire(
 ) -> Iterator[tuple[int, int, int]]:
     """Remove what the rules say; yield (hours done, hours to do, rows) after each commit.
 
-    Raises PositionMoved if another keeper is at work.
+    Raises PositionMoved if another keeper is at work; what keeps some segments from being rewritten
+    is raised when all others are done.
     """
     if not rules:
         return
@@ -98,11 +102,26 @@ def expire(
             hour = hour_of(each.date, each.hour)
             if (hour + 1 + shortest) * _HOUR_NS <= now_ns:
                 hours.setdefault(hour, []).append(each)
+    failed: IndexerError | None = None
     for done, hour in enumerate(sorted(hours)):
-        over = _over(fenced, hours[hour], rules, namespaces, hour, now_ns)
-        if over:
-            rows = _expire_hour(fenced, hours[hour], over, namespaces, hour, now_ns)
-            yield done + 1, len(hours), rows
+        readable = []
+        for each in hours[hour]:
+            try:
+                namespaces.of(fenced, each)
+                readable.append(each)
+            except LEFT_ALONE as error:
+                failed = failed or error
+        for some in batches(readable):
+            try:
+                over = _over(fenced, some, rules, namespaces, hour, now_ns)
+                rows = _expire_hour(fenced, some, over, namespaces, hour, now_ns) if over else 0
+            except LEFT_ALONE as error:
+                failed = failed or error
+                continue
+            if over:
+                yield done + 1, len(hours), rows
+    if failed is not None:
+        raise failed
 
 
 def _over(

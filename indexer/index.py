@@ -33,6 +33,7 @@ from indexer.upload import upload
 _log = logging.getLogger(__name__)
 _HOUR_NS = 3_600_000_000_000
 _READ_WAIT_MS = 200
+_RELOAD_S = 86_400  # as often as a keeper moves past files out of the live ones
 _UPLOADS_KEEP_NS = _HOUR_NS  # far below the age at which a keeper sweeps what no version names
 
 
@@ -73,6 +74,7 @@ class Indexer:
         self._shown_bytes = 0
         self._flush_due_s = 0.0
         self._check_due_s = 0.0
+        self._reload_due_s = 0.0
         self.ready = False
 
     # -- whose partitions, and from where on -------------------------------------------------
@@ -118,13 +120,21 @@ class Indexer:
         """
 
         def load() -> Ledger:
-            version = self._table.version()
+            # In this order: what a keeper folds meanwhile is not of a version that is to come.
             ledger = self._ledger_table.load_live(partitions)
+            version = self._table.version()
             if ledger.version > version:
                 ledger = Ledger()  # of a table that was made anew since: fold all of this one's
             return bring_up(ledger, self._table, version)
 
         return await asyncio.to_thread(load)
+
+    async def _reload(self) -> None:
+        """Let go of what the ledger says no longer of files that are gone for long."""
+        if self._reload_due_s:
+            await self.flush()
+            await self._take_up((), await self._load(set(self._consumer.following)))
+        self._reload_due_s = time.monotonic() + _RELOAD_S
 
     async def _check(self) -> None:
         """Look whether each partition's topic is still the one that was read."""
@@ -151,6 +161,8 @@ class Indexer:
             await self._settle()
         try:
             await self._share()
+            if time.monotonic() >= self._reload_due_s:
+                await self._reload()
             if time.monotonic() >= self._check_due_s:
                 await self._check()
             await self._fetch()

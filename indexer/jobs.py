@@ -16,19 +16,21 @@ from deltalake.exceptions import DeltaError
 from indexer.bucket import Bucket
 from indexer.compact import CompactionLimits, compact, plan_compactions
 from indexer.delete import Examined, delete
-from indexer.errors import TableUnavailable
+from indexer.errors import BadRequest, TableUnavailable
 from indexer.expire import Namespaces, expire, parse_retention
 from indexer.fence import FencedTable
 from indexer.fold import Fold
 from indexer.gather import Versions, gather
 from indexer.metrics import KeeperMetrics
 from indexer.request import Deletion, DeletionRequest, Requests
+from indexer.rewrite import LEFT_ALONE
 from indexer.scrub import Scrubber
 from indexer.settings import KeeperSettings
 from indexer.streams import StreamsTable
 from indexer.table import Table, one_line
 
 _log = logging.getLogger(__name__)
+_HOUR_NS = 3_600_000_000_000
 
 
 @dataclass
@@ -69,6 +71,8 @@ class Jobs:
         self._versions = Versions(self.fenced.table)
         self._namespaces = Namespaces()
         self._examined = Examined()
+        self.unfinished = False  # the job done last has let others be done
+        self._clean_at: dict[str, int] = {}  # version from which on a request left no row
         self._left_alone: set[str] = set()  # segments that cannot be compacted
         self._rules = parse_retention(settings.retention)
         self._limits = CompactionLimits(
@@ -77,6 +81,12 @@ class Jobs:
             settings.compact_memory_bytes,
             settings.compact_settle_ms,
         )
+
+    def _is_over(self) -> bool:
+        """Return whether the job at work should let others be done, and go on at its next turn."""
+        since_ns, most_ns = self.progress.since_ns, self.settings.job_most_ms * 1_000_000
+        self.unfinished = bool(since_ns) and self.clock() - since_ns > most_ns
+        return self.stopped() or self.unfinished
 
     def _tell(self, done: int, todo: int) -> None:
         self.progress.done, self.progress.todo = done, todo
@@ -131,7 +141,7 @@ class Jobs:
                 self.metrics.compacted_bytes.inc(sum(each.size for each in made.plan.segments))
                 self.metrics.compacted_to_bytes.inc(made.added.size)
             self._tell(number + 1, len(plans))
-            if self.stopped():
+            if self._is_over():
                 return
 
     def expire(self) -> None:
@@ -139,31 +149,52 @@ class Jobs:
         for done, todo, rows in expire(self.fenced, self._rules, self._namespaces, self.clock()):
             self.metrics.expired_rows.inc(rows)
             self._tell(done, todo)
-            if self.stopped():
+            if self._is_over():
                 return
 
     def delete(self) -> None:
-        """Carry out requests for deletion; note those that nothing can be left for."""
-        open_requests = [request for request, done in self.requests.all() if done is None]
-        self.metrics.open_deletions.set(len(open_requests))
-        for request in open_requests:
-            for done, todo, rows in delete(self.fenced, request, self._examined, self.clock()):
-                self.metrics.deleted_rows.inc(rows)
-                self._tell(done, todo)
-                if self.stopped():
+        """Carry out requests for deletion; note those that nothing can be left for.
+
+        A request that cannot be carried out is raised when all others are done.
+        """
+        waiting, failed = 0, None
+        for request, done in self.requests.all():
+            if done is not None:
+                continue
+            waiting += 1
+            try:
+                if not self._delete(request):
                     return
-            self._finish(request)
+            except (BadRequest, *LEFT_ALONE) as error:
+                failed = failed or error
+        self.metrics.open_deletions.set(waiting)
+        if failed is not None:
+            raise failed
+
+    def _delete(self, request: DeletionRequest) -> bool:
+        """Carry out one request; return False if it is time for other jobs."""
+        for done, todo, rows in delete(self.fenced, request, self._examined, self.clock()):
+            self.metrics.deleted_rows.inc(rows)
+            self._tell(done, todo)
+            if rows:
+                self._clean_at.pop(request.id, None)
+            if self._is_over():
+                return False
+        self._finish(request)
+        return True
 
     def _finish(self, request: DeletionRequest) -> None:
         """Note that a request is done, once no row can be on its way and the ledger counts all."""
         ledger, now_ns = self._fold.ledger, self.clock()
         open_ms = (now_ns - max(request.requested_ns, request.to_ns)) // 1_000_000
-        if ledger is None or ledger.version < self.fenced.version:
-            return
         if open_ms < self.settings.delete_open_ms:
             return
+        version = self._clean_at.setdefault(request.id, self.fenced.version)
+        if ledger is None or ledger.version < version:
+            return
         rows = sum(entry.rows for entry in ledger.deleted.values() if entry.request == request.id)
-        self.requests.finish(Deletion(request.id, rows, self.fenced.version, now_ns))
+        self.requests.finish(Deletion(request.id, rows, version, now_ns))
+        del self._clean_at[request.id]
         _log.info("a deletion is done", extra={"request": request.id, "rows": rows})
 
     def checkpoint(self) -> None:
@@ -214,6 +245,8 @@ class Jobs:
         except (DeltaError, OSError) as error:
             uri = self.fenced.table.uri
             raise TableUnavailable(f"cannot vacuum {uri}: {one_line(error)}") from error
+        age_ns = self.settings.vacuum_age_hours * _HOUR_NS
+        self.bucket.sweep(f"{self.settings.cluster}/", self.clock() - age_ns)
         self.metrics.vacuumed_objects.inc(len(gone))
         if gone:
             _log.info("deleted what no version names", extra={"objects": len(gone)})

@@ -76,14 +76,19 @@ class Keeper:
                 break
             if self._monotonic() >= job.due_s and not (job.changes and self.stands_by):
                 self._do(job)
-                job.due_s = self._monotonic() + job.interval_ms / 1000
+                pause_ms = 0 if self.jobs.unfinished else job.interval_ms
+                job.due_s = self._monotonic() + pause_ms / 1000
         self.jobs.metrics.standby.set(self.stands_by)
-        return max(0.0, min(job.due_s for job in self._list) - self._monotonic())
+        return max(0.0, min(map(self._due_s, self._list)) - self._monotonic())
+
+    def _due_s(self, job: _Job) -> float:
+        return max(job.due_s, self._standby_until_s) if job.changes else job.due_s
 
     def _do(self, job: _Job) -> None:
         progress = self.jobs.progress
         progress.job, progress.done, progress.todo = job.name, 0, 0
         progress.since_ns = self.jobs.clock()
+        self.jobs.unfinished = False
         metrics = self.jobs.metrics
         try:
             with metrics.job_seconds.labels(job.name).time():
@@ -103,7 +108,7 @@ class Keeper:
             self._failing.pop(job.name, None)
             metrics.job_succeeded_at.labels(job.name).set(self.jobs.clock() / 1e9)
         finally:
-            progress.job = ""
+            progress.job, progress.since_ns = "", 0
 
     def status(self) -> dict[str, Any]:
         """Return what ``/status`` shows; called from another thread."""

@@ -65,15 +65,23 @@ class Requests:
     def all(self) -> Iterator[tuple[DeletionRequest, Deletion | None]]:
         """Yield every request with what became of it, in the order of their ids.
 
-        Raises BadRequest for an object that holds none.
+        Raises BadRequest for an object that holds none, once all others are yielded.
         """
         names = sorted(self._bucket.names(self._folder))
+        bad: BadRequest | None = None
         for name in names:
             if name.endswith(_DONE):
                 continue
-            request = self._decoded(name, DeletionRequest)
             done = f"{name.removesuffix('.json')}{_DONE}"
-            yield request, self._decoded(done, Deletion) if done in names else None
+            try:
+                request = self._decoded(name, DeletionRequest)
+                deletion = self._decoded(done, Deletion) if done in names else None
+            except BadRequest as error:
+                bad = bad or error
+                continue
+            yield request, deletion
+        if bad is not None:
+            raise bad
 
     def _decoded(self, name: str, kind: type[_Kind]) -> _Kind:
         try:
@@ -90,7 +98,9 @@ def checked(request: DeletionRequest) -> DeletionRequest:
         raise BadRequest("a request for deletion names a namespace")
     if not request.by or not request.reason:
         raise BadRequest("a request for deletion says by whom it is and for what reason")
-    if request.from_ns >= request.to_ns:
+    if not -(2**63) <= request.from_ns <= request.to_ns < 2**63:
+        raise BadRequest("a request for deletion has times that 64 bits of nanoseconds can hold")
+    if request.from_ns == request.to_ns:
         raise BadRequest("a request for deletion ends after it begins")
     if request.text and request.regex:
         raise BadRequest("a request for deletion names a text or a regular expression, not both")

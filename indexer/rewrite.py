@@ -4,7 +4,7 @@ The bytes of a segment and a choice of rows go in; out come the bytes of a segme
 in their order, and which rows went. Rows kept and rows dropped must add up to what was read.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import pyarrow as pa
@@ -13,10 +13,18 @@ import pyarrow.parquet as pq
 
 from indexer.conserve import check, row_groups, tally
 from indexer.coverage import Coverage
+from indexer.errors import IndexerError, NotBalanced, ObjectMissing, SegmentDamaged
 from indexer.fence import FencedTable
 from indexer.merge import ZSTD_LEVEL
 from indexer.segment import SegmentWriter, stats_of
 from indexer.table import Added, Live, segment_folder
+
+LEFT_ALONE = (SegmentDamaged, ObjectMissing, NotBalanced)
+"""What keeps segments from being rewritten, but not others."""
+
+SEGMENTS_AT_ONCE = 16
+BYTES_AT_ONCE = 64 << 20
+"""What one commit exchanges: what a crash makes a keeper do again, and its marks in memory."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +65,19 @@ def without(
     return Rewritten(written, all_dropped)
 
 
+def batches(segments: Sequence[Live]) -> Iterator[list[Live]]:
+    """Yield segments in groups that one commit may exchange, each of one at least."""
+    group: list[Live] = []
+    for each in segments:
+        size = sum(one.size for one in group) + each.size
+        if group and (len(group) == SEGMENTS_AT_ONCE or size > BYTES_AT_ONCE):
+            yield group
+            group = []
+        group.append(each)
+    if group:
+        yield group
+
+
 def exchange(
     fenced: FencedTable,
     segments: Sequence[Live],
@@ -68,13 +89,22 @@ def exchange(
     """Exchange segments for what is left of them, in one commit with ``marks`` of what went.
 
     ``marks`` is given the ``columns`` of the dropped rows, a table for each segment. Returns how
-    many rows went; without any, nothing is committed.
+    many rows went; without any, nothing is committed. What keeps a segment from being rewritten is
+    raised when the others are exchanged.
     """
     added: list[Added] = []
     removed: list[Live] = []
     dropped: list[pa.Table] = []
+    failed: IndexerError | None = None
     for each in segments:
-        left = without(fenced.read(each), drops, columns, what)
+        try:
+            left = without(fenced.read(each), drops, columns, what)
+        except (NotBalanced, ObjectMissing) as error:
+            failed = failed or error
+            continue
+        except (pa.ArrowException, OSError) as error:
+            failed = failed or SegmentDamaged(f"{what}: {each.name} is damaged: {error}")
+            continue
         if left is None:
             continue
         removed.append(each)
@@ -85,4 +115,6 @@ def exchange(
             added.append(Added(name, len(left.data), stats, each.date, each.hour))
     if removed:
         fenced.commit([*added, fenced.upload_coverage(marks(dropped))], removed)
+    if failed is not None:
+        raise failed
     return sum(table.num_rows for table in dropped)

@@ -91,6 +91,9 @@ class KeeperSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     checkpoint_commits: Annotated[
         int, setting("commits after which the table's log gets a checkpoint", ge=1)
     ] = 100
+    job_most_ms: Annotated[
+        int, setting("time after which a long job lets others be done, and goes on later", ge=10)
+    ] = 60_000
     standby_ms: Annotated[
         int, setting("how long a keeper that has met another one changes nothing", ge=10)
     ] = 300_000

@@ -159,6 +159,7 @@ class Bad:
         Bad({"by": ""}, "by whom"),
         Bad({"reason": ""}, "what reason"),
         Bad({"from_ns": 5, "to_ns": 5}, "ends after"),
+        Bad({"to_ns": 1 << 63}, "64 bits"),
         Bad({"text": "a", "regex": "b"}, "not both"),
         Bad({"regex": "("}, "missing"),
     ],
@@ -181,3 +182,14 @@ def test_an_object_that_is_no_request_is_named(store: Bucket) -> None:
     store.put(f"{CLUSTER}/deletions/x.json", msgspec.json.encode({"id": 5}))
     with pytest.raises(BadRequest, match=r"deletions/x\.json is no DeletionRequest"):
         list(Requests(store, CLUSTER).all())
+
+
+def test_a_request_that_cannot_be_carried_out_holds_up_no_other(kept: Kept) -> None:
+    kept.bucket.put(f"{CLUSTER}/deletions/a.json", b"no request")
+    bad = msgspec.json.encode(request(id="b", regex="("))
+    kept.bucket.put(f"{CLUSTER}/deletions/b.json", bad)
+    asked(kept, id="c", pod="api")
+    jobs = kept.jobs()
+    with pytest.raises(BadRequest):
+        jobs.delete()
+    assert "api" not in {row["pod"] for row in kept.rows()}

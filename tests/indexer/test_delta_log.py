@@ -1,6 +1,7 @@
 """The Delta log as Everyline writes it: one version each, in nobody's way, for every reader."""
 
 import json
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -90,22 +91,55 @@ def test_a_checkpoint_of_a_table_without_positions_is_read(table: Table, store: 
     assert (log.version, log.transactions) == (1, {})
 
 
+class Asleep:
+    """A bucket whose next put of the log comes after others went on and cleaned up the log."""
+
+    def __init__(self, inner: Bucket, meanwhile: Callable[[], None]) -> None:
+        self._inner, self._meanwhile = inner, [meanwhile]
+        self.uri, self.get, self.delete = inner.uri, inner.get, inner.delete
+        self.size = inner.size
+
+    def put(self, name: str, data: bytes) -> None:
+        while self._meanwhile:
+            self._meanwhile.pop()()
+        self._inner.put(name, data)
+
+
+@pytest.mark.parametrize("cleaned", [2, 5], ids=["not as far", "over it"])
 def test_whoever_slept_over_a_clean_up_of_the_log_does_not_write_into_the_past(
+    table: Table, store: Bucket, cleaned: int
+) -> None:
+    table.commit([added("before")], {"x": None}, {"x": 1})
+
+    def meanwhile() -> None:
+        for number in range(4):
+            table.commit([added(f"while-{number}")], {}, {"y": number})
+        table.snapshot().create_checkpoint()
+        for early in range(cleaned):
+            store.delete(f"{table.folder}_delta_log/{early:020d}.json")
+
+    log = DeltaLog(Asleep(store, meanwhile), table.folder)  # type: ignore[arg-type]
+    if cleaned == 5:
+        with pytest.raises(PositionMoved, match="over for long"):
+            log.commit(actions("late"), {"x": 1})
+        with pytest.raises(ObjectMissing):
+            store.get(f"{table.folder}_delta_log/{2:020d}.json")
+    log.commit(actions("again"), {"x": 1})
+    assert log.version == 6
+    assert len(paths(table)) == 5
+
+
+def test_a_reader_that_slept_over_a_clean_up_of_the_log_finds_the_newest_version(
     table: Table, store: Bucket
 ) -> None:
     sleeper = Table(store, CLUSTER)
-    sleeper.commit([added("before")], {"x": None}, {"x": 1})
-    for number in range(4):
-        table.commit([added(f"while-{number}")], {}, {"y": number})
+    assert sleeper.version() == 0
+    for number in range(3):
+        table.commit([added(str(number))], {}, {"y": number})
     table.snapshot().create_checkpoint()
-    for early in range(2, 5):  # the place of the sleeper's next version is free again
+    for early in range(3):
         store.delete(f"{table.folder}_delta_log/{early:020d}.json")
-    with pytest.raises(PositionMoved, match="over for long"):
-        sleeper.commit([added("late")], {"x": 1}, {"x": 2})
-    with pytest.raises(ObjectMissing):
-        store.get(f"{table.folder}_delta_log/{2:020d}.json")
-    assert sleeper.commit([added("again")], {"x": 1}, {"x": 2}) == 6
-    assert "late" not in paths(table)
+    assert sleeper.version() == 3
 
 
 class Forgetful:

@@ -75,7 +75,9 @@ def test_a_keeper_that_meets_another_one_stands_by_and_goes_on_folding(
     keeper.turn()
     assert keeper.jobs.metrics.standby._value.get() == 1
     kept.commit(PodFile(lines(0, 10), pod="e"), PodFile(lines(0, 10), pod="f"))
-    clock.now_s += 90
+    clock.now_s += 70
+    assert keeper.turn() == 30  # it waits for its next fold, and does not spin
+    clock.now_s += 20
     keeper.turn()
     assert len(kept.segments()) == 3
     assert keeper.jobs.metrics.folded_at_version == kept.table.snapshot().version()
@@ -139,3 +141,34 @@ def test_a_keeper_without_a_table_waits_for_one(store: Bucket, clock: Clock) -> 
     clock.now_s += 60
     keeper.turn()
     assert keeper.status()["ready"]
+
+
+def test_a_damaged_segment_holds_up_no_other_and_no_other_job(kept: Kept, clock: Clock) -> None:
+    victim, *_ = kept.segments()
+    name = kept.table.folder + victim.name
+    damaged = kept.bucket.get(name)[:40] + b"x" * 40
+    kept.bucket.delete(name)
+    kept.bucket.put(name, damaged)
+    keeper = kept.keeper(clock, retention="shop=1", compact_inputs_min=100)
+    keeper.turn()
+    assert "is damaged" in keeper.status()["failing"]["expire"]
+    assert kept.segments() == [victim]
+    assert len(kept.coverage()) == 1
+
+
+def test_a_long_job_lets_others_be_done_and_goes_on_at_once(kept: Kept, clock: Clock) -> None:
+    kept.commit(PodFile(lines(0, 10), pod="e"), PodFile(lines(0, 10), pod="f"))
+    keeper = kept.keeper(
+        clock, compact_target_bytes=1 << 16, compact_memory_bytes=64 << 20, job_most_ms=10
+    )
+    clock_ns = keeper.jobs.clock
+
+    def later() -> int:
+        kept.now_ns += 20_000_000
+        return clock_ns()
+
+    keeper.jobs.clock = later
+    assert keeper.turn() == 0
+    assert len(kept.segments()) == 5
+    keeper.turn()
+    assert len(kept.segments()) == 4
