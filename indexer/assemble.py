@@ -30,7 +30,6 @@ from indexer.ledger import FileEntry, FileKey
 from indexer.parse import (
     GUESSING,
     NO_STATE,
-    PREVIOUS_NS,
     STATE_SIZE,
     Pieces,
     PlainTimes,
@@ -103,12 +102,14 @@ def assemble(
             for key in _named(batch):
                 _cover(covers, key, batch.files[key[0]], batch)
             for whole in batch.ranges:
+                _check_bounds(whole.start, whole.end, whole.crc_after)
                 shipped += len(whole.data)
                 stream = batch.files[whole.file_id]
                 for part in trimmer.trim(whole):
                     _cover(covers, (whole.file_id, part.epoch), stream, batch)
                     pieces.append(_piece(whole.file_id, part, stream, batch, files))
             for entry in batch.elided:
+                _check_bounds(entry.start, entry.end, entry.crc_after)
                 shipped += entry.end - entry.start
                 cover = covers[entry.file_id, entry.epoch]
                 for start, end in trimmer.elide(entry):
@@ -138,6 +139,13 @@ def assemble(
     )
     letters = [letter for intake in intakes for letter in intake.dead_letters]
     return Assembled(segments, coverage, letters, trimmer.epochs_raised, shipped)
+
+
+def _check_bounds(start: int, end: int, crc_after: int | None) -> None:
+    """Raise NotBalanced for numbers that no collector sends, and that the ledger cannot hold."""
+    crc_fits = crc_after is None or CRC_UNKNOWN <= crc_after < 1 << 32
+    if not 0 <= start <= end < 1 << 62 or not crc_fits:
+        raise NotBalanced(f"bytes {start} to {end} of a file with CRC {crc_after} cannot be")
 
 
 def _named(batch: Batch) -> set[FileKey]:
@@ -189,9 +197,8 @@ def _state_before(file: FileEntry | None, start: int) -> Sequence[int]:
     before = [] if file is None else [part for part in file.covered if part.end == start]
     if not before:
         return NO_STATE
-    if len(before[0].events) == STATE_SIZE:
-        return before[0].events
-    return *NO_STATE[:PREVIOUS_NS], before[0].last_ns
+    # An elided stretch leaves none, whether it is of this commit or of an earlier one.
+    return before[0].events if len(before[0].events) == STATE_SIZE else NO_STATE
 
 
 def _parse(pieces: Sequence[_Piece], plain_times: PlainTimes) -> Rows:

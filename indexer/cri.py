@@ -105,7 +105,7 @@ def split_cri(
             else:
                 set_time(columns, here, last_ns, around.read_ns)
         if out != UNKNOWN_OUTPUT:
-            last_ns = nanos
+            last_ns = nanos if nanos != 0 else 1  # 0 says that it is unknown
             event[out] = here if goes_on else -1
             if tails & (1 << out):
                 columns.partial[here] = True

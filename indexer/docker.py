@@ -235,7 +235,7 @@ def split_docker(
             else:
                 set_time(columns, here, last_ns, around.read_ns)
         if out != UNKNOWN_OUTPUT:
-            last_ns = time_ns
+            last_ns = time_ns if time_ns != 0 else 1  # 0 says that it is unknown
             event[out] = here if goes_on else -1
             if tails & (1 << out):
                 columns.partial[here] = True

@@ -88,7 +88,8 @@ class FileEntry(msgspec.Struct, kw_only=True):
 
     def add_end(self, offset: int, crc: int) -> None:
         """Remember a range end, and no more than ENDS_KEPT of them."""
-        self.end_crcs = (self.end_crcs + _END.pack(offset, crc))[-ENDS_KEPT * _END.size :]
+        if 0 <= offset < 1 << 63 and 0 <= crc < 1 << 32:  # none else was ever told apart
+            self.end_crcs = (self.end_crcs + _END.pack(offset, crc))[-ENDS_KEPT * _END.size :]
 
     @property
     def gone(self) -> bool:

@@ -55,7 +55,7 @@ def split_plain(
             time_ns = guessed_time(data, at, stop, zone_s, around.read_ns)
         if time_ns != NO_TIME:
             columns.time_ns[row], columns.time_source[row] = time_ns, LINE
-            last_ns = time_ns
+            last_ns = time_ns if time_ns != 0 else 1  # 0 says that it is unknown
         else:
             set_time(columns, row, last_ns, around.read_ns)
         lines.row[line], lines.start[line], lines.end[line] = row, at, stop

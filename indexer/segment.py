@@ -23,6 +23,11 @@ from indexer.tokens import TokenFilterWriter
 
 ROW_GROUP_ROWS = 65_536
 ROW_GROUP_BYTES = 32 << 20
+HOURS_MAX = 512
+"""Segments of one commit: whoever writes lines chooses their times, and each hour is an object.
+
+The rows of further hours, those with the fewest rows, are filed under the hour of the commit.
+"""
 # One page a column: zstd starts anew at each, and Arrow joins what it read of several.
 _PAGE_BYTES = 2 * ROW_GROUP_BYTES
 _OFFSETS_LEVEL_MIN = 6  # of zstd: steps of offsets repeat, and are few bytes to search
@@ -152,7 +157,7 @@ def build_segments(
 ) -> list[Segment]:
     """Return one segment for each hour of the rows, in the order of time.
 
-    ``pieces`` are those of the parse, sorted by namespace, pod, container, file_id and start. A
+    ``pieces`` are those of the parse, sorted by namespace, container, pod, file_id and start. A
     row whose time lies outside of ``window_ns`` (lowest or None, highest; both inclusive) goes to
     the hour of the commit, and its ``time_source`` says so.
     """
@@ -199,6 +204,11 @@ def _by_hour(
     if lowest is not None:
         outside |= times < lowest
     hours = np.where(outside, commit_time_ns // _HOUR_NS, times // _HOUR_NS)
+    found, counts = np.unique(hours, return_counts=True)
+    if len(found) > HOURS_MAX:
+        kept = found[np.argsort(-counts, kind="stable")[:HOURS_MAX]]
+        outside |= ~np.isin(hours, kept)
+        hours = np.where(outside, commit_time_ns // _HOUR_NS, hours)
     source = rows.time_source + outside * np.int8(_OUTSIDE)
     order = np.argsort(hours, kind="stable")
     found, first = np.unique(hours[order], return_index=True)

@@ -170,7 +170,9 @@ def _key(at: int, size: int) -> tuple[Any, Any]:
 
 @compiled
 def _first_slot(low: Any, high: Any, last: int) -> Any:
-    return integer(((low ^ high * _P2) * _P1) >> word(20)) & last
+    mixed = (low ^ high * _P2) * _P1
+    mixed = (mixed ^ (mixed >> word(32))) * _P2  # so that each byte counts in any table
+    return integer(mixed >> word(32)) & last
 
 
 @compiled

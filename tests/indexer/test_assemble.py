@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from collector.batch import Gap, Gone, Open, Replaces, Seal, Unborn
+from collector.batch import Elided, Gap, Gone, Open, Replaces, Seal, Unborn
 from collector.range import Stream
 from indexer.assemble import Assembled
 from indexer.coverage import (
@@ -351,3 +351,52 @@ def test_a_trace_that_two_commits_share_is_one_event() -> None:
     assert [table["event_offset"].to_pylist() for table in tables] == [
         [0], [0, len(first) + len(second)],
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize("number", [{"crc_after": 1 << 35}, {"end": 1 << 62}, {"start": -5}])
+def test_numbers_that_no_ledger_can_hold_are_refused(number: dict[str, int]) -> None:
+    file = File(lines(0, 3))
+    entry = replace(Elided(file.id, 0, 0, 10, 1, 7, "rule"), **number)
+    with pytest.raises(NotBalanced, match="cannot be"):
+        Way().commit(Run().batch(of=[file], elided=(entry,)))
+
+
+def test_a_line_after_an_elided_stretch_has_the_same_time_whatever_the_commits() -> None:
+    head, noise, rest = cri(1), cri(2, "noise"), b"no time here\n"
+    file = File(head + noise + rest)
+    first, _, last = file.ranges([len(head), len(head + noise)])
+    elided = Elided(
+        file.id, 0, len(head), len(head + noise), 1, file.crc(len(head + noise)), "drop"
+    )
+    sources = set()
+    for commits in ((0,), (0, 1), (0, 1, 2)):
+        way, run = Way(), Run()
+        batches = [
+            run.batch(first, of=[file]),
+            run.batch(of=[file], elided=(elided,)),
+            run.batch(last, of=[file]),
+        ]
+        cuts = [*commits, 3]
+        for start, end in pairwise(cuts):
+            way.commit(*batches[start:end])
+        sources.add(rows(*way.done)[-1]["time_source"])
+    assert sources == {"read"}
+
+
+def test_lines_of_many_hours_make_so_many_segments_and_no_more(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("indexer.segment.HOURS_MAX", 3)
+    counts = (1, 4, 2, 3, 1)
+    data = b"".join(
+        b"2026-03-01T%02d:00:00.%09dZ stdout F x\n" % (hour, number)
+        for hour, count in enumerate(counts)
+        for number in range(count)
+    )
+    way = Way()
+    file = File(data)
+    way.commit(Run().batch(*file.ranges([]), of=[file]))
+    assert len(way.done[0].segments) == 4
+    found = rows(*way.done)
+    assert len(found) == sum(counts)
+    assert [row["time_source"] for row in found].count("line-outside") == 2

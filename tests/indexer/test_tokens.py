@@ -3,6 +3,7 @@
 import json
 import re
 import secrets
+from collections import Counter
 
 import numpy as np
 import pyarrow as pa
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 
 from indexer import tokens
 from indexer.token_filter import KEY, Place, TokenFilter, token_hash, tokens_within
-from indexer.tokens import TokenFilterWriter
+from indexer.tokens import TokenFilterWriter, _first_slot, _key
 
 TOKEN = re.compile(rb"[A-Za-z0-9_\x80-\xff]+")
 
@@ -198,3 +199,17 @@ def test_without_a_filter_no_row_group_is_excluded(metadata):
     reads = Reads(b"")
     assert TokenFilter(metadata, 2, reads).row_groups(b"a").tolist() == [True, True]
     assert not reads.ranges
+
+
+@pytest.mark.parametrize("text", ["order{:03x}", "aaaaa{0:03x}bbbbb{0:03x}", "{:08}", "{:040}"])
+def test_tokens_that_differ_in_a_few_bytes_lie_in_slots_of_their_own(text: str):
+    slots = Counter(
+        int(_first_slot(*_key_of(text.format(n).encode()), (1 << 16) - 1)) for n in range(4096)
+    )
+    assert slots.most_common(1)[0][1] <= 6
+
+
+def _key_of(token: bytes) -> tuple[np.uint64, np.uint64]:
+    data = np.frombuffer(token + bytes(64), np.uint8)
+    low, high = _key(data.ctypes.data, len(token))
+    return np.uint64(low), np.uint64(high)
