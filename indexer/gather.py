@@ -88,11 +88,13 @@ def plan_gathering(
     ]  # fmt: skip
     loose.sort(key=lambda each: versions[each.name])
     run: list[Live] = []
+    size = 0
     for each in loose:
-        if len(run) >= OBJECTS_MAX or sum(one.size for one in run) + each.size > BYTES_MAX:
+        if len(run) >= OBJECTS_MAX or size + each.size > BYTES_MAX:
             yield run
-            run = []
+            run, size = [], 0
         run.append(each)
+        size += each.size
     if len(run) >= objects_min:
         yield run
 

@@ -137,9 +137,8 @@ class Table:
                 commit_properties=CommitProperties(max_commit_retries=0),
                 storage_options=self.bucket.storage_options,
             )
-        except (DeltaError, OSError) as error:
+        except (DeltaError, OSError):
             self.snapshot()  # another process was faster, or this one says what is wrong
-            del error
 
     def snapshot(self, version: int | None = None) -> DeltaTable:
         """Return the table as of ``version``, or as of now.

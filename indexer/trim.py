@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 from collector.batch import Elided
 from collector.range import CRC_UNKNOWN, Range, crc32, open_outputs
-from indexer.entries import FileEntry, FileKey, holes
+from indexer.entries import FileEntry, FileKey, holes, united
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,10 +125,7 @@ def _overlap(covered: list[tuple[int, int]], start: int, end: int) -> int:
 
 
 def _add(covered: list[tuple[int, int]], start: int, end: int) -> None:
-    touching = [part for part in covered if part[0] <= end and part[1] >= start]
-    rest = [part for part in covered if part not in touching]
-    starts, ends = zip((start, end), *touching, strict=True)
-    covered[:] = sorted([*rest, (min(starts), max(ends))])
+    covered[:] = united([*covered, (start, end)])
 
 
 def _part(whole: Range, epoch: int, start: int, end: int) -> Part:
