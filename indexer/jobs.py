@@ -107,7 +107,7 @@ class Jobs:
     def streams(self) -> None:
         """Fold labels of what the table has gained into the table of streams."""
         table = self.fenced.table
-        self.metrics.streams_rows.inc(self._streams.fold(table, table.snapshot().version()))
+        self.metrics.streams_rows.inc(self._streams.fold(table, table.version()))
 
     def sweep(self) -> None:
         """Delete ledgers and streams of more than a day ago."""

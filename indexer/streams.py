@@ -24,12 +24,11 @@ from collector.batch import Meta
 from indexer.bucket import Bucket
 from indexer.coverage import Coverage, FileCover, note_entry
 from indexer.errors import ObjectMissing, TableUnavailable, VersionGone
-from indexer.table import Table, one_line
+from indexer.table import LOG_CONFIGURATION, Table, one_line
 
 _log = logging.getLogger(__name__)
 
 _FOLDED = "folded"
-_RETENTION = "interval 1 days"
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _TIME = pa.timestamp("us", tz="UTC")
 _WORDS = pa.map_(pa.string(), pa.string())
@@ -314,10 +313,7 @@ class StreamsTable:
                 self.uri,
                 STREAMS_SCHEMA,
                 mode="ignore",
-                configuration={
-                    "delta.logRetentionDuration": _RETENTION,
-                    "delta.deletedFileRetentionDuration": _RETENTION,
-                },
+                configuration=LOG_CONFIGURATION,
                 # A second try would put the same schema, under another id, into version 1.
                 commit_properties=CommitProperties(max_commit_retries=0),
                 storage_options=self._options,
