@@ -283,7 +283,7 @@ class Collector:
                 elif tail.size == tail.read.offset and not ended:
                     continue
                 elif not is_same_content(tail):
-                    self.watch.truncated(tail, now_ns)
+                    self.watch.truncated(tail, self._clock())
                 elif tail.size != tail.read.offset:
                     tail.size_max = max(tail.size_max, tail.size)
                     ready.append(tail)

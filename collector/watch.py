@@ -296,8 +296,10 @@ class Watch:
         del self.tails[tail.inode]
         exact = not tail.linked and self.ended(tail, now_ns)
         tail.close()
-        # Batches on their way may still hold the last bytes that were read.
-        self._gap(state, tail.read.offset, now_ns, why, exact=exact)
+        # Batches on their way may still hold the last bytes that were read. As long as it takes to
+        # know that a file has ended, its writer may go on.
+        until_ns = now_ns if exact else now_ns + self._seal_quiet_ns
+        self._gap(state, tail.read.offset, until_ns, why, exact=exact)
 
     def ended(self, tail: Tail, now_ns: int) -> bool:
         """Return whether nobody can still be writing to the file."""

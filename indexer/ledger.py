@@ -65,7 +65,9 @@ __all__ = [
     "Ledger",
     "Lost",
     "NodeEntry",
+    "holes",
     "missing",
+    "united",
 ]
 
 # Collectors list a closed file for an hour after it has left the disk (their `gone_after_ms`), so
@@ -265,7 +267,7 @@ class Ledger(msgspec.Struct):
                 continue  # this comes first: there are millions of them
             if file.partition != note.partition or key in listed or _is_over(file):
                 continue
-            if file.seen_ns >= inventory.scan_began_ns:
+            if _known_since(file) >= inventory.scan_began_ns:
                 continue  # born after the scan
             file.lost.append(
                 Lost(
@@ -345,6 +347,12 @@ def _unaccounted(file: FileEntry, end: int) -> Iterator[tuple[int, int]]:
     known = sorted((lost.start, lost.end if lost.end_exact else end) for lost in file.lost)
     for start, stop in missing(file, end):
         yield from holes(known, start, stop)
+
+
+def _known_since(file: FileEntry) -> int:
+    """Return when the file was first seen. Its OPEN may be lost with a run that kept the rest."""
+    reports = (lost.to_ns or 0 for lost in file.lost)
+    return file.seen_ns or file.first_ns or max(reports, default=0)
 
 
 def _is_over(file: FileEntry) -> bool:

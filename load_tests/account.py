@@ -149,7 +149,8 @@ def _account_file(
             result.lost_bytes += line.end - line.start
             result.lost_exactly += any(gap.end_exact for gap in named)
             if not any(_holds(gap, line.time_ns) for gap in named):
-                result.untimely.append(place)
+                bounds_ns = [(gap.from_ns, gap.to_ns, gap.reason) for gap in named]
+                result.untimely.append(f"{place} of {line.time_ns} in {bounds_ns}")
         else:
             result.silent.append(place)
     for gap in gaps:

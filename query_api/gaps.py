@@ -17,7 +17,8 @@ from indexer.ledger import (
     LaneHole,
     Ledger,
     Lost,
-    missing,
+    holes,
+    united,
 )
 from query_api.plan import Scope
 
@@ -25,6 +26,10 @@ LOST = "LOST"  # proved
 UNKNOWN = "UNKNOWN"  # an end that nobody has seen: there may be more, or nothing
 RECOVERED = "RECOVERED"  # it has come since
 STATES = (LOST, UNKNOWN, RECOVERED)
+
+STAMP_SLACK_NS = 1_000_000_000
+"""How far outside of what bounds a loss in time its lines may be stamped: a runtime stamps a line
+before it writes it, and each output for itself; a scan takes a moment."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,8 +90,8 @@ def file_in_scope(file: FileEntry, scope: Scope) -> bool:
 def find_gaps(ledger: Ledger) -> Iterator[Gap]:
     """Yield every gap of a ledger, also what has come since."""
     for file in ledger.files.values():
-        for lost in file.lost:
-            yield from _file_gaps(file, lost)
+        if file.lost:  # as of few among millions
+            yield from _file_gaps(file)
     for lane in ledger.lanes.values():
         for hole in lane.holes:
             yield from _lane_gaps(lane, hole)
@@ -99,30 +104,36 @@ def _id(*parts: object) -> str:
     return hashlib.blake2b(repr(parts).encode(), digest_size=8).hexdigest()
 
 
-def _file_gaps(file: FileEntry, lost: Lost) -> Iterator[Gap]:
-    """Yield one gap for each part of the loss that is still missing, or one that has come."""
-    parts = [
-        (max(start, lost.start), end) for start, end in missing(file, lost.end) if end > lost.start
-    ]
-    if parts:
-        last = len(parts) - 1
-        for at, (start, end) in enumerate(parts):
-            # Only the last part can go on behind the end that was seen.
-            yield _file_gap(file, lost, LOST, start, end, lost.end_exact or at < last)
-    elif lost.end_exact or _is_whole(file):
-        yield _file_gap(file, lost, RECOVERED, lost.start, lost.end, lost.end_exact)
-    else:
-        end = max(lost.end, file.covered_end)
-        yield _file_gap(file, lost, UNKNOWN, end, end, end_exact=False)
+def _file_gaps(file: FileEntry) -> Iterator[Gap]:
+    """Yield a gap for each part of a loss that is still missing, or one if all of it has come.
 
-
-def _is_whole(file: FileEntry) -> bool:
-    return file.sealed and next(missing(file, file.size), None) is None
+    What several reports name is a gap of the latest of them.
+    """
+    covered = [(part.start, part.end) for part in file.covered]
+    claimed: list[tuple[int, int]] = []
+    open_ended = not file.sealed
+    for lost in reversed(file.lost):
+        end = lost.end
+        if not lost.end_exact:
+            end = max(end, file.size if file.sealed else file.covered_end)
+        goes_on = open_ended and not lost.end_exact
+        parts = list(holes(united(covered + claimed), lost.start, end))
+        for start, stop in parts:
+            exact = not (goes_on and stop == end)
+            yield _file_gap(file, lost, LOST, start, stop, end_exact=exact)
+            goes_on = goes_on and exact
+        if goes_on:
+            yield _file_gap(file, lost, UNKNOWN, end, end, end_exact=False)
+        elif not parts and not any(a <= end and lost.start <= b for a, b in claimed):
+            yield _file_gap(file, lost, RECOVERED, lost.start, lost.end, lost.end_exact)
+        claimed.append((lost.start, end))
+        open_ended = open_ended and lost.end_exact
 
 
 def _file_gap(
     file: FileEntry, lost: Lost, state: str, start: int, end: int, end_exact: bool
 ) -> Gap:
+    from_ns, to_ns = lost.from_ns, lost.to_ns
     return Gap(
         id=_id("file", file.file_id, file.epoch, lost.type, start),
         type=lost.type,
@@ -131,8 +142,8 @@ def _file_gap(
         proof=lost.proof,
         found_ns=lost.found_ns,
         partition=file.partition,
-        from_ns=lost.from_ns,
-        to_ns=lost.to_ns,
+        from_ns=None if from_ns is None else from_ns - STAMP_SLACK_NS,
+        to_ns=None if to_ns is None else to_ns + STAMP_SLACK_NS,
         nodes=(file.node,),
         file=file,
         start=start,

@@ -268,6 +268,31 @@ async def test_the_largest_pod_gives_way_and_every_lost_byte_is_in_a_gap(make: M
     assert 0 < lost["noisy"] == node.collector.shed_bytes
 
 
+async def test_a_gap_of_a_deleted_file_lasts_as_long_as_its_writer_may_go_on(make: Make) -> None:
+    node = make(
+        flush_age_ms=100, spool_bytes=1 << 20, held_bytes=1 << 20, seal_quiet_ms=2000,
+        batch_raw_bytes=65_536, read_bytes=65_536, unacked_bytes=1 << 20, partitions=1,
+    )  # fmt: skip
+    topic = held(node)
+    await node.start()
+    path = node.file()
+    node.write(path, noise(0, 20_000))
+    with path.open("ab") as writer:
+        await node.pass_time(1, acknowledged=False)
+        path.unlink()
+        while not node.collector.shed_bytes:
+            await node.pass_time(1, acknowledged=False)
+        await node.pass_time(1, acknowledged=False)
+        written_ns = node.now
+        writer.write(lines(0, 10))
+    await topic.release()
+    await node.pass_time(10)
+    [gap] = [gap for gap in gaps_of(await node.batches()) if gap.reason.startswith("deleted")]
+    assert not gap.end_exact
+    assert gap.to_ns is not None
+    assert gap.to_ns >= written_ns
+
+
 # -- a topic that takes less
 
 

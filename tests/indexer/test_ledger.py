@@ -273,6 +273,58 @@ def test_an_open_end_is_unknown_until_the_file_is_whole() -> None:
     assert [gap.state for gap in gaps(way)] == [RECOVERED]
 
 
+def harms(way: Way) -> list[tuple[str, int | None, int | None, bool | None]]:
+    return [(gap.state, gap.start, gap.end, gap.end_exact) for gap in gaps(way) if gap.harms]
+
+
+def test_what_came_from_behind_an_open_loss_ends_it_and_leaves_its_end_unknown() -> None:
+    way, run = Way(), Run()
+    way.commit(run.batch(*ranges(end=10 * LINE), of=[WEB]))
+    way.commit(run.batch(of=[WEB], gaps=(reported(10 * LINE, 12 * LINE),)))
+    assert harms(way) == [(LOST, 10 * LINE, 12 * LINE, False)]
+    way.commit(run.batch(*ranges(start=11 * LINE, end=20 * LINE), of=[WEB]))
+    assert harms(way) == [
+        (LOST, 10 * LINE, 11 * LINE, True), (UNKNOWN, 20 * LINE, 20 * LINE, False),
+    ]  # fmt: skip
+    way.commit(run.batch(*ranges(start=30 * LINE), of=[WEB]))
+    assert harms(way) == [
+        (LOST, 10 * LINE, 11 * LINE, True),
+        (LOST, 20 * LINE, 30 * LINE, True),
+        (UNKNOWN, SIZE, SIZE, False),
+    ]
+    seal = Seal(WEB.id, 0, SIZE, 40, WEB.crc(SIZE), "rotated")
+    way.commit(run.batch(of=[WEB], seals=(seal,)))
+    assert harms(way) == [
+        (LOST, 10 * LINE, 11 * LINE, True), (LOST, 20 * LINE, 30 * LINE, True),
+    ]  # fmt: skip
+
+
+def test_bytes_that_several_reports_name_are_in_the_gap_of_the_latest() -> None:
+    way, run = Way(), Run()
+    way.commit(run.batch(*ranges(end=10 * LINE), of=[WEB]))
+    way.commit(run.batch(of=[WEB], gaps=(reported(10 * LINE, 12 * LINE, reason="held"),)))
+    way.commit(run.batch(*ranges(start=10 * LINE, end=11 * LINE), of=[WEB]))
+    way.commit(run.batch(of=[WEB], gaps=(reported(11 * LINE, 15 * LINE),)))
+    assert harms(way) == [(LOST, 11 * LINE, 15 * LINE, False)]
+    [gap] = gaps(way)
+    assert gap.reason == "deleted"
+    way.commit(run.batch(*ranges(start=11 * LINE), of=[WEB]))
+    seal = Seal(WEB.id, 0, SIZE, 40, WEB.crc(SIZE), "rotated")
+    way.commit(run.batch(of=[WEB], seals=(seal,)))
+    assert harms(way) == []
+
+
+def test_the_time_of_a_loss_is_given_a_second_since_lines_are_stamped_before_they_are_written() -> (
+    None
+):
+    way, run = Way(), Run()
+    way.commit(run.batch(*ranges(end=10 * LINE), of=[WEB]))
+    way.commit(run.batch(of=[WEB], gaps=(reported(10 * LINE, 12 * LINE),)))
+    [gap] = gaps(way)
+    assert gap.from_ns == entry(way).last_ns - 1_000_000_000
+    assert gap.to_ns == START_NS + 1_000_000_000
+
+
 def test_open_and_gone_are_noted() -> None:
     way, run = Way(), Run()
     way.commit(run.batch(of=[WEB], opens=(Open(WEB.id, 0, b"p" * 16, 5),)))
@@ -299,6 +351,17 @@ def test_a_new_run_that_does_not_know_an_open_file_leaves_it_unaccounted() -> No
     assert harmful(way) == [(UNACCOUNTED, LOST)]  # a size beyond was seen
     way.commit(Run(run=b"3" * 16).inventory([], began_s=70))
     assert len(entry(way).lost) == 1
+
+
+def test_a_file_whose_open_did_not_come_is_older_than_a_scan_by_its_rows_or_reports() -> None:
+    """A spool sends the inventory of a run long after, together with what later runs have read."""
+    for late in ({"ranges": ranges(end=10 * LINE)}, {"gaps": (reported(0, LINE, exact=True),)}):
+        way, run, new = Way(), Run(), second_run()
+        rows = late.pop("ranges", ())
+        way.commit(new.inventory([], began_s=-20_000_000), run.batch(*rows, of=[WEB], **late))
+        assert [lost.type for lost in entry(way).lost] == [LOST_ROTATED] * (not rows)
+        way.commit(Run(run=b"3" * 16).inventory([], began_s=60))
+        assert UNACCOUNTED in [lost.type for lost in entry(way).lost]
 
 
 def test_an_unaccounted_file_of_which_no_more_was_seen_is_unknown_not_lost() -> None:

@@ -94,7 +94,7 @@ async def test_lost_bytes_make_incomplete_what_they_touch(written):
         900 - size,
     )
     assert gap["cluster"] == "test"
-    assert gap["from"] == "2026-09-21T14:00:01.000000000Z"
+    assert gap["from"] == "2026-09-21T14:00:00.000000000Z"  # a second before the line before it
     assert (await verdict(written, pod="api-2"))["verdict"] == "complete"
     later = {"from": START_NS + 10 * SECOND}
     assert (await verdict(written, **later))["verdict"] == "complete"
