@@ -1,24 +1,27 @@
 """Lines of containerd and CRI-O: `<RFC 3339 time> <stdout|stderr> <tag> <message>`.
 
 In come the bytes of a piece; out go its lines and rows, fragments (`P`, then `F`) joined per
-output. Of a malformed line the collector's reading decides whether it ends an event, so that a cut
-by the collector never changes a row.
+output. Of a malformed line the collector's reading decides which events it ends and begins, so that
+a cut by the collector never changes a row.
 """
-
-import numpy as np
 
 from indexer.kernels import (
     BLANK,
     COLON,
+    EARLIER,
     LINE,
     NEWLINE,
+    NO_EVENT,
     UNKNOWN_OUTPUT,
     Around,
     Bytes,
     Columns,
     Lines,
     compiled,
+    leave_open,
     memchr,
+    open_events,
+    place_malformed,
     set_time,
 )
 from indexer.timestamp import TIME_BYTES_MAX, rfc3339
@@ -62,12 +65,21 @@ def _header(data: Bytes, start: int, end: int) -> tuple[int, int, bool, int]:
 
 
 @compiled
-def _claimed_output(data: Bytes, start: int, end: int) -> int:
-    """Return the output that the collector sees in a malformed line (``range._line_tag``)."""
+def _claims(data: Bytes, start: int, end: int) -> tuple[int, int]:
+    """Return the bit sets of outputs that the collector sees in a line and of those that go on.
+
+    See ``range._line_tag``.
+    """
     for at in range(start, min(end, start + TIME_BYTES_MAX + 1)):
         if data[at] == BLANK:
-            return _output_word(data, at, end)
-    return UNKNOWN_OUTPUT
+            out = _output_word(data, at, end)
+            tag = at + 8
+            if out == UNKNOWN_OUTPUT:
+                break
+            goes_on = tag + 1 < end and data[tag] == _P
+            goes_on = goes_on and (data[tag + 1] == BLANK or data[tag + 1] == COLON)
+            return 1 << out, goes_on << out
+    return 0, 0
 
 
 @compiled
@@ -83,8 +95,8 @@ def split_cri(
 ) -> tuple[int, int, int]:
     """Split one piece; return the next free line and row, and the time of its last line."""
     base = data.ctypes.data
-    event = np.full(2, -1, np.int64)  # per output the row of its open event
-    tails, last_ns = around.tails, around.previous_ns
+    event = open_events(around.open_before)
+    last_ns = around.previous_ns
     at = start
     while at < end:
         found = memchr(base + at, NEWLINE, end - at)
@@ -93,38 +105,25 @@ def split_cri(
         nanos, out, goes_on, message = 0, UNKNOWN_OUTPUT, False, at
         if not torn_here:
             nanos, out, goes_on, message = _header(data, at, stop)
-        joins = out != UNKNOWN_OUTPUT and event[out] >= 0
-        here = event[out] if joins else row
-        if not joins:
-            columns.offset[row] = at - start
-            columns.output[row] = out
-            columns.partial[row] = torn_here
-            row += 1
-            if out != UNKNOWN_OUTPUT:
-                columns.time_ns[here], columns.time_source[here] = nanos, LINE
-            else:
-                set_time(columns, here, last_ns, around.read_ns)
+        here = row
         if out != UNKNOWN_OUTPUT:
+            if event[out] >= 0:
+                here = event[out]
+            else:
+                columns.time_ns[row], columns.time_source[row] = nanos, LINE
+                columns.output[row], columns.offset[row] = out, at - start
+                columns.partial[row] = columns.tail[row] = event[out] == EARLIER
+            event[out] = here if goes_on else NO_EVENT
             last_ns = nanos if nanos != 0 else 1  # 0 says that it is unknown
-            event[out] = here if goes_on else -1
-            if tails & (1 << out):
-                columns.partial[here] = True
-                tails &= ~(1 << out)
-        elif not torn_here:
-            # The collector takes such a line for one of this output and may cut behind it, so it
-            # ends the event here too: a row must not depend on where its file was cut.
-            claimed = _claimed_output(data, at, stop)
-            if claimed != UNKNOWN_OUTPUT:
-                tails &= ~(1 << claimed)
-                if event[claimed] >= 0:
-                    columns.partial[event[claimed]] = True
-                    event[claimed] = -1
+        else:
+            claims, opens = (0, 0) if torn_here else _claims(data, at, stop)
+            place_malformed(columns, event, row, at - start, torn_here, claims, opens)
+            set_time(columns, row, last_ns, around.read_ns)
+        row += here == row
         if found == 0:
             columns.partial[here] = True
         lines.row[line], lines.start[line], lines.end[line] = here, message, stop
         line += 1
         at = stop + 1
-    for out in range(2):
-        if event[out] >= 0:
-            columns.partial[event[out]] = True
+    leave_open(columns, event)
     return line, row, last_ns

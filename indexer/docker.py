@@ -2,7 +2,7 @@
 
 In come the bytes of a piece; out go its lines and rows and the unescaped text of `log`. A log
 without a newline at its end is a fragment, joined with what follows of its output. A line that
-Docker's own writer would not write is malformed and kept whole; whether it ends an event is
+Docker's own writer would not write is malformed and kept whole; which events it ends and begins is
 decided by the collector's reading (`range._last_docker`), so that its cuts never change a row.
 """
 
@@ -10,19 +10,23 @@ import numpy as np
 
 from indexer.kernels import (
     BACKSLASH,
+    EARLIER,
     LINE,
     NEWLINE,
+    NO_EVENT,
     QUOTE,
     UNKNOWN_OUTPUT,
     Around,
     Bytes,
     Columns,
     Lines,
-    Longs,
     compiled,
     integer,
+    leave_open,
     memchr,
     memcpy,
+    open_events,
+    place_malformed,
     set_time,
     starts_with,
     string_end,
@@ -121,22 +125,39 @@ def _unescape(data: Bytes, at: int, end: int, text: Bytes, to: int) -> int:
 
 
 @compiled
-def _claims(data: Bytes, start: int, end: int) -> int:
-    """Return the bit set of outputs whose line the collector takes this one for."""
+def _is_ended(data: Bytes, first: int, close: int) -> bool:
+    """Tell whether an escaped newline stands before ``close``, not a letter after a backslash."""
+    if close <= first or data[close - 1] != _N:
+        return False
+    slash = close - 1
+    while slash > first and data[slash - 1] == BACKSLASH:
+        slash -= 1
+    return (close - 1 - slash) % 2 == 1
+
+
+@compiled
+def _claims(data: Bytes, start: int, end: int) -> tuple[int, int]:
+    """Return the bit sets of outputs that the collector sees in a line and of those that go on.
+
+    Where an output stands several times, the last one counts.
+    """
     base = data.ctypes.data
-    claims = 0
+    claims = opens = 0
     at = start
     while at < end:
         found = memchr(base + at, QUOTE, end - at)
         if found == 0:
             break
         at = found - base
+        bit = 0
         if starts_with(data, at, end, _STDOUT):
-            claims |= 1
+            bit = 1
         elif starts_with(data, at, end, _STDERR):
-            claims |= 2
+            bit = 2
+        claims |= bit
+        opens = opens & ~bit if _is_ended(data, start, at) else opens | bit
         at += 1
-    return claims
+    return claims, opens
 
 
 @compiled
@@ -152,7 +173,7 @@ def _stamp(data: Bytes, at: int, end: int) -> tuple[int, bool]:
         return 0, False
     if key != at:
         attrs = starts_with(data, at, key, _ATTRS) and data[key - 1] == _CLOSING_BRACE
-        if not attrs or _claims(data, at, key) != 0:
+        if not attrs or _claims(data, at, key)[0] != 0:
             return 0, False
     time_ns, stop = rfc3339(data, first + 1, end)
     return time_ns, stop == end - 2
@@ -175,25 +196,8 @@ def _read(data: Bytes, start: int, end: int, text: Bytes, to: int) -> tuple[int,
     stop = _unescape(data, first, close, text, to) if whole else -1
     if stop < 0:
         return 0, UNKNOWN_OUTPUT, False, to
-    # The last newline is the line's own, if it is one and not the letter after a backslash.
-    slash = close - 1
-    while slash > first and data[slash - 1] == BACKSLASH:
-        slash -= 1
-    ends = close > first and data[close - 1] == _N and (close - 1 - slash) % 2 == 1
+    ends = _is_ended(data, first, close)  # the last newline is the line's own
     return time_ns, out, not ends, stop - 1 if ends else stop
-
-
-@compiled
-def _end_claimed(
-    data: Bytes, start: int, end: int, tails: int, event: Longs, columns: Columns
-) -> int:
-    """End the events that the collector sees end in a malformed line; return what is left open."""
-    claims = _claims(data, start, end)
-    for out in range(2):
-        if claims & (1 << out) and event[out] >= 0:
-            columns.partial[event[out]] = True
-            event[out] = -1
-    return int(tails & ~claims)
 
 
 @compiled
@@ -213,8 +217,8 @@ def split_docker(
     Messages are written to ``text``, which has room for the whole piece: there the lines point.
     """
     source, target = data.ctypes.data, text.ctypes.data
-    event = np.full(2, -1, np.int64)  # per output the row of its open event
-    tails, last_ns = around.tails, around.previous_ns
+    event = open_events(around.open_before)
+    last_ns = around.previous_ns
     at, to = start, 0
     while at < end:
         found = memchr(source + at, NEWLINE, end - at)
@@ -223,34 +227,27 @@ def split_docker(
         time_ns, out, goes_on, to_end = 0, UNKNOWN_OUTPUT, False, to
         if not torn_here:
             time_ns, out, goes_on, to_end = _read(data, at, stop, text, to)
-        joins = out != UNKNOWN_OUTPUT and event[out] >= 0
-        here = event[out] if joins else row
-        if not joins:
-            columns.offset[row] = at - start
-            columns.output[row] = out
-            columns.partial[row] = torn_here
-            row += 1
-            if out != UNKNOWN_OUTPUT:
-                columns.time_ns[here], columns.time_source[here] = time_ns, LINE
-            else:
-                set_time(columns, here, last_ns, around.read_ns)
+        here = row
         if out != UNKNOWN_OUTPUT:
+            if event[out] >= 0:
+                here = event[out]
+            else:
+                columns.time_ns[row], columns.time_source[row] = time_ns, LINE
+                columns.output[row], columns.offset[row] = out, at - start
+                columns.partial[row] = columns.tail[row] = event[out] == EARLIER
+            event[out] = here if goes_on else NO_EVENT
             last_ns = time_ns if time_ns != 0 else 1  # 0 says that it is unknown
-            event[out] = here if goes_on else -1
-            if tails & (1 << out):
-                columns.partial[here] = True
-                tails &= ~(1 << out)
         else:
             memcpy(target + to, source + at, stop - at)
             to_end = to + stop - at
-            if not torn_here:
-                tails = _end_claimed(data, at, stop, tails, event, columns)
+            claims, opens = (0, 0) if torn_here else _claims(data, at, stop)
+            place_malformed(columns, event, row, at - start, torn_here, claims, opens)
+            set_time(columns, row, last_ns, around.read_ns)
+        row += here == row
         if found == 0:
             columns.partial[here] = True
         lines.row[line], lines.start[line], lines.end[line] = here, to, to_end
         line += 1
         at, to = stop + 1, to_end
-    for out in range(2):
-        if event[out] >= 0:
-            columns.partial[event[out]] = True
+    leave_open(columns, event)
     return line, row, last_ns

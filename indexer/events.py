@@ -35,6 +35,7 @@ NO_STATE = (-1, -1, -1, 0, 0)
 """Nothing is known: -1 for an offset, 0 for a time."""
 
 _KIND_BITS = 4
+_KIND_MASK = (1 << _KIND_BITS) - 1
 # What the last event of an output is: within a traceback, after its last line, between two that
 # belong together, or a Go panic.
 _ANY, _TRACEBACK, _RAISED, _BETWEEN, _PANIC = range(5)
@@ -163,32 +164,30 @@ def find_events(
     first_row: int,
     last_row: int,
     columns: Columns,
-    tails: int,
     plain: bool,
-    torn: bool,
     file_start: int,
     state: Longs,
     event_offset: Longs,
 ) -> None:
     """Fill ``event_offset`` of rows ``[first_row, last_row)``; ``state`` is moved on.
 
-    The first row of an output in ``tails`` (bits), or of a plain piece that is ``torn``, goes on
-    with a line before the piece. Where a CRI or Docker line is malformed nobody knows what it is
-    of: it is an event of its own.
+    Where a CRI or Docker line is malformed nobody knows what it is of: it is an event of its own,
+    to which also the tails of those that it opens belong.
     """
-    if plain and torn:
-        tails = 1 << UNKNOWN_OUTPUT
     for row in range(first_row, last_row):
         out = columns.output[row]
         offset = file_start + columns.offset[row]
         if out == UNKNOWN_OUTPUT and not plain:
             event_offset[row] = offset
+            for opened in range(UNKNOWN_OUTPUT):
+                if columns.opens[row] & (1 << opened):
+                    state[opened] = offset
+                    state[_KINDS] &= ~(_KIND_MASK << (opened * _KIND_BITS))
             continue
         shift = out * _KIND_BITS
-        kind = (state[_KINDS] >> shift) & ((1 << _KIND_BITS) - 1)
-        if tails & (1 << out):
-            tails &= ~(1 << out)
-            continues, after = columns.partial[row], kind
+        kind = (state[_KINDS] >> shift) & _KIND_MASK
+        if columns.tail[row]:
+            continues, after = True, kind
         else:
             continues, after = _next(kind, text, integer(offsets[row]), integer(offsets[row + 1]))
         if after != kind:

@@ -154,8 +154,8 @@ def _parse_pieces(
         find_invalid(text, offsets, row, next_row, invalid)
         find_levels(text, offsets, row, next_row, level)
         find_events(
-            text, offsets, row, next_row, columns, open_before[p], formats[p] == _PLAIN,
-            torn_before[p], file_start[p], state, event_offset,
+            text, offsets, row, next_row, columns, formats[p] == _PLAIN, file_start[p], state,
+            event_offset,
         )  # fmt: skip
         piece[row:next_row] = p
         counts[0, p], counts[1, p] = next_line - line, next_row - row
@@ -181,9 +181,9 @@ def parse(data: bytes, pieces: Pieces, plain_times: PlainTimes = GUESSING) -> Ro
     most = count_newlines(source) + n
     lines = Lines(*np.empty((3, most), np.int64))
     time_ns, offset, event_offset = np.empty((3, most), np.int64)
-    time_source, output, level = np.empty((3, most), np.int8)
-    partial, invalid = np.empty((2, most), np.bool_)
-    columns = Columns(time_ns, time_source, output, offset, partial)
+    time_source, output, opens, level = np.empty((4, most), np.int8)
+    partial, tail, invalid = np.empty((3, most), np.bool_)
+    columns = Columns(time_ns, time_source, output, opens, offset, partial, tail)
     piece = np.empty(most, np.int32)
     offsets = np.empty(most + 1, np.int32)
     # Arrow's pool keeps its pages: fresh ones from the system cost more than the parse.

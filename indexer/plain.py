@@ -47,7 +47,7 @@ def split_plain(
         torn_here = around.torn and at == start
         columns.offset[row] = at - start
         columns.output[row] = UNKNOWN_OUTPUT
-        columns.partial[row] = torn_here or found == 0
+        columns.partial[row], columns.tail[row] = torn_here or found == 0, torn_here
         time_ns = NO_TIME
         if not torn_here and program.size:
             time_ns = described_time(data, at, stop, program, zone_s, around.read_ns)

@@ -131,8 +131,11 @@ def slow_docker(data: bytes, open_before: int, previous_ns: int) -> tuple[list[R
             rows.append(Row(last or READ_NS, "previous" if last else "read", "unknown", offset,
                             False, line))  # fmt: skip
             for output in ("stdout", "stderr"):
-                if b'","stream":"%s"' % output.encode() in line:
-                    open_before &= ~(1 << OUTPUTS.index(output))
+                log, claim, _ = line.rpartition(b'","stream":"%s"' % output.encode())
+                if claim:
+                    bit = 1 << OUTPUTS.index(output)
+                    ended = re.search(rb"(?<!\\)(?:\\\\)*\\n\Z", log)
+                    open_before = open_before & ~bit if ended else open_before | bit
                     if output in events:
                         events.pop(output).partial = True
         offset += len(line) + 1

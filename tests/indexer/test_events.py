@@ -153,6 +153,16 @@ def test_a_malformed_line_is_an_event_of_its_own() -> None:
     assert rows.event_offset.tolist() == [0, len(cri(0, "a")), 0]
 
 
+def test_the_tail_of_a_fragment_that_is_malformed_points_to_that() -> None:
+    lines = [cri(0, "a"), b"bad stdout P b\n", cri(1, "e"), cri(2, "c"), cri(3, "  at d")]
+    starts = [0, *accumulate(map(len, lines))]
+    rows = parsed(Piece(b"".join(lines)))
+    assert rows.event_offset.tolist() == [0, starts[1], starts[1], starts[3], starts[3]]
+    assert rows.partial.tolist() == [False, False, True, False, False]
+    whole = [lines[0], b"bad stdout F b\n", *lines[2:]]
+    assert not parsed(Piece(b"".join(whole))).partial.any()
+
+
 def test_the_tail_of_a_cut_event_points_to_its_head() -> None:
     head, tail = cri(0, "head,", tag="P"), cri(1, "tail") + cri(2, "next")
     first = parsed(Piece(head, file_start=7))

@@ -33,7 +33,7 @@ _HEAD = re.compile(
     rb" (stdout|stderr) (F(?::[^ ]*)?|P(?=[ :])(?::[^ ]*)?)(?: (.*))?",
     re.DOTALL,
 )
-_CLAIM = re.compile(rb"[^ ]{0,63} (stdout|stderr) ")
+_CLAIM = re.compile(rb"[^ ]{0,63} (stdout|stderr) (P[ :])?")
 
 
 _TIME = re.compile(rb"(\d{4})-(\d\d)-(\d\d)T(\d\d):(\d\d):(\d\d)(?:\.(\d+))?(Z|[+-]\d\d:\d\d)")
@@ -94,7 +94,8 @@ def slow_parse(piece: Piece) -> tuple[list[Row], int, int]:
             claim = None if torn else _CLAIM.match(line)
             if claim:
                 output = claim[1].decode()
-                tails &= ~(1 << OUTPUTS.index(output))
+                bit = 1 << OUTPUTS.index(output)
+                tails = tails | bit if claim[2] else tails & ~bit
                 if output in events:
                     events.pop(output).partial = True
         row.partial |= number == len(lines) - 1 and not ended
