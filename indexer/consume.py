@@ -27,6 +27,9 @@ _log = logging.getLogger(__name__)
 _DENSE_WAIT_MS = 1_000
 _WAIT_MS = 10_000
 
+LINE_BYTES = 64
+"""What a line takes besides its bytes while it is made a row: what tiny lines weigh."""
+
 
 @dataclass
 class Following:
@@ -40,7 +43,7 @@ class Following:
     jumps: list[Jump] = field(default_factory=list)
     dead_letters: list[DeadLetter] = field(default_factory=list)
     fetched: deque[Record] = field(default_factory=deque)  # not decoded yet
-    raw_bytes: int = 0
+    held_bytes: int = 0  # in memory: raw bytes, and LINE_BYTES for each line
     stopped: str = ""  # why nothing more may be read
 
     @property
@@ -122,9 +125,9 @@ class Consumer:
         return any(f.fetched and not f.stopped for f in self.following.values())
 
     @property
-    def raw_bytes(self) -> int:
+    def held_bytes(self) -> int:
         """How much has come since the last cut."""
-        return sum(following.raw_bytes for following in self.following.values())
+        return sum(following.held_bytes for following in self.following.values())
 
     @property
     def fetched_bytes(self) -> int:
@@ -207,9 +210,9 @@ class Consumer:
             self.following[partition].fetched.extend(of_partition)
 
     def take(self, bytes_max: int, *, dense: bool) -> None:
-        """Decode records for the next commit, until it holds ``bytes_max`` raw bytes."""
+        """Decode records for the next commit, until it holds ``bytes_max`` bytes."""
         for following in self.following.values():
-            while following.fetched and not following.stopped and self.raw_bytes < bytes_max:
+            while following.fetched and not following.stopped and self.held_bytes < bytes_max:
                 if self._take(following, following.fetched[0], dense=dense):
                     following.fetched.popleft()
 
@@ -238,7 +241,7 @@ class Consumer:
         self.letters_in_row[position.partition] = 0
         following.batches.append(batch)
         following.batch_positions.append(record.position)
-        following.raw_bytes += wire.raw_bytes(batch)
+        following.held_bytes += _held_bytes(batch)
         _extend(following.lanes, batch)
         last = LastRecord(
             record.position, batch.run, batch.sequence, crc32(record.value), batch.created_ns
@@ -272,8 +275,14 @@ class Consumer:
             following.lanes.append(
                 LaneSpan(position.partition, "", run, number, number, 0, *created_ns)
             )
-        following.raw_bytes += len(record.value)
+        following.held_bytes += len(record.value)
         following.position = _at(position, record.position + 1, last)
+
+
+def _held_bytes(batch: Batch) -> int:
+    # Whoever claims less than no lines must not make room for more.
+    lines = sum(max(entry.lines, 0) for entry in batch.ranges)
+    return wire.raw_bytes(batch) + LINE_BYTES * lines
 
 
 def _named(record: Record) -> tuple[bytes, int]:

@@ -183,19 +183,19 @@ class Indexer:
 
     @property
     def _room_bytes(self) -> int:
-        """How many raw bytes the next commit may hold, beside the one that is on its way."""
-        cut = sum(following.raw_bytes for following in self._cut.values())
+        """How many bytes the next commit may hold, beside the one that is on its way."""
+        cut = sum(following.held_bytes for following in self._cut.values())
         return min(self._settings.flush_bytes, self._settings.buffer_bytes - cut)
 
     @property
     def _held_bytes(self) -> int:
-        cut = sum(following.raw_bytes for following in self._cut.values())
-        return self._consumer.fetched_bytes + self._consumer.raw_bytes + cut
+        cut = sum(following.held_bytes for following in self._cut.values())
+        return self._consumer.fetched_bytes + self._consumer.held_bytes + cut
 
     @property
     def _is_full(self) -> bool:
         """Whether a commit must be made before more can be taken."""
-        return self._consumer.raw_bytes >= self._room_bytes
+        return self._consumer.held_bytes >= self._room_bytes
 
     async def _fetch(self) -> None:
         """Read on, unless enough is at hand."""

@@ -31,18 +31,19 @@ def gather(
             at += size
             offsets[first_row + line - first_line + 1] = at
         return
-    cursor[first_row:last_row] = 0
+    cursor[: last_row - first_row] = 0
     for line in range(first_line, last_line):
-        cursor[lines.row[line]] += lines.end[line] - lines.start[line]
+        cursor[lines.row[line] - first_row] += lines.end[line] - lines.start[line]
     for row in range(first_row, last_row):
-        size = cursor[row]
-        cursor[row] = at
+        size = cursor[row - first_row]
+        cursor[row - first_row] = at
         at += size
         offsets[row + 1] = at
     for line in range(first_line, last_line):
         size = lines.end[line] - lines.start[line]
-        memcpy(target + cursor[lines.row[line]], source + lines.start[line], size)
-        cursor[lines.row[line]] += size
+        here = lines.row[line] - first_row
+        memcpy(target + cursor[here], source + lines.start[line], size)
+        cursor[here] += size
 
 
 @compiled

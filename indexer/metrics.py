@@ -54,7 +54,7 @@ class IndexerMetrics:
         )
         self.buffered_bytes = prometheus.Gauge(
             "everyline_indexer_buffered_bytes",
-            "Bytes fetched, decoded and being committed",
+            "Bytes fetched, decoded and being committed, as buffer_bytes counts them",
             registry=registry,
         )
 

@@ -97,6 +97,16 @@ class Rows:
 
 
 @compiled
+def _count_lines(data: Bytes, starts: Longs) -> tuple[int, int]:
+    """Return the most lines that all pieces can have, and that one of them can have."""
+    most = in_piece = 0
+    for p in range(starts.size - 1):
+        lines = count_newlines(data[starts[p] : starts[p + 1]]) + 1
+        most, in_piece = most + lines, max(in_piece, lines)
+    return most, in_piece
+
+
+@compiled
 def _parse_pieces(
     data: Bytes,
     starts: Longs,
@@ -111,6 +121,7 @@ def _parse_pieces(
     zone_s: int,
     unescaped: Bytes,
     lines: Lines,
+    cursor: Longs,
     columns: Columns,
     level: Codes,
     event_offset: Longs,
@@ -123,13 +134,12 @@ def _parse_pieces(
 ) -> int:
     """Parse every piece, one behind the other so that each stays in the CPU's cache.
 
-    Arrays per line or row are filled from their start. ``counts`` has four rows a piece: lines,
-    rows, first and last time; ``states`` has the states before it and gets those after it.
-    Returns the number of rows.
+    ``lines`` and ``cursor`` hold one piece at a time, arrays per row are filled from their start.
+    ``counts`` has four rows a piece: lines, rows, first and last time; ``states`` has the states
+    before it and gets those after it. Returns the number of rows.
     """
     offsets[0] = 0
-    cursor = np.empty(lines.row.size, np.int64)
-    line = row = 0
+    row = 0
     for p in range(starts.size - 1):
         if continues[p]:
             states[p] = states[p - 1]
@@ -137,20 +147,20 @@ def _parse_pieces(
         around = Around(open_before[p], torn_before[p], state[PREVIOUS_NS], read_time_ns[p])
         source = data
         if formats[p] == _CRI:
-            next_line, next_row, state[PREVIOUS_NS] = split_cri(
-                data, start, end, around, line, row, lines, columns
+            line, next_row, state[PREVIOUS_NS] = split_cri(
+                data, start, end, around, 0, row, lines, columns
             )
         elif formats[p] == _DOCKER:
-            next_line, next_row, state[PREVIOUS_NS] = split_docker(
-                data, start, end, around, line, row, lines, columns, unescaped
+            line, next_row, state[PREVIOUS_NS] = split_docker(
+                data, start, end, around, 0, row, lines, columns, unescaped
             )
             source = unescaped
         else:
             program = programs[pattern[p]] if pattern[p] >= 0 else programs[0][:0]
-            next_line, next_row, state[PREVIOUS_NS] = split_plain(
-                data, start, end, around, line, row, lines, columns, program, zone_s
+            line, next_row, state[PREVIOUS_NS] = split_plain(
+                data, start, end, around, 0, row, lines, columns, program, zone_s
             )
-        gather(source, line, next_line, row, next_row, lines, offsets, cursor, text)
+        gather(source, 0, line, row, next_row, lines, offsets, cursor, text)
         find_invalid(text, offsets, row, next_row, invalid)
         find_levels(text, offsets, row, next_row, level)
         find_events(
@@ -158,10 +168,10 @@ def _parse_pieces(
             event_offset,
         )  # fmt: skip
         piece[row:next_row] = p
-        counts[0, p], counts[1, p] = next_line - line, next_row - row
+        counts[0, p], counts[1, p] = line, next_row - row
         counts[2, p] = columns.time_ns[row:next_row].min() if next_row > row else 0
         counts[3, p] = columns.time_ns[row:next_row].max() if next_row > row else 0
-        line, row = next_line, next_row
+        row = next_row
     return row
 
 
@@ -178,8 +188,8 @@ def parse(data: bytes, pieces: Pieces, plain_times: PlainTimes = GUESSING) -> Ro
         raise ValueError(f"{len(data)} bytes in one parse, the most is {DATA_BYTES_MAX - 1}")
     n = len(pieces.read_time_ns)
     source = np.frombuffer(data, np.uint8)
-    most = count_newlines(source) + n
-    lines = Lines(*np.empty((3, most), np.int64))
+    most, in_piece = _count_lines(source, pieces.starts)
+    *places, cursor = np.empty((4, in_piece), np.int64)
     time_ns, offset, event_offset = np.empty((3, most), np.int64)
     time_source, output, opens, level = np.empty((4, most), np.int8)
     partial, tail, invalid = np.empty((3, most), np.bool_)
@@ -194,8 +204,9 @@ def parse(data: bytes, pieces: Pieces, plain_times: PlainTimes = GUESSING) -> Ro
     m = _parse_pieces(
         source, pieces.starts, pieces.file_start, pieces.format,
         pieces.pattern, pieces.open_before, pieces.torn_before, pieces.continues,
-        pieces.read_time_ns, plain_times.programs, plain_times.zone_s, unescaped, lines, columns,
-        level, event_offset, piece, invalid, offsets, text, counts, states,
+        pieces.read_time_ns, plain_times.programs, plain_times.zone_s, unescaped,
+        Lines(*places), cursor, columns, level, event_offset, piece, invalid, offsets, text,
+        counts, states,
     )  # fmt: skip
     offsets = offsets[: m + 1]
     message, raw = _strings(text, offsets, np.flatnonzero(invalid[:m]))

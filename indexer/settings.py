@@ -29,12 +29,18 @@ class IndexerSettings(KafkaSettings, frozen=True, kw_only=True, forbid_unknown_f
         2_000
     )
     flush_bytes: Annotated[
-        int, setting("raw bytes that make a commit", ge=1 << 20, le=512 << 20)
+        int,
+        setting(
+            "bytes of lines, and 64 more for each, that make a commit", ge=1 << 20, le=512 << 20
+        ),
     ] = 32 << 20
     fetch_bytes: Annotated[int, setting("bytes asked of the topic at a time", ge=65_536)] = 4 << 20
     buffer_bytes: Annotated[
         int,
-        setting("bytes fetched, decoded and being committed, until no more are read", ge=1 << 20),
+        setting(
+            "bytes fetched, decoded and being committed, and 64 a line, until no more are read",
+            ge=1 << 20,
+        ),
     ] = 96 << 20
     dead_letters_in_row_max: Annotated[
         int,
