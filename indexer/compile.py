@@ -8,6 +8,7 @@ import numpy as np
 import pyarrow as pa
 
 from indexer.conserve import row_hashes
+from indexer.messages import replace_invalid
 from indexer.parse import STATE_SIZE, Pieces, parse
 from indexer.schema import SEGMENT_SCHEMA
 from indexer.tokens import TokenFilterWriter
@@ -31,6 +32,8 @@ def compile_kernels() -> None:
             read_time_ns=zeros,
         ),
     )
+    starts, text = np.zeros(1, np.int32), np.zeros(0, np.uint8)
+    replace_invalid(text, starts, zeros, text, starts, text)
     tokens = TokenFilterWriter()
     tokens.append(pa.chunked_array([["a token " * 1000]]))  # enough for a block
     tokens.finish(0)

@@ -28,7 +28,7 @@ from indexer.kernels import (
     count_newlines,
 )
 from indexer.level import find_levels
-from indexer.messages import find_invalid, gather
+from indexer.messages import find_invalid, gather, replace_invalid
 from indexer.patterns import GUESSING, PlainTimes
 from indexer.plain import split_plain
 
@@ -226,28 +226,16 @@ def _strings(
         body = pa.py_buffer(text[: offsets[-1]])
         message = pa.StringArray.from_buffers(m, pa.py_buffer(offsets), body)
         return message, pa.nulls(m, pa.binary())
-    raws = [text[offsets[row] : offsets[row + 1]].tobytes() for row in invalid]
-    replaced = [raw.decode("utf-8", "replace").encode() for raw in raws]
-    parts: list[bytes | memoryview] = []
-    at = 0
-    for row, new in zip(invalid, replaced, strict=True):
-        parts += (text[at : offsets[row]].data, new)
-        at = offsets[row + 1]
-    parts.append(text[at : offsets[-1]].data)
-    sizes = np.diff(offsets).astype(np.int64)
-    sizes[invalid] = [len(new) for new in replaced]
-    message = pa.StringArray.from_buffers(m, _offsets(sizes), pa.py_buffer(b"".join(parts)))
     kept = np.zeros(m, np.int64)
-    kept[invalid] = [len(raw) for raw in raws]
-    valid = np.zeros(m, np.bool_)
-    valid[invalid] = True
-    bits = pa.py_buffer(np.packbits(valid, bitorder="little"))
-    buffers = [bits, _offsets(kept), pa.py_buffer(b"".join(raws))]
+    kept[invalid] = np.diff(offsets)[invalid]
+    raw = np.empty(kept.sum(), np.uint8)
+    most = int(offsets[-1]) + 2 * len(raw)  # a byte becomes three at most
+    if most >= 1 << 31:
+        raise ValueError(f"{most} bytes of messages in one parse after replacement")
+    body, starts = np.empty(most, np.uint8), np.empty(m + 1, np.int32)
+    end = replace_invalid(text, offsets, invalid, body, starts, raw)
+    message = pa.StringArray.from_buffers(m, pa.py_buffer(starts), pa.py_buffer(body[:end]))
+    bits = pa.py_buffer(np.packbits(kept > 0, bitorder="little"))
+    ends = np.concatenate(([0], np.cumsum(kept))).astype(np.int32)
+    buffers = [bits, pa.py_buffer(ends), pa.py_buffer(raw)]
     return message, pa.BinaryArray.from_buffers(pa.binary(), m, buffers)
-
-
-def _offsets(sizes: NDArray[np.int64]) -> pa.Buffer:
-    ends = np.cumsum(sizes)
-    if len(ends) and ends[-1] >= 1 << 31:
-        raise ValueError(f"{ends[-1]} bytes of messages in one parse after replacement")
-    return pa.py_buffer(np.concatenate(([0], ends)).astype(np.int32))
