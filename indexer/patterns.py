@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from collector.errors import SettingError
-from indexer.guess import epoch, month_at, nearest_past, zone_at
+from indexer.dates import epoch, month_at, nearest_past, zone_at
 from indexer.kernels import BLANK, Bytes, compiled, integer
 from indexer.timestamp import NO_TIME, days_since_1970, fraction, instant
 

@@ -12,6 +12,7 @@ from tests.indexer.pieces import Piece, Row, parsed, rows_of, table
 
 quiet = settings(deadline=None)
 AT = datetime(2026, 1, 2, 15, 4, 5, 123456, UTC)
+SECOND = AT.replace(microsecond=0)
 READ_NS = 1_767_369_999 * 10**9  # 2026-01-02T16:06:39Z
 
 
@@ -60,6 +61,36 @@ def times(*lines: str, plain_times: PlainTimes = GUESSING, container: str = "app
         ),
         ("Jan  3 15:04:05 within a day of reading", AT.replace(day=3, microsecond=0)),
         ("Jan  4 15:04:05 of the year before", AT.replace(2025, day=4, microsecond=0)),
+        # A zone or half of the day before the year, as `date` and ctime have it.
+        ("Fri Jan  2 15:04:05 UTC 2024 x", SECOND.replace(2024)),
+        ("Fri Jan  2 16:04:05 +01 2024", SECOND.replace(2024)),
+        ("Fri Jan  2 03:04:05 PM UTC 2024 x", SECOND.replace(2024)),
+        ("Fri Jan  2 15:04:05 CET 2024", SECOND.replace(2024)),
+        ("Tue Jan  2 15:04:05 2024", SECOND.replace(2024)),
+        ("Jan  2 15:04:05 UTC: 2024 is a message", SECOND),
+        ("Jan  2 15:04:05 host 2024 is a message", SECOND),
+        ("Jan  2 12:04:05 AM host", SECOND.replace(hour=0)),
+        ("Jan 2, 2024 3:04:05 PM com.example.Main run", SECOND.replace(2024)),
+        ("Jan 02, 2024 15:04:05 x", SECOND.replace(2024)),
+        ("[Tue Jan 02 2024 16:04:05 GMT+0100 (CET)] INFO x", SECOND.replace(2024)),
+        ("Tue, 02 Jan 2024 15:04:05 GMT x", SECOND.replace(2024)),
+        ("Tue, 2 Jan 2024 16:04:05 +0100", SECOND.replace(2024)),
+        ("2 Jan 2024 15:04:05 x", SECOND.replace(2024)),
+        ("02.01.2024 15:04:05 x", SECOND.replace(2024)),
+        ("1:M 02 Jan 2026 15:04:05.123456 * Ready", AT),
+        ("I20260102 15:04:05.123456       1 main.cc:1] x", AT),
+        ("20260102T150405.123456Z x", AT),
+        ("20260102-16:04:05.123456 +0100 x", AT),
+        ("2026.01.02 15:04:05.123456 x", AT),
+        ("2026-01-02_15:04:05.123456 x", AT),
+        ("2026-01-02 03:04:05.123456 PM x", AT),
+        ("INFO 2026-01-02 15:04:05,123456 module", AT),
+        ("[INFO ] [2026-01-02 15:04:05,123456] x", AT),
+        ("I, [2026-01-02T15:04:05.123456 #7]  INFO -- : x", AT),
+        ("\x1b[32m2026-01-02 15:04:05.123456\x1b[0m x", AT),
+        ("level=info ts=2026-01-02T15:04:05.123456Z caller=x", AT),
+        ("t=2026-01-02T15:04:05.123456Z lvl=info", AT),
+        ('{"t":{"$date":"2026-01-02T16:04:05.123456+01:00"},"s":"I","c":"NETWORK"}', AT),
         ("Feb 29 00:00:00 of a leap year", datetime(2024, 2, 29, tzinfo=UTC)),
         ("2016-12-31 23:59:60", datetime(2016, 12, 31, 23, 59, 59, 999999, UTC)),
     ],
@@ -76,7 +107,11 @@ def test_the_usual_times_are_found(line: str, expected: datetime) -> None:
         "2026-02-30 15:04:05", "2026-01-02 24:04:05", "2026-01-02", "2026-01-02 15:04",
         "2026-01/02 15:04:05", "at 2026-01-02 15:04:05", "Jan", "Jan 32 15:04:05", "May be late",
         "123456789 x", "12345678901 x", "0123456789 x", "9999999999 x", "1767366245-1 x",
-        "1767366245abc", "1767366245.5.5.5 x", "I0102", "Q0102 15:04:05.000000 x",
+        "1767366245abc", "01/02/2026 15:04:05", "01-02-2026 15:04:05", "26-01-02 15:04:05 x",
+        "2026-W01-5T15:04:05Z", "20260102 150405 x", "20260102T1504Z xxxxxxx", "15:04:05.1 [x] y",
+        "GET 1767366245 x", "1: 02 Jan 2026 15:04:05 x", "Fri, Jan", "Jan 2, x 15:04:05", "lvl=x",
+        "\x1b[32", "t=", "level=x t=", "I20260102", "Jan 2, 2026 25:04:05 x", "Jan  2 1:2:3 x y z",
+        "1767366245.5.5.5 x", "I0102", "Q0102 15:04:05.000000 x",
         "[02/Foo/2026:15:04:05 +0100]", "x" * 130 + "[02/Jan/2026:15:04:05 +0100]",
         '{"x":"' + "y" * 4096 + '","ts":1767366245}', '{"time":17673662}', "\x00\xff",
     ],
