@@ -8,12 +8,12 @@ are regular expressions, since the collector loads no compiler.
 import re
 
 WORDS = {
-    "trace": ("trace",),
-    "debug": ("debug",),
-    "info": ("info", "information", "notice"),
-    "warn": ("warn", "warning"),
-    "error": ("error", "err", "severe"),
-    "fatal": ("fatal", "critical", "crit", "panic", "alert", "emerg", "emergency"),
+    "trace": ("trace", "trc"),
+    "debug": ("debug", "debu", "dbg"),
+    "info": ("info", "inf", "information", "notice"),
+    "warn": ("warn", "wrn", "warning"),
+    "error": ("error", "err", "erro", "severe"),
+    "fatal": ("fatal", "fata", "ftl", "critical", "crit", "panic", "alert", "emerg", "emergency"),
 }
 LEVELS = tuple(WORDS)
 UNKNOWN = "unknown"
@@ -24,7 +24,14 @@ _JSON_BYTES = 4096
 # What a word or number stands for; numbers are those of pino and bunyan.
 _MEANS = {word.encode(): level for level, words in WORDS.items() for word in words}
 _MEANS |= {b"%d" % n: LEVELS[n // 10 - 1] for n in range(10, 61)}
-_KLOG_MEANS = {b"I": "info", b"W": "warn", b"E": "error", b"F": "fatal"}
+_LETTER_MEANS = {
+    b"I": "info",
+    b"N": "info",
+    b"W": "warn",
+    b"E": "error",
+    b"F": "fatal",
+    b"C": "fatal",
+}
 
 _WORD = b"|".join(word.encode() for words in WORDS.values() for word in words)
 _END = rb"(?![\w\x80-\xff])"
@@ -37,7 +44,12 @@ _JSON = re.compile(
     + rb'|(?:[^"\\]|\\.)*+\\?(?:"|\Z))',
     re.IGNORECASE | re.DOTALL,
 )
-_KLOG = re.compile(rb"([IWEF])\d{4} \d\d:\d\d:")
+_LETTER = re.compile(
+    rb"([%b])(?:\d{4})?\d{4} \d\d:\d\d:|.{4}-.{21} ([%b]) \| |.{10}T.{12}[+-].{4} ([%b]) "
+    % ((b"".join(_LETTER_MEANS),) * 3),
+    re.DOTALL,
+)
+_FIRST = re.compile(rb"(" + _WORD + rb"):", re.IGNORECASE)
 # Each alternative is told by one character, which few characters are: that is what makes it fast.
 _NO_WORD = rb"[^\w\x80-\xff]"
 _KEY = b"|".join(
@@ -46,8 +58,11 @@ _KEY = b"|".join(
     for before in (rb"\A", _NO_WORD)
 )
 _TEXT = re.compile(
-    rb"[A-Z\[=](?:(?<=(?=(?P<upper>" + _WORD.upper() + rb")" + _END + rb")(?<![\w\x80-\xff])[A-Z])"
+    rb"[A-Z\[=\]\t](?:"
+    rb"(?<=(?=(?P<upper>" + _WORD.upper() + rb")" + _END + rb")(?<![\w\x80-\xff])[A-Z])"
     + rb"|(?<=\[)(?i:(?P<word>" + _WORD + rb"))(?=\])"
+    + rb"|(?<=\]) (?i:(?P<titled>" + _WORD + rb"))(?=:)"
+    + rb"|(?<=\t)(?i:(?P<column>" + _WORD + rb"))(?=\t)"
     # The indexer takes a key in upper case for a word, which it is not.
     + rb"|(?<==)(?<!LEVEL=)(?<!LVL=)(?<!SEVERITY=)(?i:(?:" + _KEY + rb")" + _VALUE + rb"))"
 )  # fmt: skip
@@ -61,11 +76,13 @@ def level_of(message: bytes) -> str:
                 break
             if found["value"]:
                 return _MEANS[found["value"].lower()]
-    if klog := _KLOG.match(message):
-        return _KLOG_MEANS[klog[1]]
+    if letter := _LETTER.match(message):
+        return _LETTER_MEANS[letter[letter.lastindex or 0]]
+    if first := _FIRST.match(message):
+        return _MEANS[first[1].lower()]
     # A key that ends in the first bytes may have its value behind them.
     if text := _TEXT.search(message, 0, _TEXT_BYTES + 16):
-        name = "upper" if text["upper"] else "word" if text["word"] else "value"
+        name = text.lastgroup or ""
         if (text.start() if name == "value" else text.end(name)) <= _TEXT_BYTES:
             return _MEANS[text[name].lower()]
     return UNKNOWN

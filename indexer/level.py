@@ -6,18 +6,20 @@ that finds a level wins, and in a rule the first place in the text:
 1. JSON, where the message starts with ``{``: a key ``level``, ``severity``, ``lvl``,
    ``log.level``, ``loglevel`` or ``levelname`` (any case, any depth) that begins in the first
    4096 bytes, with a word of the table or a number of pino and bunyan as its value.
-2. klog, at the start of the message: ``I``, ``W``, ``E`` or ``F``, then ``0102 15:04:``.
-3. In the first 256 bytes: a whole token in upper case (``INFO``), a token in brackets
-   (``[error]``, any case), or ``level=``, ``lvl=``, ``severity=`` with a value as in JSON.
+2. A letter at a fixed place of the message: klog's ``I0102 15:04:`` or ``I20260102 15:04:``,
+   etcd's ``2026-01-02 15:04:05.000000 W | ``, MongoDB's ``2026-01-02T15:04:05.000+0000 I ``.
+3. In the first 256 bytes: a whole token in upper case (``INFO``); in any case a token in brackets
+   (``[error]``), between tabs, or before a colon at the start or after ``] `` (``error: ``); or
+   ``level=``, ``lvl=``, ``severity=`` with a value as in JSON.
 
-| level | words | numbers | klog |
+| level | words | numbers | letters |
 |---|---|---|---|
-| trace | trace | 10-19 | |
-| debug | debug | 20-29 | |
-| info | info, information, notice | 30-39 | I |
-| warn | warn, warning | 40-49 | W |
-| error | error, err, severe | 50-59 | E |
-| fatal | fatal, critical, crit, panic, alert, emerg, emergency | 60 | F |
+| trace | trace, trc | 10-19 | |
+| debug | debug, debu, dbg | 20-29 | |
+| info | info, inf, information, notice | 30-39 | I, N |
+| warn | warn, wrn, warning | 40-49 | W |
+| error | error, err, erro, severe | 50-59 | E |
+| fatal | fatal, fata, ftl, critical, crit, panic, alert, emerg, emergency | 60 | F, C |
 """
 
 import numpy as np
@@ -44,9 +46,11 @@ _TEXT_BYTES = 256
 _JSON_BYTES = 4096
 
 _UNKNOWN = LEVELS.index("unknown")
-_INFO, _WARN, _ERROR, _FATAL = (LEVELS.index(word) for word in ("info", "warn", "error", "fatal"))
+_LETTERS = {"I": "info", "N": "info", "W": "warn", "E": "error", "F": "fatal", "C": "fatal"}
+_LETTER_LEVELS = np.array([LEVELS.index(_LETTERS.get(chr(byte), "unknown")) for byte in range(256)])
 
 # A word is compared by its length and its last eight bytes, in lower case, as one number.
+_TAB, _PLUS, _MINUS, _T, _BAR = 9, 43, 45, 84, 124
 _LOWER = 0x2020_2020_2020_2020
 
 
@@ -55,12 +59,12 @@ def _number(word: str) -> int:
 
 
 _WORDS = {
-    "trace": ("trace",),
-    "debug": ("debug",),
-    "info": ("info", "information", "notice"),
-    "warn": ("warn", "warning"),
-    "error": ("error", "err", "severe"),
-    "fatal": ("fatal", "critical", "crit", "panic", "alert", "emerg", "emergency"),
+    "trace": ("trace", "trc"),
+    "debug": ("debug", "debu", "dbg"),
+    "info": ("info", "inf", "information", "notice"),
+    "warn": ("warn", "wrn", "warning"),
+    "error": ("error", "err", "erro", "severe"),
+    "fatal": ("fatal", "fata", "ftl", "critical", "crit", "panic", "alert", "emerg", "emergency"),
 }
 _KEYS = ("level", "lvl", "severity", "log.level", "loglevel", "levelname")
 
@@ -140,22 +144,31 @@ def _json_level(text: Bytes, start: int, end: int) -> int:
 
 
 @compiled
-def _klog_level(text: Bytes, start: int, end: int) -> int:
-    if end - start < 12 or text[start + 5] != BLANK or text[start + 8] != COLON:
+def _is_klog(text: Bytes, start: int, end: int) -> bool:
+    """Tell whether a date of four or eight digits, a blank and `15:04:` follow the letter."""
+    at = start + 5
+    if end - start >= 16 and text[at] != BLANK:
+        at += 4
+    if end - at < 7 or text[at] != BLANK or text[at + 3] != COLON or text[at + 6] != COLON:
+        return False
+    for i in range(start + 1, at + 6):
+        if i != at and i != at + 3 and not 48 <= text[i] <= 57:
+            return False
+    return True
+
+
+@compiled
+def _letter_level(text: Bytes, start: int, end: int) -> int:
+    """Return the level of a letter at the place that klog, etcd or MongoDB gives it."""
+    if end - start >= 12 and _is_klog(text, start, end):
+        return int(_LETTER_LEVELS[text[start]])
+    if end - start < 31 or text[start + 28] != BLANK or text[start + 30] != BLANK:
         return _UNKNOWN
-    for i in (1, 2, 3, 4, 6, 7, 9, 10):
-        if text[start + i] < 48 or text[start + i] > 57:
-            return _UNKNOWN
-    if text[start + 11] != COLON:
-        return _UNKNOWN
-    head = text[start]
-    if head == 73:
-        return _INFO
-    if head == 87:
-        return _WARN
-    if head == 69:
-        return _ERROR
-    return _FATAL if head == 70 else _UNKNOWN
+    if text[start + 4] == _MINUS and text[start + 26] == BLANK and text[start + 29] == _BAR:
+        return int(_LETTER_LEVELS[text[start + 27]])
+    if text[start + 10] == _T and text[start + 23] in (_PLUS, _MINUS):
+        return int(_LETTER_LEVELS[text[start + 29]])
+    return _UNKNOWN
 
 
 @compiled
@@ -170,11 +183,20 @@ def _text_level(text: Bytes, start: int, end: int) -> int:
             size += 1
             continue
         if _SIZE_MIN <= size <= _SIZE_MAX:
-            level = _UNKNOWN
-            if bits & 0x20 == 0 or (before == OPENING and byte == CLOSING):
+            level, told = _UNKNOWN, bits & 0x20 == 0
+            if byte == BLANK or told:
+                pass
+            elif byte == COLON:
+                told = at - size == start or (
+                    before == BLANK and at - size >= start + 2 and text[at - size - 2] == CLOSING
+                )
+            elif byte == EQUALS:
+                if _is_key(number | _LOWER, size, _TEXT_KEYS):
+                    level = _value(text, at + 1, end)
+            else:
+                told = (byte == CLOSING and before == OPENING) or (byte == _TAB and before == _TAB)
+            if told:
                 level = _level_of(number | _LOWER, size)
-            elif byte == EQUALS and _is_key(number | _LOWER, size, _TEXT_KEYS):
-                level = _value(text, at + 1, end)
             if level != _UNKNOWN:
                 return level
         number = size = bits = 0
@@ -191,7 +213,7 @@ def find_levels(text: Bytes, offsets: Ints, first_row: int, last_row: int, level
         if start < end and text[start] == BRACE:
             found = _json_level(text, start, end)
         if found == _UNKNOWN:
-            found = _klog_level(text, start, end)
+            found = _letter_level(text, start, end)
         if found == _UNKNOWN:
             found = _text_level(text, start, end)
         level[row] = found
