@@ -15,7 +15,9 @@ from typing import Any, NamedTuple, TypeVar, cast
 
 import numba
 import numpy as np
+from llvmlite import ir
 from numba import types
+from numba.extending import intrinsic
 from numpy.typing import NDArray
 
 _PACKAGE = Path(__file__).parent
@@ -84,6 +86,18 @@ def compiled(function: _Kernel) -> _Kernel:
 # cached kernel finds them again.
 memchr: Any = types.ExternalFunction("memchr", types.intp(types.intp, types.intc, types.uintp))
 memcpy: Any = types.ExternalFunction("memcpy", types.intp(types.intp, types.intp, types.uintp))
+
+
+def _zeros_below_code(context: Any, bits: Any) -> Any:
+    """Return the number of zeros below the lowest bit that is set; one must be."""
+
+    def generate(_: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return builder.cttz(arguments[0], ir.Constant(ir.IntType(1), 1))
+
+    return types.int64(types.uint64), generate
+
+
+zeros_below: Any = intrinsic(_zeros_below_code)
 
 # In a kernel every integer is numba's, so mypy is not told what the arrays hold.
 Bytes = NDArray[Any]  # uint8

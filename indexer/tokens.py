@@ -16,7 +16,7 @@ from numba import types
 from numba.extending import intrinsic
 from numpy.typing import NDArray
 
-from indexer.kernels import Bytes, Ints, compiled, integer
+from indexer.kernels import Bytes, Ints, compiled, integer, zeros_below
 from indexer.token_filter import BLOCK_BYTES, SALTS, TAG_BYTES, Place
 
 __all__ = ["HASHES_MAX", "TokenFilterWriter"]
@@ -71,18 +71,8 @@ def _word_at_code(context: Any, address: Any) -> Any:
     return types.uint64(types.int64), generate
 
 
-def _zeros_below_code(context: Any, bits: Any) -> Any:
-    """Return the number of zeros below the lowest bit that is set; one must be."""
-
-    def generate(_: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        return builder.cttz(arguments[0], ir.Constant(ir.IntType(1), 1))
-
-    return types.int64(types.uint64), generate
-
-
 _in_token: Any = intrinsic(_in_token_code)
 _word_at: Any = intrinsic(_word_at_code)
-_zeros_below: Any = intrinsic(_zeros_below_code)
 
 _NOTHING, _ONE, _ALL = word(0), word(1), word(0xFFFF_FFFF_FFFF_FFFF)
 _HALF, _LAST = word(0xFFFF_FFFF), word(0xFF)
@@ -152,7 +142,7 @@ def _end_of_token(at: int, end: int) -> Any:
     while at < end:
         others = ~_in_token(at)
         if others != _NOTHING:
-            return min(at + _zeros_below(others), end)
+            return min(at + zeros_below(others), end)
         at += 64
     return end
 
@@ -194,10 +184,10 @@ def _add_tokens(
                 bits &= (_ONE << word(end - at)) - _ONE
             step = 64
             while bits != _NOTHING:
-                start = _zeros_below(bits)
+                start = zeros_below(bits)
                 carried = bits + (_ONE << word(start))  # the token's bits become one behind it
                 if carried != _NOTHING:
-                    size = _zeros_below(carried) - start
+                    size = zeros_below(carried) - start
                 elif start > 0:
                     step = start  # it may go on: look again from where it starts
                     break

@@ -1,81 +1,74 @@
-"""A query's terms as a filter over a column of messages, compiled for RE2 in Arrow.
+"""A query's terms as a filter over a column of messages.
 
-Terms go in, the numbers of the rows that hold them all come out. Only ASCII letters match in
-either case: RE2's own flag would let ``k`` find the Kelvin sign and ``s`` the long s.
+Terms go in; of the rows that are left those are struck out that do not hold them all. Only ASCII
+letters match in either case: ``k`` does not find the Kelvin sign, nor ``s`` the long s.
 """
 
-import itertools
-import re
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
+from numpy.typing import NDArray
 
 from query_api.language import Term
+from query_api.match import Needle, strike_out
 
-_NOT_TOKEN = r"[\x00-/:-@\[-^`{-\x7f]"  # noqa: S105 - a class of characters, no secret
-_PLAIN = re.compile(r"[0-9A-Za-z_]|[^\x00-\x7f]")
+_SAMPLED = 2_048  # bytes of a text, to learn which are rare in it
 
 
 class Filter:
-    """The compiled terms of one query; can be used from several threads at once."""
+    """The terms of one query; can be used from several threads at once."""
 
     def __init__(self, terms: Sequence[Term]) -> None:
-        """Compile; what a row must hold comes first, the longest, thus rarest, before others."""
+        """What a row must hold comes first, the longest, thus rarest, before others."""
         ordered = sorted(terms, key=lambda term: (term.negated, -len(term.text)))
-        self._terms = [(_text_pattern(term), _edge_pattern(term), term.negated) for term in ordered]
+        self._terms = [(_needle(term), term.negated) for term in ordered]
 
     def __bool__(self) -> bool:
         """Return whether it asks for anything."""
         return bool(self._terms)
 
-    def rows(self, messages: pa.ChunkedArray) -> pa.Array | None:
-        """Return the numbers of the rows that match, ascending; None for all of them."""
-        chosen: pa.Array | None = None
-        for text, edges, negated in self._terms:
-            # An edge costs RE2 three times as much as the text alone, so it looks at what has it.
-            found = pc.indices_nonzero(pc.match_substring_regex(messages, text))
-            if edges is not None and len(found):
-                held = pc.match_substring_regex(messages.take(found), edges)
-                found = found.take(pc.indices_nonzero(held))
-            if negated:
-                if not len(found):
-                    continue
-                kept = np.ones(len(messages), np.bool_)
-                kept[found.to_numpy()] = False
-                found = pa.array(np.flatnonzero(kept).astype(np.uint64))
-            messages = messages.take(found)
-            chosen = found if chosen is None else chosen.take(found)
-            if not len(chosen):
-                break
-        return chosen
+    def strike_out(self, messages: pa.ChunkedArray, kept: NDArray[np.bool_]) -> None:
+        """Clear ``kept`` of each row that does not match; a null holds nothing."""
+        if messages.type != pa.string():
+            messages = messages.cast(pa.string())  # the kernel trusts its buffers
+        row = 0
+        for chunk in messages.chunks:
+            if not len(chunk):
+                continue
+            _, places, body = chunk.buffers()
+            offsets = _read_only(places, np.int32)[chunk.offset :][: len(chunk) + 1]
+            text = _read_only(body, np.uint8)
+            of_chunk = kept[row : row + len(chunk)]
+            for needle, negated in self._terms:
+                by_rare = _with_rare_bytes(needle, text[offsets[0] : offsets[-1]])
+                strike_out(text, offsets, of_chunk, by_rare, negated)
+            row += len(chunk)
 
 
-def _text_pattern(term: Term) -> str:
-    # A run under one flag has a prefix that RE2 looks for first; classes have none.
-    runs = itertools.groupby(term.text, key=lambda c: c.isascii() and c not in "kKsS")
-    return "".join(
-        f"(?i:{''.join(map(_plain, run))})" if folds else "".join(map(_either_case, run))
-        for folds, run in runs
-    )
+def compile_kernels() -> None:
+    """Compile what a filter calls into the cache of kernels, for installers and images."""
+    Filter([Term("a")]).strike_out(pa.chunked_array([["a"]]), np.ones(1, np.bool_))
 
 
-def _edge_pattern(term: Term) -> str | None:
-    """Return a pattern that minds the edges of tokens, None if there is nothing to mind."""
-    if not (term.starts_token or term.ends_token):
-        return None
-    before = f"(?:\\A|{_NOT_TOKEN})" if term.starts_token else ""
-    behind = f"(?:\\z|{_NOT_TOKEN})" if term.ends_token else ""
-    return before + _text_pattern(term) + behind
+def _read_only(buffer: pa.Buffer | None, dtype: type[np.generic]) -> NDArray[Any]:
+    """Return a buffer as an array of the one kind that the kernel is compiled for."""
+    return np.frombuffer(memoryview(buffer or b"").toreadonly(), dtype)
 
 
-def _either_case(character: str) -> str:
-    if character in "kKsS":
-        return f"[{character.lower()}{character.upper()}]"
-    return _plain(character)
+def _needle(term: Term) -> Needle:
+    if not term.text:
+        raise ValueError("a term without text")
+    text = np.frombuffer(term.text.encode("utf-8", "surrogatepass").lower(), np.uint8)
+    letter = (ord("a") <= text) & (text <= ord("z"))
+    fold = np.where(letter, np.uint8(0x20), np.uint8(0))
+    return Needle(text, fold, term.starts_token, term.ends_token, 0, 0)
 
 
-def _plain(character: str) -> str:
-    """Return a pattern of the character itself, whatever it means to RE2."""
-    return character if _PLAIN.fullmatch(character) else f"\\x{{{ord(character):x}}}"
+def _with_rare_bytes(needle: Needle, messages: NDArray[np.uint8]) -> Needle:
+    """Return a needle that is looked for by those two of its bytes that are rarest there."""
+    seen = np.bincount(messages[:: len(messages) // _SAMPLED + 1], minlength=256)
+    times = seen[needle.text] + np.where(needle.fold, seen[needle.text ^ needle.fold], 0)
+    rarest = np.argsort(times, kind="stable").tolist()
+    return needle._replace(first=rarest[0], second=rarest[min(1, len(rarest) - 1)])

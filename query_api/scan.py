@@ -11,9 +11,11 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
 from indexer.bucket import Bucket, open_bucket
 from indexer.errors import BucketError, ObjectMissing
@@ -280,6 +282,8 @@ class _RowGroup:
         self._file = file
         file.forget()
         meta = parquet.metadata.row_group(group.number)
+        self.rows: int = meta.num_rows
+        self._read: dict[str, pa.ChunkedArray] = {}
         self._places = {}
         for column in map(meta.column, range(meta.num_columns)):
             # Arrow takes 0 for an offset that is not set.
@@ -297,9 +301,14 @@ class _RowGroup:
         return pc.add(pc.multiply(us, 1000), times.column("time_ns").cast(pa.int64()))
 
     def read(self, names: Sequence[str]) -> pa.Table:
-        """Return the columns, all rows."""
-        self._file.fetch(self._places[name] for name in names)
-        return self.parquet.read_row_group(self.group.number, columns=names, use_threads=False)
+        """Return the columns, all rows; none is read twice."""
+        if missing := [name for name in names if name not in self._read]:
+            self._file.fetch(self._places[name] for name in missing)
+            read = self.parquet.read_row_group(
+                self.group.number, columns=missing, use_threads=False
+            )
+            self._read.update(zip(read.column_names, read.columns, strict=True))
+        return pa.table({name: self._read[name] for name in names})
 
 
 def _matches(
@@ -307,19 +316,16 @@ def _matches(
 ) -> pa.Table:
     """Return the matching rows of a row group (RESULT_SCHEMA), no more than the limit."""
     nothing = RESULT_SCHEMA.empty_table()
-    chosen = _in_scope(reader, task, from_ns, to_ns)
-    if chosen is not None and not len(chosen):
+    kept = _in_scope(reader, task, from_ns, to_ns)
+    if matching and kept.any():
+        matching.strike_out(reader.read(["message"]).column("message"), kept)
+    chosen = pa.array(np.flatnonzero(kept))
+    if not len(chosen):
         return nothing
-    if matching:
-        messages = reader.read(["message"]).column("message")
-        found = matching.rows(messages if chosen is None else messages.take(chosen))
-        chosen = found if chosen is None or found is None else chosen.take(found)
-        if chosen is not None and not len(chosen):
-            return nothing
     keys = reader.read(["file_id", "epoch", "offset"]).add_column(0, "ns", reader.ns)
-    keys = keys.append_column("row", pa.array(range(len(keys)), pa.int64()))
-    if chosen is not None:
+    if len(chosen) < len(keys):
         keys = keys.take(chosen)
+    keys = keys.append_column("row", chosen)
     if task.after is not None:
         keys = keys.filter(_after(keys, task.after, task.newest_first))
     keys = first_rows([keys], task.limit, task.newest_first)
@@ -332,23 +338,18 @@ def _matches(
     return pa.table(found_rows).cast(RESULT_SCHEMA)
 
 
-def _in_scope(reader: _RowGroup, task: ScanTask, from_ns: int, to_ns: int) -> pa.Array | None:
-    """Return the rows whose time and words are in scope, None for all of them."""
-    group, masks = reader.group, []
+def _in_scope(reader: _RowGroup, task: ScanTask, from_ns: int, to_ns: int) -> NDArray[np.bool_]:
+    """Return for each row whether its time and words are in scope."""
+    group, kept = reader.group, np.ones(reader.rows, np.bool_)
     if from_ns > group.low_ns:
-        masks.append(pc.greater_equal(reader.ns, from_ns))
+        kept &= reader.ns.to_numpy() >= from_ns
     if to_ns <= group.high_ns:
-        masks.append(pc.less(reader.ns, to_ns))
+        kept &= reader.ns.to_numpy() < to_ns
     for name, wanted in task.equals:
         if name in group.compared:
             words = reader.read([name]).column(name)
-            masks.append(pc.is_in(words, value_set=pa.array(wanted, pa.string())))
-    if not masks:
-        return None
-    mask = masks[0]
-    for other in masks[1:]:
-        mask = pc.and_(mask, other)
-    return pc.indices_nonzero(mask)
+            kept &= pc.is_in(words, value_set=pa.array(wanted, pa.string())).to_numpy()
+    return kept
 
 
 def _after(keys: pa.Table, after: Key, newest_first: bool) -> pa.ChunkedArray:

@@ -2,6 +2,7 @@
 
 import re
 
+import numpy as np
 import pyarrow as pa
 import pytest
 from hypothesis import example, given
@@ -43,8 +44,9 @@ def slow_match(term: Term, message: str) -> bool:
 
 
 def found(query: str, rows: list[str]) -> list[str]:
-    chosen = Filter(parse_query(query)).rows(pa.chunked_array([rows], pa.string()))
-    return rows if chosen is None else [rows[at] for at in chosen.to_pylist()]
+    kept = np.ones(len(rows), np.bool_)
+    Filter(parse_query(query)).strike_out(pa.chunked_array([rows], pa.string()), kept)
+    return [row for row, left in zip(rows, kept, strict=True) if left]
 
 
 def escaped(phrase: str) -> str:
@@ -86,7 +88,7 @@ def test_any_text_is_a_query_or_an_error_at_one_of_its_columns(text):
         assert 1 <= error.column <= len(text)  # noqa: PT017 - any text: most are no error
     else:
         assert bool(terms) == bool(re.sub("[ \t\r\n]", "", text))
-        Filter(terms).rows(pa.chunked_array([["a"]]))
+        Filter(terms).strike_out(pa.chunked_array([["a"]]), np.ones(1, np.bool_))
 
 
 def test_a_word_with_other_characters_is_text_between_edges_of_tokens():
