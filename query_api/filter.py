@@ -32,7 +32,7 @@ class Filter:
     def strike_out(self, messages: pa.ChunkedArray, kept: NDArray[np.bool_]) -> None:
         """Clear ``kept`` of each row that does not match; a null holds nothing."""
         if messages.type != pa.string():
-            messages = messages.cast(pa.string())  # the kernel trusts its buffers
+            messages = messages.cast(pa.string())  # a kernel trusts the buffers that it gets
         row = 0
         for chunk in messages.chunks:
             if not len(chunk):

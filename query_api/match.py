@@ -1,4 +1,4 @@
-"""Whether messages hold a text, ASCII letters in either case: by a compiled kernel, all rows at once.
+"""Whether messages hold a text, ASCII letters in either case, by a compiled kernel.
 
 In come the buffers of a column of strings and one text; rows are struck out in place. The whole
 column is looked through 64 bytes at a time for two bytes of the text, and only where both stand is

@@ -41,6 +41,7 @@ RESULT_SCHEMA = pa.schema(
         pa.field("partial", pa.bool_()),
     ]
 )
+_NO_ROWS = RESULT_SCHEMA.empty_table()
 
 Key = tuple[int, bytes, int, int]
 """What orders rows: time in nanoseconds, file_id, epoch, offset."""
@@ -90,11 +91,12 @@ def scan_segment(
     terms = parse_query(task.query)
     matching = Filter(terms)
     file = RangedFile(bucket or open_bucket(task.bucket), task.name, task.size_bytes)
-    best = RESULT_SCHEMA.empty_table()
+    best = _NO_ROWS
     try:
         tail_bytes = _WHOLE_BYTES if task.size_bytes <= _WHOLE_BYTES else _TAIL_BYTES
         file.fetch([(max(0, task.size_bytes - tail_bytes), task.size_bytes)])
-        parquet = pq.ParquetFile(file)
+        # Ranges are fetched here; Arrow's own threads would only hand over what is held.
+        parquet = pq.ParquetFile(file, pre_buffer=False)
         groups = _row_groups(parquet.metadata, task)
         for group in _with_tokens(groups, terms, parquet.metadata, file):
             if cancelled():
@@ -106,10 +108,10 @@ def scan_segment(
                 if len(rows):
                     best = first_rows([best, rows], task.limit, task.newest_first)
     except ObjectMissing as error:
-        return Scanned(RESULT_SCHEMA.empty_table(), file.gets, file.bytes, str(error), True)
+        return Scanned(_NO_ROWS, file.gets, file.bytes, str(error), True)
     except (pa.ArrowException, BucketError, OSError, KeyError, ValueError) as error:
         reason = f"cannot read segment {task.name}: {error}"
-        return Scanned(RESULT_SCHEMA.empty_table(), file.gets, file.bytes, reason)
+        return Scanned(_NO_ROWS, file.gets, file.bytes, reason)
     return Scanned(best, file.gets, file.bytes)
 
 
@@ -315,13 +317,12 @@ def _matches(
     reader: _RowGroup, task: ScanTask, matching: Filter, from_ns: int, to_ns: int
 ) -> pa.Table:
     """Return the matching rows of a row group (RESULT_SCHEMA), no more than the limit."""
-    nothing = RESULT_SCHEMA.empty_table()
     kept = _in_scope(reader, task, from_ns, to_ns)
     if matching and kept.any():
         matching.strike_out(reader.read(["message"]).column("message"), kept)
     chosen = pa.array(np.flatnonzero(kept))
     if not len(chosen):
-        return nothing
+        return _NO_ROWS
     keys = reader.read(["file_id", "epoch", "offset"]).add_column(0, "ns", reader.ns)
     if len(chosen) < len(keys):
         keys = keys.take(chosen)
@@ -330,7 +331,7 @@ def _matches(
         keys = keys.filter(_after(keys, task.after, task.newest_first))
     keys = first_rows([keys], task.limit, task.newest_first)
     if not len(keys):
-        return nothing
+        return _NO_ROWS
     shown = reader.read(_SHOWN).take(keys.column("row"))
     found_rows = {**{name: keys.column(name) for name in _KEYS}}
     found_rows.update({name: shown.column(name) for name in _SHOWN})

@@ -9,8 +9,10 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from query_api.errors import BadQuery
-from query_api.filter import Filter
+from query_api.filter import Filter, compile_kernels
 from query_api.language import Term, parse_query
+
+compile_kernels()  # no test has to wait for it
 
 # Few characters, so that texts meet: cases, the two letters that Unicode folds to ASCII, edges.
 ALPHABET = "abkKsS_09 -.:/\\\u212a\u017f\xe9\u4e2d\n\x00[]^$+?"
@@ -78,6 +80,62 @@ def test_words_match_whole_tokens(terms, rows):
         row for row in rows if all(slow_match(term, row) != term.negated for term in parsed)
     ]
     assert found(query, rows) == expected
+
+
+@st.composite
+def long_rows(draw):
+    """Return rows of more than one block, and terms most of which are cut out of them."""
+    rows = draw(st.lists(st.text("aAbB_ -\xe9\u4e2d", max_size=150), min_size=1, max_size=12))
+    whole = "".join(rows) + "a"
+    terms = []
+    for _ in range(draw(st.integers(1, 3))):
+        start = draw(st.integers(0, len(whole) - 1))
+        text = whole[start : start + draw(st.sampled_from([1, 2, 3, 5, 8, 70, 200]))]
+        text = draw(st.sampled_from([text, text.upper(), text + "b"]))
+        terms.append(Term(text, *draw(st.tuples(*[st.booleans()] * 3))))
+    return rows, terms
+
+
+@given(
+    long_rows(),
+    st.integers(0, 12),
+    st.integers(0, 3),
+    st.integers(0),
+    st.sampled_from([pa.string(), pa.large_string(), pa.dictionary(pa.int32(), pa.string())]),
+)
+def test_rows_are_struck_out_wherever_they_stand_in_buffers(long, cut, before, left, kind):
+    rows, terms = long
+    parts = [rows[:cut], rows[cut:]]
+    around = ["a b"] * before
+    chunks = [pa.array([*around, *part, *around], kind)[before:] for part in parts]
+    messages = pa.chunked_array(
+        [chunk[: len(part)] for chunk, part in zip(chunks, parts, strict=True)], kind
+    )
+    kept = np.array([left >> at & 1 == 0 for at in range(len(rows))])
+    expected = [
+        was_kept and all(slow_match(term, row) != term.negated for term in terms)
+        for row, was_kept in zip(rows, kept.tolist(), strict=True)
+    ]
+    Filter(terms).strike_out(messages, kept)
+    assert kept.tolist() == expected
+
+
+def test_a_null_holds_nothing():
+    messages = pa.chunked_array([["a", None], [None, ""]], pa.string())
+    for negated, expected in ((False, [True] + [False] * 3), (True, [False] + [True] * 3)):
+        kept = np.ones(4, np.bool_)
+        Filter([Term("a", negated=negated)]).strike_out(messages, kept)
+        assert kept.tolist() == expected
+
+
+def test_a_term_without_text_is_refused():
+    with pytest.raises(ValueError, match="without text"):
+        Filter([Term("")])
+
+
+def test_a_text_between_two_rows_is_in_neither():
+    rows = ["x" * 100 + "ne", "edle" + "x" * 100, "needle", "ne", "", "edle"]
+    assert found('"needle"', rows) == ["needle"]
 
 
 @given(st.text(max_size=20))
