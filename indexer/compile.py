@@ -1,4 +1,4 @@
-"""Compiling every kernel into its cache, so that no later start has to: for installers and images.
+"""Compiling the indexer's kernels into their cache, so that no later start has to: for installers.
 
 Nothing goes in and nothing comes out: each kernel is called once, with empty arrays of the types
 that it is called with later.
