@@ -88,15 +88,15 @@ def split_cri(
     start: int,
     end: int,
     around: Around,
-    line: int,
     row: int,
     lines: Lines,
     columns: Columns,
 ) -> tuple[int, int, int]:
-    """Split one piece; return the next free line and row, and the time of its last line."""
+    """Split one piece; return its lines, the next free row and the time of the last line."""
     base = data.ctypes.data
     event = open_events(around.open_before)
     last_ns = around.previous_ns
+    line = 0
     at = start
     while at < end:
         found = memchr(base + at, NEWLINE, end - at)

@@ -206,19 +206,19 @@ def split_docker(
     start: int,
     end: int,
     around: Around,
-    line: int,
     row: int,
     lines: Lines,
     columns: Columns,
     text: Bytes,
 ) -> tuple[int, int, int]:
-    """Split one piece; return the next free line and row, and the time of its last line.
+    """Split one piece; return its lines, the next free row and the time of the last line.
 
     Messages are written to ``text``, which has room for the whole piece: there the lines point.
     """
     source, target = data.ctypes.data, text.ctypes.data
     event = open_events(around.open_before)
     last_ns = around.previous_ns
+    line = 0
     at, to = start, 0
     while at < end:
         found = memchr(source + at, NEWLINE, end - at)

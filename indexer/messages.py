@@ -14,8 +14,7 @@ _REPLACEMENT = (0xEF, 0xBF, 0xBD)  # U+FFFD
 @compiled
 def gather(
     data: Bytes,
-    first_line: int,
-    last_line: int,
+    line_count: int,
     first_row: int,
     last_row: int,
     lines: Lines,
@@ -26,22 +25,22 @@ def gather(
     """Copy the messages of lines and rows ``[first, last)`` behind each other, row by row."""
     source, target = data.ctypes.data, text.ctypes.data
     at = integer(offsets[first_row])
-    if last_line - first_line == last_row - first_row:
-        for line in range(first_line, last_line):
+    if line_count == last_row - first_row:
+        for line in range(line_count):
             size = lines.end[line] - lines.start[line]
             memcpy(target + at, source + lines.start[line], size)
             at += size
-            offsets[first_row + line - first_line + 1] = at
+            offsets[first_row + line + 1] = at
         return
     cursor[: last_row - first_row] = 0
-    for line in range(first_line, last_line):
+    for line in range(line_count):
         cursor[lines.row[line] - first_row] += lines.end[line] - lines.start[line]
     for row in range(first_row, last_row):
         size = cursor[row - first_row]
         cursor[row - first_row] = at
         at += size
         offsets[row + 1] = at
-    for line in range(first_line, last_line):
+    for line in range(line_count):
         size = lines.end[line] - lines.start[line]
         here = lines.row[line] - first_row
         memcpy(target + cursor[here], source + lines.start[line], size)

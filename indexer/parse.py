@@ -148,19 +148,19 @@ def _parse_pieces(
         source = data
         if formats[p] == _CRI:
             line, next_row, state[PREVIOUS_NS] = split_cri(
-                data, start, end, around, 0, row, lines, columns
+                data, start, end, around, row, lines, columns
             )
         elif formats[p] == _DOCKER:
             line, next_row, state[PREVIOUS_NS] = split_docker(
-                data, start, end, around, 0, row, lines, columns, unescaped
+                data, start, end, around, row, lines, columns, unescaped
             )
             source = unescaped
         else:
             program = programs[pattern[p]] if pattern[p] >= 0 else programs[0][:0]
             line, next_row, state[PREVIOUS_NS] = split_plain(
-                data, start, end, around, 0, row, lines, columns, program, zone_s
+                data, start, end, around, row, lines, columns, program, zone_s
             )
-        gather(source, 0, line, row, next_row, lines, offsets, cursor, text)
+        gather(source, line, row, next_row, lines, offsets, cursor, text)
         find_invalid(text, offsets, row, next_row, invalid)
         find_levels(text, offsets, row, next_row, level)
         find_events(

@@ -27,19 +27,19 @@ def split_plain(
     start: int,
     end: int,
     around: Around,
-    line: int,
     row: int,
     lines: Lines,
     columns: Columns,
     program: Bytes,
     zone_s: int,
 ) -> tuple[int, int, int]:
-    """Split one piece; return the next free line and row, and the time of its last line.
+    """Split one piece; return its lines, the next free row and the time of the last line.
 
     The time is guessed if ``program`` is empty.
     """
     base = data.ctypes.data
     last_ns = around.previous_ns
+    line = 0
     at = start
     while at < end:
         found = memchr(base + at, NEWLINE, end - at)
