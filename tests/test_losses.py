@@ -17,7 +17,7 @@ from aiokafka.admin import AIOKafkaAdminClient, NewTopic, RecordsToDelete
 from collector import checkpoint
 from collector.frame import frames
 from indexer.ledger import LOST_RETENTION, LOST_ROTATED, LOST_TOPIC, TOPIC_RESET
-from query_api.gaps import LOST, UNKNOWN, Gap
+from query_api.gaps import LOST, STAMP_SLACK_NS, UNKNOWN, Gap
 from query_api.plan import Scope
 from query_api.replica import Replica
 from query_api.verdict import Trouble, judge
@@ -68,7 +68,7 @@ def test_a_file_deleted_while_the_collector_was_down_is_a_gap_from_its_acknowled
     assert gap.state == UNKNOWN  # nobody has seen a byte beyond
     assert gap.file is not None
     assert (gap.file.pod, gap.file.container) == ("web", "app")
-    assert gap.from_ns == gap.file.last_ns  # written after the last line that is there
+    assert gap.from_ns == gap.file.last_ns - STAMP_SLACK_NS  # after the last line that is there
     assert gap.to_ns is not None
     assert local.verdict("web") == "incomplete"
     assert local.verdict("other") == "unknown"  # of the last moments, and of nothing else
