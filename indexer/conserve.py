@@ -10,12 +10,11 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from indexer.errors import NotBalanced
 from indexer.kernels import Bytes, compiled, integer
-from indexer.schema import SEGMENT_SCHEMA
+from indexer.schema import SEGMENT_SCHEMA, open_segment
 
 Tally = Mapping[tuple[Any, ...], tuple[int, int]]
 """Stream -> rows, and the sum of their hashes modulo 2^64."""
@@ -86,8 +85,11 @@ def _column_hashes(array: pa.Array) -> Hashes:
         array = array.cast(pa.uint8())
     if pa.types.is_timestamp(kind):
         array = array.cast(pa.int64())
-    numbers: NDArray[Any] = array.to_numpy(zero_copy_only=False)
-    return numbers.astype(np.int64).view(np.uint64)
+    numbers: NDArray[Any] = array.fill_null(0).to_numpy(zero_copy_only=False)
+    found = numbers.astype(np.int64).view(np.uint64)
+    if array.null_count:
+        found[array.is_null().to_numpy(zero_copy_only=False)] = _NULL
+    return found
 
 
 def tally(rows: pa.Table, into: dict[tuple[Any, ...], tuple[int, int]]) -> None:
@@ -118,7 +120,7 @@ def _codes(array: pa.Array) -> NDArray[Any]:
 
 def row_groups(data: bytes) -> Iterable[pa.Table]:
     """Yield the row groups of a segment, decoded."""
-    file = pq.ParquetFile(pa.BufferReader(data))
+    file = open_segment(pa.BufferReader(data))
     for number in range(file.num_row_groups):
         yield file.read_row_group(number, use_threads=False)
 

@@ -9,11 +9,11 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from indexer.conserve import check, tally
 from indexer.errors import SegmentUnsorted
+from indexer.schema import open_segment
 from indexer.segment import ROW_GROUP_BYTES, ROW_GROUP_ROWS, SegmentWriter, row_group_bounds
 
 ZSTD_LEVEL = 9
@@ -28,7 +28,7 @@ class _Source:
     """One segment: its row groups are decoded in order, and let go of once they are used up."""
 
     def __init__(self, data: bytes, read: dict[tuple[object, ...], tuple[int, int]]) -> None:
-        self._file = pq.ParquetFile(pa.BufferReader(data))
+        self._file = open_segment(pa.BufferReader(data))
         groups = [
             self._file.metadata.row_group(number) for number in range(self._file.num_row_groups)
         ]
@@ -95,7 +95,7 @@ def _gathered(opened: Sequence[_Source], source: NDArray[np.int32], row: _Longs)
         place[chosen] = np.arange(filled, filled + len(chosen))
         filled += len(chosen)
     # Words are dictionaries of their row groups; those of several have to be one.
-    rows = pa.concat_tables(tables).unify_dictionaries().combine_chunks()
+    rows = pa.concat_tables(tables, promote_options="default").unify_dictionaries().combine_chunks()
     if len(tables) == 1:
         return rows
     return rows.take(pa.array(place))

@@ -3,7 +3,10 @@
 Every segment has exactly these columns in this order; readers of other programs see the same.
 """
 
+from typing import Any
+
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 _WORD = pa.dictionary(pa.int32(), pa.string())
 
@@ -38,10 +41,19 @@ SEGMENT_SCHEMA = pa.schema(
         pa.field("message", pa.string(), nullable=False),
         pa.field("raw", pa.binary(), nullable=True),  # the bytes, where they are no UTF-8
         pa.field("partial", pa.bool_(), nullable=False),
-        pa.field("event_offset", pa.int64(), nullable=False),
+        # Of the first line of its event; null, or its own, where a row is that line.
+        pa.field("event_offset", pa.int64(), nullable=True),
         pa.field("file_id", pa.binary(16), nullable=False),
         pa.field("epoch", pa.int32(), nullable=False),
         pa.field("offset", pa.int64(), nullable=False),
     ]
 )
 """Columns of a segment's Parquet; ``date`` and ``hour`` stand in its path and in the Delta log."""
+
+_WORDS = [field.name for field in SEGMENT_SCHEMA if pa.types.is_dictionary(field.type)]
+
+
+def open_segment(file: Any) -> pq.ParquetFile:
+    """Open the Parquet of a segment, so that its columns have the types of SEGMENT_SCHEMA."""
+    # What is to be read is held already: Arrow's own threads would only hand it over.
+    return pq.ParquetFile(file, read_dictionary=_WORDS, pre_buffer=False)

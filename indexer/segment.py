@@ -28,19 +28,26 @@ HOURS_MAX = 512
 
 The rows of further hours, those with the fewest rows, are filed under the hour of the commit.
 """
-# One page a column: zstd starts anew at each, and Arrow joins what it read of several.
+# One page a column: zstd starts anew at each, and Arrow joins what it read of several. An index of
+# pages would say no more than the footer.
 _PAGE_BYTES = 2 * ROW_GROUP_BYTES
-_OFFSETS_LEVEL_MIN = 6  # of zstd: steps of offsets repeat, and are few bytes to search
+FRESH_ZSTD_LEVEL = 2  # of most logs as small as 3 and 4, for less; from 5 on at four times the cost
+_NUMBERS_ZSTD_LEVEL_MIN = 6  # they are few bytes to search, and steps of offsets repeat
 
 _HOUR_NS = 3_600_000_000_000
 _OUTSIDE = TIME_SOURCES.index("line-outside")  # added to the index of a source
 
 _DELTA = ("time", "event_offset", "offset")
-_TEXT = ("message", "raw")
-# Of the last three digits of a time there are a thousand: ten bits each, less if the clock is dull.
-_WORDS = [name for name in SEGMENT_SCHEMA.names if name not in (*_DELTA, *_TEXT, "partial")]
+_REPEATED = [
+    name for name in SEGMENT_SCHEMA.names
+    if name not in (*_DELTA, "time_ns", "message", "raw", "partial")
+]  # fmt: skip
+# A dictionary of a thousand numbers makes ten bits of each, and pays only where there are many.
+_TIME_NS_DICTIONARY_ROWS_MIN = 16_384
 
 _STATS = ("time", "namespace", "pod", "container", "pod_uid", "node", "output", "level")
+# Of the order of rows. A message's bounds prune nothing, and may be as long as the message.
+_BOUNDED = [*_STATS, "file_id", "offset"]
 
 _BLOB_KEY = "everyline."
 
@@ -81,19 +88,24 @@ class Segment:
 class SegmentWriter:
     """Writes one segment: row groups go in one after the other, the Parquet object comes out."""
 
-    def __init__(self, zstd_level: int = 3) -> None:
+    def __init__(self, zstd_level: int = FRESH_ZSTD_LEVEL) -> None:
         """Start an object without rows."""
+        self._zstd_level = zstd_level
         self._sink = pa.BufferOutputStream()
-        self._writer = _parquet_writer(self._sink, zstd_level)
+        self._writer: Any = None
         self._tokens = TokenFilterWriter()
 
     def append(self, row_group: pa.Table) -> None:
         """Add rows (SEGMENT_SCHEMA, at least one) as one row group."""
+        if self._writer is None:
+            self._writer = _parquet_writer(self._sink, self._zstd_level, row_group.num_rows)
+        # Segments of earlier versions have no nulls where the schema now allows them.
+        row_group = row_group.cast(SEGMENT_SCHEMA)
         self._writer.write_table(row_group, row_group_size=row_group.num_rows)
         self._tokens.append(row_group.column("message"))
 
     def finish(self) -> bytes:
-        """Return the object; nothing can be added to it any more."""
+        """Return the object of at least one row group; nothing can be added to it any more."""
         if made := self._tokens.finish(self._sink.tell()):
             blob, place = made
             self._sink.write(blob)
@@ -109,7 +121,7 @@ def write_blob(blob: bytes, name: str) -> bytes:
     The footer's metadata says under ``everyline.<name>`` where the blob stands (``offset,length``).
     """
     sink = pa.BufferOutputStream()
-    with _parquet_writer(sink, zstd_level=3) as writer:
+    with _parquet_writer(sink, FRESH_ZSTD_LEVEL, rows=0) as writer:
         place = f"{sink.tell()},{len(blob)}"
         sink.write(blob)
         writer.add_key_value_metadata({_BLOB_KEY + name: place})
@@ -117,19 +129,23 @@ def write_blob(blob: bytes, name: str) -> bytes:
     return data
 
 
-def _parquet_writer(sink: pa.NativeFile, zstd_level: int) -> Any:
+def _parquet_writer(sink: pa.NativeFile, zstd_level: int, rows: int) -> Any:
+    """Return a writer of row groups of about ``rows``."""
     levels = dict.fromkeys(SEGMENT_SCHEMA.names, zstd_level)
-    levels |= dict.fromkeys(("offset", "event_offset"), max(zstd_level, _OFFSETS_LEVEL_MIN))
+    numbers = ("time_ns", "event_offset", "offset")
+    levels |= dict.fromkeys(numbers, max(zstd_level, _NUMBERS_ZSTD_LEVEL_MIN))
+    is_many = rows >= _TIME_NS_DICTIONARY_ROWS_MIN
     return pq.ParquetWriter(
         sink,
         SEGMENT_SCHEMA,
         compression="zstd",
         compression_level=levels,
-        use_dictionary=_WORDS,
-        column_encoding=dict.fromkeys(_DELTA, "DELTA_BINARY_PACKED"),
-        # A message's minimum prunes nothing, and may be as long as the message.
-        write_statistics=[name for name in SEGMENT_SCHEMA.names if name not in _TEXT],
-        write_page_index=True,
+        use_dictionary=[*_REPEATED, "time_ns"] if is_many else _REPEATED,
+        column_encoding=dict.fromkeys(
+            _DELTA if is_many else (*_DELTA, "time_ns"), "DELTA_BINARY_PACKED"
+        ),
+        write_statistics=_BOUNDED,
+        store_schema=False,  # what Parquet's own does not say is in SEGMENT_SCHEMA
         data_page_size=_PAGE_BYTES,
         max_rows_per_page=ROW_GROUP_ROWS,
     )
@@ -256,6 +272,7 @@ def _row_group(
     time_ns = rows.time_ns[chosen]
     time_us = time_ns // 1000
     offset = rows.offset[chosen] + repeated((h.start for h in headers), np.int64)
+    event_offset = rows.event_offset[chosen]
     ids = pa.array([h.file_id for h in headers], pa.binary(16))
     columns = {
         "time": pa.array(time_us).view(pa.timestamp("us", tz="UTC")),
@@ -272,7 +289,7 @@ def _row_group(
         "message": _taken(rows.message, chosen),
         "raw": _taken(rows.raw, chosen),
         "partial": rows.partial[chosen],
-        "event_offset": rows.event_offset[chosen],
+        "event_offset": pa.array(event_offset, mask=event_offset == offset),
         "file_id": ids.take(pa.array(repeated(range(len(headers)), np.int32))),
         "epoch": repeated((h.epoch for h in headers), np.int32),
         "offset": offset,

@@ -14,11 +14,11 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from indexer.bucket import Bucket, open_bucket
 from indexer.errors import BucketError, ObjectMissing
+from indexer.schema import open_segment
 from indexer.token_filter import TokenFilter, tokens_within
 from query_api.filter import Filter
 from query_api.language import Term, parse_query
@@ -95,8 +95,7 @@ def scan_segment(
     try:
         tail_bytes = _WHOLE_BYTES if task.size_bytes <= _WHOLE_BYTES else _TAIL_BYTES
         file.fetch([(max(0, task.size_bytes - tail_bytes), task.size_bytes)])
-        # Ranges are fetched here; Arrow's own threads would only hand over what is held.
-        parquet = pq.ParquetFile(file, pre_buffer=False)
+        parquet = open_segment(file)
         groups = _row_groups(parquet.metadata, task)
         for group in _with_tokens(groups, terms, parquet.metadata, file):
             if cancelled():

@@ -24,7 +24,7 @@ _CLUSTER = "local"
 _FOREVER_NS = 1 << 62
 FILTER, BESIDE_COLUMNS = "token filter", "page index, footer"
 COVERAGE, LOG = "coverage", "Delta log"
-_ABSENT_TOKENS = 2_000
+_ABSENT_TOKENS = 20_000
 
 
 def _objects(bucket: Path) -> list[Live]:

@@ -104,7 +104,7 @@ def table_of(rows: list[tuple[str, str, bytes, int, int, str]]) -> pa.Table:
         "file_id": pa.array([row[2] for row in rows], pa.binary(16)),
         "epoch": pa.array([row[3] for row in rows], pa.int32()),
         "offset": [row[4] for row in rows],
-        "event_offset": [row[4] for row in rows],
+        "event_offset": [row[4] // 2 if row[4] % 3 else None for row in rows],
         "restart": pa.array([0] * len(rows), pa.int32()),
     }
     for name in SEGMENT_SCHEMA.names:
