@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import pyarrow as pa
-from deltalake import CommitProperties, DeltaTable
+from deltalake import CommitProperties, DeltaTable, Schema
 from deltalake.exceptions import DeltaError, TableNotFoundError
 
 from collector.range import crc32
@@ -125,9 +125,9 @@ class Table:
         self._log = DeltaLog(bucket, self.folder)
 
     def make(self) -> None:
-        """Make the table unless it is there."""
+        """Make the table unless it is there; raise TableError if that has other columns."""
         try:
-            DeltaTable.create(
+            table = DeltaTable.create(
                 self.uri,
                 TABLE_SCHEMA,
                 mode="ignore",
@@ -138,7 +138,14 @@ class Table:
                 storage_options=self.bucket.storage_options,
             )
         except (DeltaError, OSError):
-            self.snapshot()  # another process was faster, or this one says what is wrong
+            table = self.snapshot()  # another process was faster, or this one says what is wrong
+        found = {field.name: field for field in table.schema().fields}
+        ours = Schema.from_arrow(TABLE_SCHEMA).fields
+        if wrong := [field.name for field in ours if found.get(field.name) != field]:
+            raise TableError(
+                f"{self.uri} was made by another version: it has other columns {', '.join(wrong)};"
+                " move it away, or choose another cluster or bucket"
+            )
 
     def snapshot(self, version: int | None = None) -> DeltaTable:
         """Return the table as of ``version``, or as of now.

@@ -13,7 +13,7 @@ from deltalake import DeltaTable
 from indexer.bucket import Bucket, LocalBucket, open_bucket
 from indexer.coverage import Balance, Coverage, Position, to_object
 from indexer.errors import PositionMoved, TableError, TableUnavailable, VersionGone
-from indexer.table import CLOSED, COVERAGE_FOLDER, Added, Table, in_order
+from indexer.table import CLOSED, COVERAGE_FOLDER, TABLE_SCHEMA, Added, Table, in_order
 from tests.indexer.shipped import CLUSTER, File, Run, Way
 from tests.real_parts.guard import free_port
 from tests.way import lines
@@ -230,6 +230,19 @@ def test_a_bucket_that_is_away_is_retriable_and_said_in_one_line(
 def test_a_table_in_a_directory_that_cannot_be_made_is_said() -> None:
     with pytest.raises(TableError, match="/proc/nothing"):
         Table(LocalBucket(Path("/proc/nothing")), CLUSTER).make()
+
+
+def test_a_table_of_another_version_is_refused_with_the_columns_that_are_others(
+    tmp_path: Path,
+) -> None:
+    table = Table(LocalBucket(tmp_path), CLUSTER)
+    at = TABLE_SCHEMA.get_field_index("event_offset")
+    other = TABLE_SCHEMA.set(at, TABLE_SCHEMA.field(at).with_nullable(False))
+    other = other.remove(other.get_field_index("epoch"))
+    DeltaTable.create(table.uri, other, partition_by=["date", "hour"])
+    with pytest.raises(TableError, match="other columns event_offset, epoch; move it") as refused:
+        table.make()
+    assert not refused.value.retriable
 
 
 def of_positions(committed_ns: int, *places: tuple[int, int, int, int]) -> Coverage:
