@@ -13,10 +13,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from indexer.conserve import row_groups
 from indexer.coverage import Balance, Coverage, Deleted
 from indexer.fence import FencedTable
 from indexer.request import DeletionRequest, checked
-from indexer.rewrite import LEFT_ALONE, batches, exchange
+from indexer.rewrite import LEFT_ALONE, Rewritten, batches, exchange, without
 from indexer.table import Live
 
 _FILE = ("pod", "container", "file_id", "epoch")
@@ -99,11 +100,16 @@ def delete(
     fits = matcher(checked(request))
     left = examined.left(request, fenced.take())
     marks = functools.partial(_marks, request, now_ns)
+    what = f"deletion {request.id}"
+
+    def rewrite(each: Live) -> Rewritten[pa.Table]:
+        return without(row_groups(fenced.read(each)), fits, _COLUMNS, what)
+
     done, failed = 0, None
     for some in batches(left):
         done += len(some)
         try:
-            rows = exchange(fenced, some, fits, _COLUMNS, marks, f"deletion {request.id}")
+            rows = exchange(fenced, some, rewrite, marks, what)
         except LEFT_ALONE as error:
             failed = failed or error
             continue

@@ -1,10 +1,11 @@
 """Retention by namespace: rows of hours that are older than their rule allows are removed.
 
-The objects of a snapshot and rules go in. A segment whose rows have all expired is removed, one
-with others is rewritten without them, and the same commit says which hours of which namespace
+The objects of a snapshot and rules go in. A segment whose rows have all expired is removed unread,
+one with others is rewritten without them, and the same commit says which hours of which namespace
 went: their bytes stay covered, so nothing that is sent again comes back.
 """
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
@@ -12,13 +13,13 @@ from fnmatch import fnmatchcase
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from collector.errors import SettingError
 from indexer.coverage import Balance, Coverage, Expired
-from indexer.errors import IndexerError, SegmentDamaged
+from indexer.errors import IndexerError, NotBalanced
 from indexer.fence import FencedTable
-from indexer.rewrite import LEFT_ALONE, batches, exchange
+from indexer.footer import SegmentFile
+from indexer.rewrite import LEFT_ALONE, Rewritten, batches, exchange, without
 from indexer.table import Live
 
 _HOUR_NS = 3_600_000_000_000
@@ -58,23 +59,19 @@ def hour_of(day: str, hour: int) -> int:
 
 
 class Namespaces:
-    """Which namespaces a segment has; each segment is read once for that, and only if it is old."""
+    """How many rows of which namespaces old segments have; each one's footer is read once."""
 
     def __init__(self) -> None:
-        self._of: dict[str, frozenset[str]] = {}
+        self._of: dict[str, Counter[str]] = {}
 
-    def of(self, fenced: FencedTable, each: Live) -> frozenset[str]:
-        """Return the namespaces of a segment's rows."""
+    def of(self, fenced: FencedTable, each: Live) -> Counter[str]:
+        """Return the rows of a segment by namespace; raise SegmentDamaged if nobody can tell."""
         least, greatest = each.stats.get("namespace", (None, None))
-        if least is not None and least == greatest:
-            return frozenset((least,))
+        if least is not None and least == greatest and each.rows is not None:
+            return Counter({least: each.rows})
         if each.name not in self._of:
-            data = pa.BufferReader(fenced.read(each))
-            try:
-                rows = pq.read_table(data, columns=["namespace"], use_threads=False)
-            except (pa.ArrowException, OSError) as error:
-                raise SegmentDamaged(f"segment {each.name} is damaged: {error}") from error
-            self._of[each.name] = frozenset(pc.unique(rows.column("namespace")).to_pylist())
+            groups = SegmentFile(fenced.bucket, fenced.table.folder, each).namespaces()
+            self._of[each.name] = sum(groups, Counter())
         return self._of[each.name]
 
     def keep(self, objects: Iterable[Live]) -> None:
@@ -86,7 +83,7 @@ class Namespaces:
 def expire(
     fenced: FencedTable, rules: Sequence[RetentionRule], namespaces: Namespaces, now_ns: int
 ) -> Iterator[tuple[int, int, int]]:
-    """Remove what the rules say; yield (hours done, hours to do, rows) after each commit.
+    """Remove what the rules say; yield (hours done, hours to do, rows) as it goes.
 
     Raises PositionMoved if another keeper is at work; what keeps some segments from being rewritten
     is raised when all others are done.
@@ -104,62 +101,84 @@ def expire(
                 hours.setdefault(hour, []).append(each)
     failed: IndexerError | None = None
     for done, hour in enumerate(sorted(hours)):
-        readable = []
+        whole: list[Live] = []
+        parts: list[Live] = []
+        over: dict[str, RetentionRule] = {}
         for each in hours[hour]:
             try:
-                namespaces.of(fenced, each)
-                readable.append(each)
-            except LEFT_ALONE as error:
-                failed = failed or error
-        for some in batches(readable):
-            try:
-                over = _over(fenced, some, rules, namespaces, hour, now_ns)
-                rows = _expire_hour(fenced, some, over, namespaces, hour, now_ns) if over else 0
+                found = namespaces.of(fenced, each)
             except LEFT_ALONE as error:
                 failed = failed or error
                 continue
-            if over:
-                yield done + 1, len(hours), rows
+            gone = _over(found, rules, hour, now_ns)
+            over |= gone
+            if gone:
+                (whole if gone.keys() == found.keys() else parts).append(each)
+        expiry = _Expiry(fenced, namespaces, over, hour, now_ns)
+        # Nothing of a whole one is read, so their sizes do not matter.
+        for some in [whole, *batches(parts)]:
+            try:
+                rows = exchange(fenced, some, expiry.rewrite, expiry.marks, "an expiry")
+            except LEFT_ALONE as error:
+                failed = failed or error
+                continue
+            yield done + 1, len(hours), rows
     if failed is not None:
         raise failed
 
 
 def _over(
-    fenced: FencedTable,
-    segments: Sequence[Live],
-    rules: Sequence[RetentionRule],
-    namespaces: Namespaces,
-    hour: int,
-    now_ns: int,
+    namespaces: Iterable[str], rules: Sequence[RetentionRule], hour: int, now_ns: int
 ) -> dict[str, RetentionRule]:
-    """Return the namespaces in these segments whose time is over, with the rule that says so."""
-    found = {name for each in segments for name in namespaces.of(fenced, each)}
-    ruled = ((name, rule_of(name, rules)) for name in found)
+    """Return the namespaces whose time is over, with the rule that says so."""
+    ruled = ((name, rule_of(name, rules)) for name in namespaces)
     return {
         name: rule for name, rule in ruled if rule and (hour + 1 + rule.hours) * _HOUR_NS <= now_ns
     }
 
 
-def _expire_hour(
-    fenced: FencedTable,
-    segments: Sequence[Live],
-    over: Mapping[str, RetentionRule],
-    namespaces: Namespaces,
-    hour: int,
-    now_ns: int,
-) -> int:
-    words = pa.array(sorted(over), pa.string())
+@dataclass(frozen=True, slots=True)
+class _Expiry:
+    """What goes from the segments of one hour."""
 
-    def drops(rows: pa.Table) -> pa.Array:
-        return pc.is_in(rows.column("namespace"), value_set=words)
+    fenced: FencedTable
+    namespaces: Namespaces
+    over: Mapping[str, RetentionRule]
+    hour: int
+    now_ns: int
 
-    def marks(dropped: Sequence[pa.Table]) -> Coverage:
-        counts: dict[str, int] = dict.fromkeys(over, 0)
-        for rows in dropped:
-            for count in pc.value_counts(rows.column("namespace").combine_chunks()).to_pylist():
-                counts[count["values"]] += count["counts"]
-        expired = [Expired(name, hour, counts[name], str(over[name])) for name in sorted(over)]
-        return Coverage(now_ns, [], [], [], [], [], Balance(), expired=expired)
+    def rewrite(self, each: Live) -> Rewritten[Counter[str]]:
+        """Return a segment without the rows whose time is over; what goes whole is not read."""
+        found = self.namespaces.of(self.fenced, each)
+        gone = self._gone(found)
+        if gone == found:
+            return Rewritten(b"", gone.total(), gone)
+        file = SegmentFile(self.fenced.bucket, self.fenced.table.folder, each)
+        groups = file.namespaces()
+        kept = [number for number, group in enumerate(groups) if self._gone(group) != group]
+        unread = gone.total() - sum(self._gone(groups[number]).total() for number in kept)
+        words = pa.array(sorted(self.over), pa.string())
+        left = without(
+            file.row_groups(kept),
+            lambda rows: pc.is_in(rows.column("namespace"), value_set=words),
+            ["namespace"],
+            "an expiry",
+            unread,
+        )
+        if left.rows != gone.total():
+            raise NotBalanced(
+                f"an expiry does not add up, nothing was changed: {left.rows} rows of {each.name} "
+                f"would go, {gone.total()} should"
+            )
+        return Rewritten(left.data, left.rows, gone)
 
-    touched = [each for each in segments if namespaces.of(fenced, each) & over.keys()]
-    return exchange(fenced, touched, drops, ["namespace"], marks, "an expiry")
+    def _gone(self, found: Counter[str]) -> Counter[str]:
+        return Counter({name: rows for name, rows in found.items() if name in self.over})
+
+    def marks(self, dropped: Sequence[Counter[str]]) -> Coverage:
+        """Return what tells readers which rows have gone."""
+        rows = sum(dropped, Counter())
+        expired = [
+            Expired(name, self.hour, rows[name], str(self.over[name])) for name in sorted(rows)
+        ]
+        return Coverage(self.now_ns, [], [], [], [], [], Balance(), expired=expired)

@@ -1,17 +1,18 @@
 """One segment without some of its rows: what expiry and deletion leave of it.
 
-The bytes of a segment and a choice of rows go in; out come the bytes of a segment with the others,
+The rows of a segment and a choice of them go in; out come the bytes of a segment with the others,
 in their order, and which rows went. Rows kept and rows dropped must add up to what was read.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Generic, TypeVar
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from indexer.conserve import check, row_groups, tally
+from indexer.conserve import check, tally
 from indexer.coverage import Coverage
 from indexer.errors import IndexerError, NotBalanced, ObjectMissing, SegmentDamaged
 from indexer.fence import FencedTable
@@ -27,27 +28,36 @@ BYTES_AT_ONCE = 64 << 20
 """What one commit exchanges: what a crash makes a keeper do again, and its marks in memory."""
 
 
+_Dropped = TypeVar("_Dropped")
+
+
 @dataclass(frozen=True, slots=True)
-class Rewritten:
-    """What is left: ``data`` is empty if no row is. ``dropped`` has the columns asked for."""
+class Rewritten(Generic[_Dropped]):
+    """What is left: ``data`` is empty if no row is. ``dropped`` tells of the ``rows`` that went."""
 
     data: bytes
-    dropped: pa.Table
+    rows: int
+    dropped: _Dropped
 
 
 def without(
-    data: bytes, drops: Callable[[pa.Table], pa.Array], columns: Sequence[str], what: str
-) -> Rewritten | None:
-    """Return a segment without the rows of which ``drops`` says true; None if that is none.
+    row_groups: Iterable[pa.Table],
+    drops: Callable[[pa.Table], pa.Array],
+    columns: Sequence[str],
+    what: str,
+    unread: int = 0,
+) -> Rewritten[pa.Table]:
+    """Return a segment of the rows of which ``drops`` does not say true.
 
-    ``drops`` is asked for each row group; ``columns`` of the dropped rows are kept. Raises
-    NotBalanced if a row would be lost or kept that should not.
+    ``drops`` is asked for each row group; ``columns`` of the dropped rows are kept. ``unread`` rows
+    more have gone with row groups that nobody needs to look at. Raises NotBalanced if a row would
+    be lost or kept that should not.
     """
     writer = SegmentWriter(ZSTD_LEVEL)
     before: dict[tuple[object, ...], tuple[int, int]] = {}
     gone: dict[tuple[object, ...], tuple[int, int]] = {}
     dropped, is_left = [], False
-    for rows in row_groups(data):
+    for rows in row_groups:
         mask = drops(rows)
         tally(rows, before)
         of_group = rows.filter(mask)
@@ -58,11 +68,11 @@ def without(
             writer.append(kept)
             is_left = True
     all_dropped = pa.concat_tables(dropped).unify_dictionaries()
-    if not all_dropped.num_rows:
-        return None
-    written = writer.finish() if is_left else b""
-    check(before, [written] if written else [], gone, what)
-    return Rewritten(written, all_dropped)
+    went = all_dropped.num_rows + unread
+    written = writer.finish() if is_left and went else b""
+    if went:
+        check(before, [written] if written else [], gone, what)
+    return Rewritten(written, went, all_dropped)
 
 
 def batches(segments: Sequence[Live]) -> Iterator[list[Live]]:
@@ -81,34 +91,35 @@ def batches(segments: Sequence[Live]) -> Iterator[list[Live]]:
 def exchange(
     fenced: FencedTable,
     segments: Sequence[Live],
-    drops: Callable[[pa.Table], pa.Array],
-    columns: Sequence[str],
-    marks: Callable[[Sequence[pa.Table]], Coverage],
+    rewrite: Callable[[Live], Rewritten[_Dropped]],
+    marks: Callable[[Sequence[_Dropped]], Coverage],
     what: str,
 ) -> int:
-    """Exchange segments for what is left of them, in one commit with ``marks`` of what went.
+    """Exchange segments for what ``rewrite`` leaves, in one commit with ``marks`` of what went.
 
-    ``marks`` is given the ``columns`` of the dropped rows, a table for each segment. Returns how
-    many rows went; without any, nothing is committed. What keeps a segment from being rewritten is
-    raised when the others are exchanged.
+    ``marks`` is given what was dropped, for each segment. Returns how many rows went; without any,
+    nothing is committed. What keeps a segment from being rewritten is raised when the others are
+    exchanged.
     """
     added: list[Added] = []
     removed: list[Live] = []
-    dropped: list[pa.Table] = []
+    dropped: list[_Dropped] = []
+    rows = 0
     failed: IndexerError | None = None
     for each in segments:
         try:
-            left = without(fenced.read(each), drops, columns, what)
-        except (NotBalanced, ObjectMissing) as error:
+            left = rewrite(each)
+        except LEFT_ALONE as error:
             failed = failed or error
             continue
         except (pa.ArrowException, OSError) as error:
             failed = failed or SegmentDamaged(f"{what}: {each.name} is damaged: {error}")
             continue
-        if left is None:
+        if not left.rows:
             continue
         removed.append(each)
         dropped.append(left.dropped)
+        rows += left.rows
         if left.data and each.date is not None and each.hour is not None:
             name = fenced.upload(segment_folder(each.date, each.hour), left.data)
             stats = stats_of(pq.read_metadata(pa.BufferReader(left.data)))
@@ -117,4 +128,4 @@ def exchange(
         fenced.commit([*added, fenced.upload_coverage(marks(dropped))], removed)
     if failed is not None:
         raise failed
-    return sum(table.num_rows for table in dropped)
+    return rows

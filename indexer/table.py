@@ -89,6 +89,7 @@ class Live:
     date: str | None = None
     hour: int | None = None
     stats: Mapping[str, tuple[Any, Any]] = field(default_factory=dict)  # least, greatest
+    rows: int | None = None  # None: nobody has said
 
     @property
     def is_coverage(self) -> bool:
@@ -275,7 +276,8 @@ def live(table: DeltaTable) -> list[Live]:
             if columns[f"min.{of}"][at] is not None
         }
         day = None if date is None else date.isoformat()
-        found.append(Live(name, columns["size_bytes"][at], day, hour, stats))
+        size, rows = columns["size_bytes"][at], columns["num_records"][at]
+        found.append(Live(name, size, day, hour, stats, rows))
     return found
 
 

@@ -1,12 +1,19 @@
 """Retention: rows go by the rule of their namespace, and the ledger says which hours went."""
 
+from collections import Counter
+from dataclasses import replace
+from typing import Any
+
 import pytest
 
 from collector.errors import SettingError
+from indexer import segment
 from indexer.bucket import Bucket
 from indexer.entries import ExpiredEntry
-from indexer.errors import PositionMoved
+from indexer.errors import ObjectMissing, PositionMoved, SegmentDamaged
 from indexer.expire import RetentionRule, hour_of, parse_retention, rule_of
+from indexer.footer import SegmentFile
+from indexer.table import Live
 from tests.indexer.kept import HOUR_NS, Kept, PodFile, before_commit
 from tests.way import lines
 
@@ -91,3 +98,114 @@ def test_expiry_loses_against_another_keeper_and_changes_nothing(kept: Kept) -> 
     slow.expire()
     assert {row["namespace"] for row in kept.rows()} == {"dev-2"}
     assert {key[0] for key in kept.ledger().expired} == {"bank", "dev-1"}
+
+
+class Counted:
+    """A bucket that notes which bytes of which objects were read."""
+
+    def __init__(self, inner: Bucket) -> None:
+        self._inner = inner
+        self.reads: list[tuple[str, int, int]] = []
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._inner, name)
+
+    def get(self, name: str) -> bytes:
+        data = self._inner.get(name)
+        self.reads.append((name, 0, len(data)))
+        return data
+
+    def get_range(self, name: str, start: int, length: int) -> bytes:
+        self.reads.append((name, start, length))
+        return self._inner.get_range(name, start, length)
+
+    def of(self, each: Live) -> list[tuple[int, int]]:
+        return [(start, length) for name, start, length in self.reads if name.endswith(each.name)]
+
+
+@pytest.fixture
+def grouped(store: Bucket) -> Kept:
+    """One segment of four row groups: bank, bank and dev-1, dev-1 and dev-2, dev-2."""
+    kept = Kept(store)
+    for namespace in ("bank", "dev-1", "dev-2"):
+        kept.commit(PodFile(lines(0, 10), namespace=namespace))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(segment, "ROW_GROUP_ROWS", 8)
+        kept.jobs(compact_target_bytes=1 << 20).compact()
+    kept.now_ns = (NOON + 100) * HOUR_NS
+    return kept
+
+
+def test_a_segment_that_goes_whole_is_not_read(grouped: Kept) -> None:
+    [whole] = grouped.segments()
+    grouped.commit(PodFile(lines(0, 10), pod="alone", namespace="dev-1"))
+    [alone] = [each for each in grouped.segments() if each.name != whole.name]
+    counted = Counted(grouped.bucket)
+    jobs = grouped.jobs(counted, retention="*=24")
+    jobs.expire()
+    assert grouped.segments() == []
+    assert counted.of(alone) == []  # the table's log says what it holds
+    assert len(counted.of(whole)) == 3  # its footer, and a column of the two mixed row groups
+    assert {key[0]: entry.rows for key, entry in grouped.ledger().expired.items()} == {
+        "bank": 10, "dev-1": 20, "dev-2": 10,
+    }  # fmt: skip
+    assert jobs.metrics.expired_rows._value.get() == 40
+
+
+def test_row_groups_that_go_whole_are_not_read(grouped: Kept) -> None:
+    [only] = grouped.segments()
+    file = SegmentFile(grouped.bucket, grouped.table.folder, only)
+    assert file.namespaces() == [
+        Counter(bank=8), Counter({"bank": 2, "dev-1": 6}), Counter({"dev-1": 4, "dev-2": 4}),
+        Counter({"dev-2": 6}),
+    ]  # fmt: skip
+    before = grouped.rows()
+    last_start, last_end = file._bounds(3)
+    counted = Counted(grouped.bucket)
+    grouped.jobs(counted, retention="dev-2=24").expire()
+    assert grouped.rows() == [row for row in before if row["namespace"] != "dev-2"]
+    # But for the footer, which is read with a whole buffer that reaches back over all of this.
+    reads = [(s, n) for s, n in counted.of(only) if s + n != only.size]
+    assert all(start + length <= last_start for start, length in reads)
+    assert last_end <= only.size
+    assert (file._bounds(0)[0], last_start - file._bounds(0)[0]) in reads
+    [entry] = grouped.ledger().expired.values()
+    assert (entry.namespace, entry.rows) == ("dev-2", 10)
+
+
+def test_row_groups_that_stay_are_read_around_those_that_go(grouped: Kept) -> None:
+    before = grouped.rows()
+    grouped.jobs(retention="bank=24,dev-2=24").expire()
+    assert grouped.rows() == [row for row in before if row["namespace"] == "dev-1"]
+    rules = sorted((entry.namespace, entry.rows) for entry in grouped.ledger().expired.values())
+    assert rules == [("bank", 10), ("dev-2", 10)]
+
+
+def test_a_footer_that_is_not_what_was_committed_removes_nothing(grouped: Kept) -> None:
+    [only] = grouped.segments()
+
+    def opened(**changes: Any) -> SegmentFile:
+        return SegmentFile(grouped.bucket, grouped.table.folder, replace(only, **changes))
+
+    assert sum(map(Counter.total, opened().namespaces())) == only.rows == 30
+    for changes in ({"rows": 29}, {"stats": {"namespace": ("bank", "dev-1")}}):
+        with pytest.raises(SegmentDamaged):
+            opened(**changes).namespaces()
+    for size in (only.size - 1, only.size + 1, 3):
+        with pytest.raises(SegmentDamaged):
+            opened(size=size)
+    with pytest.raises(ObjectMissing):
+        opened(name="gone.parquet")
+
+
+def test_one_damaged_segment_does_not_keep_others(grouped: Kept) -> None:
+    [damaged] = grouped.segments()
+    grouped.commit(PodFile(lines(0, 10), pod="alone", namespace="dev-1"))
+    name = grouped.table.folder + damaged.name
+    data = grouped.bucket.get(name)
+    grouped.bucket.delete(name)
+    grouped.bucket.put(name, data[: len(data) // 2])
+    jobs = grouped.jobs(retention="dev-1=24")
+    with pytest.raises(SegmentDamaged):
+        jobs.expire()
+    assert [each.name for each in grouped.segments()] == [damaged.name]

@@ -1,0 +1,139 @@
+"""What a segment's footer says of its rows: which namespaces each row group has, and how many rows.
+
+A segment in a bucket goes in; its footer is read by range, and of row groups with several
+namespaces that one column. What is counted must be what the table's log says of the segment, so
+that nothing is removed by a footer that storage has damaged.
+"""
+
+import contextlib
+import io
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from indexer.bucket import Bucket
+from indexer.errors import BucketError, ObjectMissing, SegmentDamaged
+from indexer.schema import SEGMENT_SCHEMA
+from indexer.table import Live
+
+_NAMESPACE = SEGMENT_SCHEMA.names.index("namespace")
+
+
+class RangedFile(io.RawIOBase):
+    """An object as a file for Arrow, each read a ranged one unless it was fetched before."""
+
+    def __init__(self, bucket: Bucket, name: str, size: int) -> None:
+        """Name an object of ``size`` bytes; nothing is read yet."""
+        self._bucket = bucket
+        self._name = name
+        self._size = size
+        self._at = 0
+        self._held = (0, b"")
+
+    def fetch(self, start: int, end: int) -> None:
+        """Hold bytes ``[start, end)`` for the reads to come, instead of those fetched before."""
+        self._held = start, self._bucket.get_range(self._name, start, end - start)
+
+    def read(self, size: int | None = -1) -> bytes:
+        """Return the next bytes."""
+        left = max(0, self._size - self._at)
+        length = left if size is None or size < 0 else min(size, left)
+        at, (start, held) = self._at, self._held
+        self._at += length
+        if start <= at and at + length <= start + len(held):
+            return held[at - start : at - start + length]
+        return self._bucket.get_range(self._name, at, length)
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        """Set the place of the next read."""
+        self._at = offset + {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._size}[whence]
+        return self._at
+
+    def tell(self) -> int:
+        """Return the place of the next read."""
+        return self._at
+
+    def readable(self) -> bool:
+        """It can be read."""
+        return True
+
+    def seekable(self) -> bool:
+        """It has places."""
+        return True
+
+
+class SegmentFile:
+    """One segment, of which only what is asked for is read.
+
+    Raises SegmentDamaged for what cannot be decoded or is not what was committed, ObjectMissing,
+    and BucketUnavailable.
+    """
+
+    def __init__(self, bucket: Bucket, folder: str, segment: Live) -> None:
+        """Read the footer."""
+        self._segment = segment
+        self._file = RangedFile(bucket, folder + segment.name, segment.size)
+        with self._reading():
+            self._parquet: Any = pq.ParquetFile(self._file)
+
+    def namespaces(self) -> list[Counter[str]]:
+        """Return for each row group how many rows it has of which namespaces."""
+        with self._reading():
+            groups = [self._group(number) for number in range(self._parquet.num_row_groups)]
+        found = sum(groups, Counter())
+        rows, known = self._parquet.metadata.num_rows, self._segment
+        if found.total() != rows or known.rows not in (None, rows):
+            raise SegmentDamaged(
+                f"segment {known.name} has {found.total()} rows, by its footer {rows}, and "
+                f"{known.rows} were committed"
+            )
+        bounds = min(found, default=""), max(found, default="")
+        if known.stats.get("namespace", bounds) != bounds:
+            raise SegmentDamaged(f"segment {known.name} has other namespaces than were committed")
+        return groups
+
+    def _group(self, number: int) -> Counter[str]:
+        group = self._parquet.metadata.row_group(number)
+        stats = group.column(_NAMESPACE).statistics
+        if stats is not None and stats.has_min_max and stats.min == stats.max:
+            return Counter({stats.min: group.num_rows})
+        rows = self._parquet.read_row_group(number, columns=["namespace"], use_threads=False)
+        counts = pc.value_counts(rows.column("namespace").combine_chunks()).to_pylist()
+        return Counter({each["values"]: each["counts"] for each in counts})
+
+    def row_groups(self, numbers: Sequence[int]) -> Iterator[pa.Table]:
+        """Yield these row groups, ascending, decoded; neighbours come by one request."""
+        for at, number in enumerate(numbers):
+            with self._reading():
+                if at == 0 or numbers[at - 1] != number - 1:
+                    self._fetch(number, numbers[at:])
+                rows = self._parquet.read_row_group(number, use_threads=False)
+            yield rows
+
+    def _fetch(self, first: int, numbers: Sequence[int]) -> None:
+        """Fetch a row group and those of ``numbers`` that follow it without another in between."""
+        last = max(n for at, n in enumerate(numbers) if n == first + at)
+        self._file.fetch(self._bounds(first)[0], self._bounds(last)[1])
+
+    def _bounds(self, number: int) -> tuple[int, int]:
+        """Return where the first column of a row group starts, and where the last one ends."""
+        group = self._parquet.metadata.row_group(number)
+        columns = [group.column(at) for at in range(group.num_columns)]
+        starts = [each.dictionary_page_offset or each.data_page_offset for each in columns]
+        sizes = [each.total_compressed_size for each in columns]
+        return min(starts), max(map(sum, zip(starts, sizes, strict=True)))
+
+    @contextlib.contextmanager
+    def _reading(self) -> Iterator[None]:
+        try:
+            yield
+        except BucketError as error:
+            if error.retriable or isinstance(error, ObjectMissing):
+                raise
+            raise SegmentDamaged(f"segment {self._segment.name} cannot be read: {error}") from error
+        except (pa.ArrowException, OSError) as error:
+            raise SegmentDamaged(f"segment {self._segment.name} is damaged: {error}") from error
