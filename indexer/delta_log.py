@@ -29,7 +29,7 @@ class Version:
     """One version of a table, as its commit has it."""
 
     number: int
-    added: tuple[str, ...]
+    added: tuple[Mapping[str, Any], ...]  # each as its action says it
     removed: tuple[str, ...]
     transactions: Mapping[str, int]
 
@@ -151,7 +151,7 @@ def _version(number: int, actions: Sequence[Action]) -> Version:
 
     return Version(
         number,
-        tuple(each["path"] for each in of("add")),
+        tuple(of("add")),
         tuple(each["path"] for each in of("remove")),
         {each["appId"]: each["version"] for each in of("txn")},
     )

@@ -6,6 +6,7 @@ needs a default, and none changes its meaning.
 
 import struct
 from collections.abc import Iterable, Iterator
+from typing import TypeVar
 
 import msgspec
 
@@ -199,6 +200,36 @@ class DeletedEntry(msgspec.Struct):
     first_ns: int
     last_ns: int
     deleted_ns: int  # when the first of them went
+
+
+_Key = TypeVar("_Key")
+_Entry = TypeVar("_Entry", bound=msgspec.Struct)
+
+
+def copied(entry: _Entry) -> _Entry:
+    """Return an entry that shares nothing with the given one."""
+    return msgspec.msgpack.decode(msgspec.msgpack.encode(entry), type=type(entry))
+
+
+class Entries(dict[_Key, _Entry]):
+    """Entries by key; a branch shares those of its origin until it is to change them."""
+
+    _owned: set[_Key] | None = None  # None: all
+
+    def branch(self) -> "Entries[_Key, _Entry]":
+        """Return entries that can be changed by ``own`` while these stay as they are."""
+        made = Entries(self)
+        made._owned = set()
+        return made
+
+    def own(self, key: _Key) -> _Entry | None:
+        """Return an entry that may be changed; None if there is none."""
+        entry = self.get(key)
+        if entry is None or self._owned is None or key in self._owned:
+            return entry
+        self._owned.add(key)
+        self[key] = entry = copied(entry)
+        return entry
 
 
 def holes(parts: Iterable[tuple[int, int]], start: int, end: int) -> Iterator[tuple[int, int]]:

@@ -11,7 +11,7 @@ from indexer.bucket import Bucket
 from indexer.entries import FileKey
 from indexer.errors import VersionGone
 from indexer.ledger import Ledger
-from indexer.ledger_table import LedgerTable, bring_up
+from indexer.ledger_table import LedgerTable, Seen, bring_up
 from indexer.table import Table
 
 _log = logging.getLogger(__name__)
@@ -32,8 +32,10 @@ class Fold:
         self._split_ns = 0  # files gone before that have become past ones
         self.ledger: Ledger | None = None
 
-    def advance(self, table: Table) -> bool:
+    def advance(self, table: Table, seen: Seen | None = None) -> bool:
         """Fold in what the table has gained; return whether that was stored.
+
+        Each version that was folded goes to ``seen`` with its coverage, also if it is not stored.
 
         Raises TableUnavailable if the table cannot be read or the ledger not be written, and
         VersionGone if the table was made anew under the ledger. ``ledger`` is None after an error
@@ -52,7 +54,9 @@ class Fold:
             return False
         self.ledger = None
         touched: set[FileKey] = set()
-        folded = bring_up(ledger, table, version, lookup=self._stored.lookup, touched=touched)
+        folded = bring_up(
+            ledger, table, version, lookup=self._stored.lookup, touched=touched, seen=seen
+        )
         split = split_ns(self._clock(), self._gone_live_hours)
         saved = self._stored.save(
             folded,

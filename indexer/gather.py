@@ -14,10 +14,7 @@ import msgspec
 from indexer.coverage import Coverage
 from indexer.errors import VersionGone
 from indexer.fence import FencedTable
-from indexer.table import COVERAGE_FOLDER, Live, Table, in_order
-
-MERGED_FOLDER = COVERAGE_FOLDER + "merged-"
-"""What the names of merged objects start with, so that they are told from others unread."""
+from indexer.table import MERGED_FOLDER, Live, Table, in_order
 
 OBJECTS_MAX = 4096
 BYTES_MAX = 16 << 20

@@ -99,7 +99,7 @@ class Jobs:
 
         Raises TableUnavailable if the table cannot be read or the ledger not be written.
         """
-        advanced = self._fold.advance(self.fenced.table)
+        advanced = self._fold.advance(self.fenced.table, self._streams.note)
         if advanced and self._fold.ledger is not None:
             self.metrics.measure(self._fold.ledger, self.clock())
         return advanced

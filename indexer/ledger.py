@@ -8,6 +8,7 @@ fold is a plain function of what went before, so it can be done again and must c
 from collections.abc import Iterator
 
 import msgspec
+from msgspec import field
 
 from collector.batch import Gap, Gone, Inventory, Meta, Open, Replaces, Seal
 from collector.range import CRC_UNKNOWN
@@ -32,6 +33,7 @@ from indexer.entries import (
     UNPARSED,
     Covered,
     DeletedEntry,
+    Entries,
     ExpiredEntry,
     FileEntry,
     FileKey,
@@ -43,6 +45,7 @@ from indexer.entries import (
     NodeEntry,
     PendingInventory,
     SeenNumbers,
+    copied,
     holes,
     missing,
     united,
@@ -83,13 +86,24 @@ class Ledger(msgspec.Struct):
 
     version: int = -1
     positions: dict[int, Position] = {}
-    files: dict[FileKey, FileEntry] = {}
-    lanes: dict[LaneKey, LaneEntry] = {}
-    nodes: dict[tuple[str, int], NodeEntry] = {}
+    files: Entries[FileKey, FileEntry] = field(default_factory=Entries)
+    lanes: Entries[LaneKey, LaneEntry] = field(default_factory=Entries)
+    nodes: Entries[tuple[str, int], NodeEntry] = field(default_factory=Entries)
     jumps: list[JumpEntry] = []
-    expired: dict[tuple[str, str], ExpiredEntry] = {}  # by namespace and rule
-    deleted: dict[tuple[str, str, str, str], DeletedEntry] = {}  # by request and container
+    # By namespace and rule; by request and container.
+    expired: Entries[tuple[str, str], ExpiredEntry] = field(default_factory=Entries)
+    deleted: Entries[tuple[str, str, str, str], DeletedEntry] = field(default_factory=Entries)
     past_ns: int = 0
+
+    def branch(self) -> "Ledger":
+        """Return a ledger to fold on while this one stays as it is; it costs what is changed."""
+        shared = ("files", "lanes", "nodes", "expired", "deleted")
+        return msgspec.structs.replace(
+            self,
+            positions=dict(self.positions),
+            jumps=[copied(entry) for entry in self.jumps],
+            **{name: getattr(self, name).branch() for name in shared},
+        )
 
     def apply(self, coverage: Coverage, version: int) -> set[FileKey]:
         """Fold in what the commit that made ``version`` has added; return the files changed."""
@@ -109,8 +123,8 @@ class Ledger(msgspec.Struct):
         for jump in coverage.jumps:
             self.jumps.append(JumpEntry(jump=jump, found_ns=coverage.committed_ns))
         for key in touched:
-            if key in self.nodes:
-                self._settle(self.nodes[key])
+            if (node := self.nodes.own(key)) is not None:
+                self._settle(node)
         for expired in coverage.expired:
             self._expire(expired)
         for deleted in coverage.deleted:
@@ -138,15 +152,15 @@ class Ledger(msgspec.Struct):
 
     def _expire(self, expired: Expired) -> None:
         key = (expired.namespace, expired.rule)
-        entry = self.expired.setdefault(key, ExpiredEntry(*key, [], 0))
-        hours = [*entry.hours, (expired.hour, expired.hour + 1)]
-        entry.hours = united(hours)
+        entry = self.expired.own(key) or self.expired.setdefault(key, ExpiredEntry(*key, [], 0))
+        entry.hours = united([*entry.hours, (expired.hour, expired.hour + 1)])
         entry.rows += expired.rows
 
     def _delete(self, deleted: Deleted, now_ns: int) -> None:
         key = (deleted.request, deleted.namespace, deleted.pod, deleted.container)
         times = (deleted.first_ns, deleted.last_ns)
-        entry = self.deleted.setdefault(key, DeletedEntry(*key, 0, *times, now_ns))
+        new = DeletedEntry(*key, 0, *times, now_ns)
+        entry = self.deleted.own(key) or self.deleted.setdefault(key, new)
         entry.rows += len(deleted.offsets)
         entry.first_ns = min(entry.first_ns, deleted.first_ns)
         entry.last_ns = max(entry.last_ns, deleted.last_ns)
@@ -156,8 +170,9 @@ class Ledger(msgspec.Struct):
 
     def _file(self, cover: FileCover) -> FileEntry:
         key = (cover.file_id, cover.epoch)
-        if key not in self.files:
-            self.files[key] = FileEntry(
+        file = self.files.own(key)
+        if file is None:
+            self.files[key] = file = FileEntry(
                 file_id=cover.file_id,
                 epoch=cover.epoch,
                 partition=cover.partition,
@@ -168,7 +183,7 @@ class Ledger(msgspec.Struct):
                 container=cover.container,
                 restart=cover.restart,
             )
-        return self.files[key]
+        return file
 
     def _note(self, note: Note, now_ns: int, changed: set[FileKey]) -> None:
         entry = note_entry(note)
@@ -177,7 +192,7 @@ class Ledger(msgspec.Struct):
             return
         if isinstance(entry, Meta):
             return  # it speaks of a pod, and of no bytes
-        file = self.files.get((entry.file_id, entry.epoch))
+        file = self.files.own((entry.file_id, entry.epoch))
         if file is None:
             return
         if isinstance(entry, Open):
@@ -197,7 +212,7 @@ class Ledger(msgspec.Struct):
 
     def _number(self, span: LaneSpan, now_ns: int) -> None:
         key = (span.run, span.partition)
-        lane = self.lanes.get(key)
+        lane = self.lanes.own(key)
         if lane is None:
             lane = LaneEntry(run=span.run, partition=span.partition, node=span.node)
             self.lanes[key] = lane
@@ -215,7 +230,7 @@ class Ledger(msgspec.Struct):
         self, note: Note, inventory: Inventory, now_ns: int, changed: set[FileKey]
     ) -> None:
         key = (note.node, note.partition)
-        node = self.nodes.get(key)
+        node = self.nodes.own(key)
         partitions = list(inventory.partitions)
         if node is None:
             node = NodeEntry(
@@ -233,7 +248,7 @@ class Ledger(msgspec.Struct):
         wanted = []
         for seen in inventory.files:
             wanted.append((seen.file_id, seen.epoch, seen.size))
-            if file := self.files.get((seen.file_id, seen.epoch)):
+            if file := self.files.own((seen.file_id, seen.epoch)):
                 file.size = max(file.size, seen.size)
                 acked = f"{proof}: the topic acknowledged {seen.acked} bytes"
                 _lose_missing(file, seen.acked, acked, now_ns)
@@ -252,9 +267,8 @@ class Ledger(msgspec.Struct):
         key = (old.run, note.partition)
         if key not in self.lanes and not old.oldest_unacked:
             return
-        lane = self.lanes.setdefault(
-            key, LaneEntry(run=old.run, partition=note.partition, node=note.node)
-        )
+        new = LaneEntry(run=old.run, partition=note.partition, node=note.node)
+        lane = self.lanes.own(key) or self.lanes.setdefault(key, new)
         lane.oldest_unacked = max(lane.oldest_unacked, old.oldest_unacked)
         proof = f"run {note.run.hex()} says that numbers below {old.oldest_unacked} were acked"
         _prove_holes(lane, proof, now_ns)
@@ -269,7 +283,7 @@ class Ledger(msgspec.Struct):
                 continue
             if _known_since(file) >= inventory.scan_began_ns:
                 continue  # born after the scan
-            file.lost.append(
+            (self.files.own(key) or file).lost.append(
                 Lost(
                     type=UNACCOUNTED,
                     start=file.covered_end,
@@ -286,9 +300,9 @@ class Ledger(msgspec.Struct):
 
     def _explain(self, note: Note, inventory: Inventory) -> None:
         """A full inventory names every byte that an earlier hole of its node can have held."""
-        for lane in self.lanes.values():
-            if (lane.node, lane.partition) == (note.node, note.partition):
-                for hole in lane.holes:
+        for key, lane in self.lanes.items():
+            if lane.holes and (lane.node, lane.partition) == (note.node, note.partition):
+                for hole in (self.lanes.own(key) or lane).holes:
                     if lane.run == note.run and hole.last > note.sequence:
                         continue  # it was made after the inventory
                     young = inventory.scan_began_ns - (hole.from_ns or 0) < EXPLAINED_WITHIN_NS

@@ -11,7 +11,7 @@ import io
 import itertools
 import json
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -40,9 +40,10 @@ from indexer.ledger_rows import (
     take_files,
     take_state,
 )
-from indexer.table import LOG_CONFIGURATION, Table, new_name, one_line
+from indexer.table import LOG_CONFIGURATION, LogEntry, Table, new_name, one_line
 
 Lookup = Callable[[Collection[bytes]], dict[FileKey, FileEntry]]
+Seen = Callable[[LogEntry, Sequence[Coverage]], None]
 
 _FOLDED = "folded"
 _STATE, _LIVE, _PAST = "state/", "live/", "past/"
@@ -308,31 +309,34 @@ def bring_up(
     *,
     lookup: Lookup | None = None,
     touched: set[FileKey] | None = None,
+    seen: Seen | None = None,
 ) -> Ledger:
     """Fold the coverage of every version up to ``version`` into ``ledger``, in place; return it.
 
     Where the log no longer reaches back to the ledger, or names objects that were merged since and
     are gone, all coverage objects are folded anew, into another ledger. ``lookup`` finds the past
     files of a ledger that was loaded without them; the keys of files that have changed are added to
-    ``touched``.
+    ``touched``, and each version that was folded goes to ``seen`` with its coverage.
     """
     log = table.log(ledger.version, version)
     try:
         while entries := list(itertools.islice(log, _VERSIONS_AT_ONCE)):
             found = [
-                (entry.version, coverage)
+                list(itertools.chain.from_iterable(map(table.coverage, entry.coverage)))
                 for entry in entries
-                for coverage in itertools.chain.from_iterable(map(table.coverage, entry.coverage))
-                if coverage.version is None  # else merged, and so folded before
             ]
             if lookup is not None and ledger.past_ns:
-                for past in lookup(_unknown(ledger, found)).values():
+                unknown = _unknown(ledger, itertools.chain.from_iterable(found))
+                for past in lookup(unknown).values():
                     ledger.revive(past)
-            for each, coverage in found:
-                changed = ledger.apply(coverage, each)
-                if touched is not None:
-                    touched |= changed
-            ledger.version = entries[-1].version
+            for entry, coverages in zip(entries, found, strict=True):
+                for coverage in coverages:
+                    changed = ledger.apply(coverage, entry.version)
+                    if touched is not None:
+                        touched |= changed
+                ledger.version = entry.version
+                if seen is not None:
+                    seen(entry, coverages)
     except (VersionGone, ObjectMissing):
         ledger = fold_anew(table, version)
     return ledger
@@ -347,10 +351,10 @@ def fold_anew(table: Table, version: int) -> Ledger:
     return ledger
 
 
-def _unknown(ledger: Ledger, found: Iterable[tuple[int, Coverage]]) -> set[bytes]:
+def _unknown(ledger: Ledger, found: Iterable[Coverage]) -> set[bytes]:
     return {
         cover.file_id
-        for _, coverage in found
+        for coverage in found
         for cover in coverage.files
         if (cover.file_id, cover.epoch) not in ledger.files
     }

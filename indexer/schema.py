@@ -8,6 +8,9 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+HOUR_NS = 3_600_000_000_000
+"""An hour, of which the rows of a partition are."""
+
 _WORD = pa.dictionary(pa.int32(), pa.string())
 
 PARTITION_COLUMNS = ("date", "hour")

@@ -8,7 +8,7 @@ neither the order in which indexers commit nor a crash of the keeper leaves a tr
 import bisect
 import logging
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -24,7 +24,7 @@ from collector.batch import Meta
 from indexer.bucket import Bucket
 from indexer.coverage import Coverage, FileCover, note_entry
 from indexer.errors import ObjectMissing, TableUnavailable, VersionGone
-from indexer.table import LOG_CONFIGURATION, Table, one_line
+from indexer.table import LOG_CONFIGURATION, LogEntry, Table, one_line
 
 _log = logging.getLogger(__name__)
 
@@ -115,6 +115,29 @@ class _Pod:
         return found
 
 
+@dataclass(slots=True)
+class News:
+    """What some coverage says of pods, in any order."""
+
+    nodes: dict[_PodKey, str] = field(default_factory=dict)
+    instances: dict[_PodKey, dict[_Instance, int]] = field(default_factory=dict)
+    metas: dict[_PodKey, dict[int, bytes]] = field(default_factory=dict)
+
+    def learn(self, coverage: Coverage) -> None:
+        """Take what one commit says."""
+        for cover in coverage.files:
+            key, instance = _key(cover), (cover.container, cover.restart)
+            self.nodes.setdefault(key, cover.node)
+            firsts = self.instances.setdefault(key, {})
+            times = (firsts.get(instance, 0), *(span.first_ns for span in cover.spans))
+            firsts[instance] = min(filter(None, times), default=0)
+        for note in coverage.notes:
+            if note.kind == "meta" and isinstance(meta := note_entry(note), Meta):
+                key = _key(meta)
+                self.nodes.setdefault(key, note.node)
+                self.metas.setdefault(key, {})[meta.seen_ns] = _encode(_said(meta))
+
+
 class Streams:
     """The fold: what is known of every pod."""
 
@@ -136,36 +159,33 @@ class Streams:
                 said = _Said(
                     dict(row["labels"]), dict(row["annotations"]), row["owner_kind"], row["owner"]
                 )
-                pod.versions[row["seen_ns"]] = streams._text(said)
+                pod.versions[row["seen_ns"]] = streams._text(_encode(said))
         return streams
 
     def fold(self, coverages: Iterable[Coverage]) -> pa.Table:
         """Fold in coverage in any order; return the rows that it adds."""
-        nodes: dict[_PodKey, str] = {}
-        instances: dict[_PodKey, dict[_Instance, int]] = {}
-        metas: dict[_PodKey, dict[int, bytes]] = {}
+        news = News()
         for coverage in coverages:
-            for cover in coverage.files:
-                key, instance = _key(cover), (cover.container, cover.restart)
-                pod = self._pods.get(key)
-                if pod is None or instance not in pod.instances:
-                    nodes.setdefault(key, cover.node)
-                    firsts = instances.setdefault(key, {})
-                    times = (firsts.get(instance, 0), *(span.first_ns for span in cover.spans))
-                    firsts[instance] = min(filter(None, times), default=0)
-            for note in coverage.notes:
-                if note.kind == "meta" and isinstance(meta := note_entry(note), Meta):
-                    key = _key(meta)
-                    nodes.setdefault(key, note.node)
-                    metas.setdefault(key, {})[meta.seen_ns] = self._text(_said(meta))
+            news.learn(coverage)
+        return self.add(news)
+
+    def add(self, news: News) -> pa.Table:
+        """Fold in news; return the rows that they add."""
         added: list[dict[str, Any]] = []
-        for key, node in nodes.items():
-            pod = self._pods.setdefault(key, _Pod(node))
+        for key, node in news.nodes.items():
+            pod = self._pods.get(key, _Pod(node))
+            firsts = news.instances.get(key, {}).items()
+            begun = {each: first for each, first in firsts if each not in pod.instances}
+            versions = sorted(news.metas.get(key, {}).items())
+            if not begun and not versions:
+                continue
+            self._pods[key] = pod
             before = pod.rows()
-            for instance, first_ns in instances.get(key, {}).items():
+            for instance, first_ns in begun.items():
                 pod.instances[instance] = first_ns // 1000 * 1000  # as the table will give it back
-            versions = sorted(metas.get(key, {}).items())
-            learned = [seen_ns for seen_ns, said in versions if pod.learn(seen_ns, said)]
+            learned = [
+                seen_ns for seen_ns, said in versions if pod.learn(seen_ns, self._text(said))
+            ]
             rows = pod.rows()
             # What no instance needs may be needed by one whose file is still to come.
             idle = set(learned) - {seen_ns for _, seen_ns in rows}
@@ -173,8 +193,7 @@ class Streams:
             added += [_plain(key, pod, (None, seen_ns)) for seen_ns in idle]
         return pa.Table.from_pylist(added, schema=STREAMS_SCHEMA)
 
-    def _text(self, said: _Said) -> bytes:
-        text = _encode(said)
+    def _text(self, text: bytes) -> bytes:
         return self._texts.setdefault(text, text)
 
 
@@ -249,6 +268,17 @@ class StreamsTable:
         self._options = bucket.storage_options
         self._streams: Streams | None = None
         self._version = -1
+        self._news = News()
+        self._noted = (-1, -1)  # after which version the news begin, and which is the last
+
+    def note(self, entry: LogEntry, coverages: Sequence[Coverage]) -> None:
+        """Take what somebody else has read of a version, so that ``fold`` need not read it."""
+        after, until = self._noted
+        if entry.version != until + 1:
+            self._news, after = News(), entry.version - 1
+        for coverage in coverages:
+            self._news.learn(coverage)
+        self._noted = after, entry.version
 
     def fold(self, table: Table, version: int) -> int:
         """Fold in what ``logs`` has gained up to ``version``; return how many rows were added.
@@ -269,7 +299,14 @@ class StreamsTable:
             streams, self._streams = self._streams, None
             if streams is None or self._version != folded:
                 streams = Streams.from_rows(handle.to_pyarrow_table())
-            added = streams.fold(_coverage(table, folded, version))
+            after, until = self._noted
+            if until <= folded or after > version:
+                self._news, after, until = News(), folded, folded
+            # What was folded before and comes again changes nothing.
+            for unread in ((folded, after), (max(until, folded), version)):
+                for coverage in _coverage(table, *unread):
+                    self._news.learn(coverage)
+            added = streams.add(self._news)
             _commit(handle, added, version)
         except CommitFailedError:
             _log.warning("another keeper was faster; taking its streams")
@@ -277,6 +314,7 @@ class StreamsTable:
         except (DeltaError, OSError) as error:
             raise TableUnavailable(f"cannot fold {self.uri}: {one_line(error)}") from error
         self._streams, self._version = streams, version
+        self._news, self._noted = News(), (version, version)
         return int(added.num_rows)
 
     def read(self) -> pa.Table:

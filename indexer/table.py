@@ -35,6 +35,9 @@ from indexer.schema import PARTITION_COLUMNS, SEGMENT_SCHEMA
 COVERAGE_FOLDER = "date=__HIVE_DEFAULT_PARTITION__/hour=__HIVE_DEFAULT_PARTITION__/"
 """Where coverage objects are: Polars refuses a table with a member outside of Hive's paths."""
 
+MERGED_FOLDER = COVERAGE_FOLDER + "merged-"
+"""What names of merged coverage objects start with, so that they are told from others unread."""
+
 NO_ROWS = json.dumps({"numRecords": 0})
 """The statistics of a coverage object."""
 
@@ -102,13 +105,22 @@ class LogEntry:
     """What one version of the table has added and removed."""
 
     version: int
-    added: tuple[str, ...]
+    actions: tuple[Mapping[str, Any], ...]  # one for each object that was added
     removed: tuple[str, ...]
 
     @property
+    def added(self) -> tuple[str, ...]:
+        """Names of the objects that were added."""
+        return tuple(action["path"] for action in self.actions)
+
+    @property
     def coverage(self) -> tuple[str, ...]:
-        """Names of the coverage objects among ``added``."""
-        return tuple(name for name in self.added if name.startswith(COVERAGE_FOLDER))
+        """Names of the coverage objects among them; merged ones repeat what was added before."""
+        return tuple(
+            name
+            for name in self.added
+            if name.startswith(COVERAGE_FOLDER) and not name.startswith(MERGED_FOLDER)
+        )
 
 
 class Table:
@@ -157,9 +169,9 @@ class Table:
             return DeltaTable(
                 self.uri, version=version, storage_options=self.bucket.storage_options
             )
-        except TableNotFoundError as error:
-            raise TableError(f"no table at {self.uri}; start an indexer first") from error
         except (DeltaError, OSError) as error:
+            if version is None and isinstance(error, TableNotFoundError):
+                raise TableError(f"no table at {self.uri}; start an indexer first") from error
             if version is not None:
                 self.snapshot()  # raises TableUnavailable if it is not this version's fault
                 said = one_line(error)

@@ -5,7 +5,8 @@ scope. Only the statistics of ``time`` count, never the hour of a path: rows fro
 accepted window are filed under the hour of their commit.
 """
 
-from collections.abc import Mapping, Sequence
+import json
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -13,12 +14,23 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from indexer.table import COVERAGE_FOLDER
+from indexer.table import COVERAGE_FOLDER, LogEntry
 
 WORDS = ("namespace", "pod", "container", "node", "level")
 """Columns that a query may ask to be equal to one of some values."""
 
 _TIME = pa.timestamp("us", tz="UTC")
+_PLANNED = ("path", "size_bytes", "num_records", "min.time", "max.time")
+_SCHEMA = pa.schema(
+    [
+        ("path", pa.string()),
+        ("size_bytes", pa.int64()),
+        ("num_records", pa.int64()),
+        *((f"{bound}.{name}", _TIME if name == "time" else pa.string())
+          for name in ("time", *WORDS) for bound in ("min", "max")),
+    ]
+)  # fmt: skip
+_CHUNKS_MAX = 64  # each refresh adds one
 # Other writers may cut the statistics of times to milliseconds, which the Delta protocol allows.
 _CUT_US = 999
 
@@ -59,7 +71,33 @@ class Segments:
     def __init__(self, add_actions: pa.Table) -> None:
         """Take what ``DeltaTable.get_add_actions(flatten=True)`` gives."""
         coverage = pc.starts_with(add_actions.column("path"), COVERAGE_FOLDER)
-        self._actions = add_actions.filter(pc.invert(coverage))
+        kept = add_actions.filter(pc.invert(coverage))
+        columns = [
+            kept[field.name].cast(field.type)
+            if field.name in kept.column_names
+            else pa.nulls(kept.num_rows, field.type)
+            for field in _SCHEMA
+        ]
+        self._actions = pa.table(columns, schema=_SCHEMA)
+
+    def after(self, entries: Iterable[LogEntry]) -> "Segments":
+        """Return the segments of a later version, given what each version since then did."""
+        added: dict[str, Mapping[str, Any]] = {}
+        removed: set[str] = set()
+        for entry in entries:
+            removed.update(entry.removed)
+            for name in entry.removed:
+                added.pop(name, None)
+            added.update((action["path"], action) for action in entry.actions)
+        later = Segments(_from_log(added.values()))
+        kept = self._actions
+        if removed:
+            gone = pc.is_in(kept["path"], value_set=pa.array(list(removed), pa.string()))
+            kept = kept.filter(pc.invert(gone))
+        later._actions = pa.concat_tables([kept, later._actions])
+        if later._actions["path"].num_chunks > _CHUNKS_MAX:
+            later._actions = later._actions.combine_chunks()
+        return later
 
     def __len__(self) -> int:
         """Return how many segments there are."""
@@ -73,13 +111,13 @@ class Segments:
     @property
     def rows(self) -> int:
         """Rows of all segments, as far as their statistics say."""
-        return pc.sum(self._statistic("num_records", pa.int64())).as_py() or 0
+        return pc.sum(self._actions.column("num_records")).as_py() or 0
 
     @property
     def time_bounds_ns(self) -> tuple[int, int] | None:
         """Lowest and highest time of a row, in whole microseconds; None if there is no row."""
-        low = pc.min(self._statistic("min.time", _TIME)).cast(pa.int64()).as_py()
-        high = pc.max(self._statistic("max.time", _TIME)).cast(pa.int64()).as_py()
+        low = pc.min(self._actions.column("min.time")).cast(pa.int64()).as_py()
+        high = pc.max(self._actions.column("max.time")).cast(pa.int64()).as_py()
         return None if low is None or high is None else (low * 1000, high * 1000)
 
     def plan(self, scope: Scope) -> list[Planned]:
@@ -88,18 +126,18 @@ class Segments:
         lowest = _timestamp(scope.from_ns // 1000 - _CUT_US)
         highest = _timestamp((scope.to_ns - 1) // 1000)
         keep = pc.and_(
-            self._may(pc.greater_equal(self._statistic("max.time", _TIME), lowest)),
-            self._may(pc.less_equal(self._statistic("min.time", _TIME), highest)),
+            self._may(pc.greater_equal(self._actions.column("max.time"), lowest)),
+            self._may(pc.less_equal(self._actions.column("min.time"), highest)),
         )
         for name in WORDS:
             if wanted := scope.equals.get(name):
                 keep = pc.and_(keep, self._may_hold(name, wanted))
         kept = self._actions.filter(keep)
-        return [_planned(row) for row in _chosen(kept).to_pylist()]
+        return [_planned(row) for row in kept.select(_PLANNED).to_pylist()]
 
     def _may_hold(self, name: str, wanted: Sequence[str]) -> pa.ChunkedArray:
-        low = self._statistic(f"min.{name}", pa.string())
-        high = self._statistic(f"max.{name}", pa.string())
+        low = self._actions.column(f"min.{name}")
+        high = self._actions.column(f"max.{name}")
         found = None
         for value in wanted:
             inside = pc.and_(pc.less_equal(low, value), pc.greater_equal(high, value))
@@ -109,19 +147,29 @@ class Segments:
     def _may(self, known: pa.ChunkedArray) -> pa.ChunkedArray:
         return pc.fill_null(known, fill_value=True)
 
-    def _statistic(self, name: str, kind: pa.DataType) -> pa.ChunkedArray:
-        if name not in self._actions.column_names:
-            return pa.chunked_array([pa.nulls(self._actions.num_rows, kind)])
-        return self._actions.column(name).cast(kind)
-
 
 def _timestamp(time_us: int) -> pa.Scalar:
     return pa.scalar(time_us, pa.int64()).cast(_TIME)
 
 
-def _chosen(actions: pa.Table) -> pa.Table:
-    names = ("path", "size_bytes", "num_records", "min.time", "max.time")
-    return actions.select([name for name in names if name in actions.column_names])
+def _from_log(actions: Iterable[Mapping[str, Any]]) -> pa.Table:
+    """Return the add actions of the log as Delta Lake's library shows them."""
+    columns: dict[str, list[Any]] = {field.name: [] for field in _SCHEMA}
+    for action in actions:
+        stats = json.loads(action.get("stats") or "{}")
+        columns["path"].append(action["path"])
+        columns["size_bytes"].append(action["size"])
+        columns["num_records"].append(stats.get("numRecords"))
+        for name in ("time", *WORDS):
+            columns[f"min.{name}"].append(stats.get("minValues", {}).get(name))
+            columns[f"max.{name}"].append(stats.get("maxValues", {}).get(name))
+    arrays = [
+        pa.array(columns[field.name], pa.string()).cast(_TIME)
+        if field.type == _TIME
+        else pa.array(columns[field.name], field.type)
+        for field in _SCHEMA
+    ]
+    return pa.table(arrays, schema=_SCHEMA)
 
 
 def _planned(row: Mapping[str, Any]) -> Planned:

@@ -1,7 +1,8 @@
 """What one replica of the service holds: the table's latest version, and those that cursors pin.
 
 Versions of the table go in; out come snapshots, each with the segments and the ledger of exactly
-one version. A snapshot is never changed: the ledger that goes on is folded in a copy.
+one version. A snapshot is never changed: the next one shares with it what has stayed the same, so
+a refresh costs what has come since.
 """
 
 import logging
@@ -9,7 +10,6 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable
 
-import msgspec
 import pyarrow as pa
 from deltalake import DeltaTable
 from deltalake.exceptions import DeltaError
@@ -18,7 +18,7 @@ from indexer.bucket import Bucket
 from indexer.errors import TableUnavailable
 from indexer.ledger import Ledger
 from indexer.ledger_table import LedgerTable, bring_up
-from indexer.table import Table
+from indexer.table import LogEntry, Table
 from query_api.gaps import Gap, find_gaps
 from query_api.plan import Segments
 
@@ -65,7 +65,6 @@ class Replica:
         self._pinned_versions = pinned_versions
         self._monotonic = monotonic
         self._lock = threading.Lock()
-        self._handle: DeltaTable | None = None
         self._latest: Snapshot | None = None
         self._refreshed_s = 0.0
         self._pinned: OrderedDict[int, Snapshot] = OrderedDict()
@@ -98,45 +97,45 @@ class Replica:
                 held = self._latest
         if held is not None:
             return held
-        snapshot = self._open(self.table.snapshot(version), self._folded(version))
+        snapshot = self._open(self.table.snapshot(version), self._folded)
         self.pin(snapshot)
         return snapshot
 
     def _refresh(self) -> Snapshot:
-        if self._handle is None:
-            self._handle = self.table.snapshot()
-        elif self._latest is not None:
-            try:
-                self._handle.update_incremental()
-            except (DeltaError, OSError) as error:
-                self._handle = None
-                raise TableUnavailable(f"cannot refresh {self.table.uri}: {error}") from error
-            if self._handle.version() == self._latest.version:
-                return self._latest
-        version = self._handle.version()
-        if self._latest is None or version - self._latest.version > _FAR_BEHIND:
-            ledger = self._folded(version)
-            if self._latest is not None and ledger.version < self._latest.version:
-                ledger = _copy(self._latest.ledger)
-        else:
-            ledger = _copy(self._latest.ledger)
-        return self._open(self._handle, ledger)
+        before = self._latest
+        if before is None:
+            return self._open(self.table.snapshot(), self._folded)
+        version = self.table.version()
+        if version == before.version:
+            return before
+        if before.version < version <= before.version + _FAR_BEHIND:
+            entries: list[LogEntry] = []
+            ledger = before.ledger.branch()
+            if ledger is bring_up(
+                ledger, self.table, version, seen=lambda entry, _: entries.append(entry)
+            ):
+                return Snapshot(version, before.segments.after(entries), ledger)
+        return self._open(self.table.snapshot(), self._newer)
 
     def _folded(self, version: int) -> Ledger:
         """Return the keeper's ledger if it speaks of no later version, else an empty one."""
         ledger = self._ledger_table.load()
         return ledger if ledger.version <= version else Ledger()
 
-    def _open(self, handle: DeltaTable, ledger: Ledger) -> Snapshot:
+    def _newer(self, version: int) -> Ledger:
+        """Return the keeper's ledger, or the latest one that is held, whichever is newer."""
+        ledger, held = self._folded(version), self._latest
+        if held is not None and ledger.version < held.version <= version:
+            return held.ledger.branch()
+        return ledger
+
+    def _open(self, handle: DeltaTable, begin: Callable[[int], Ledger]) -> Snapshot:
+        """Return the snapshot of a version, all of it read anew but the ledger to begin with."""
         version = handle.version()
-        ledger = bring_up(ledger, self.table, version)
+        ledger = bring_up(begin(version), self.table, version)
         try:
             actions = pa.table(handle.get_add_actions(flatten=True))
         except (DeltaError, OSError) as error:
             raise TableUnavailable(f"cannot read {self.table.uri}: {error}") from error
         _log.debug("opened a version", extra={"version": version, "objects": actions.num_rows})
         return Snapshot(version, Segments(actions), ledger)
-
-
-def _copy(ledger: Ledger) -> Ledger:
-    return msgspec.msgpack.decode(msgspec.msgpack.encode(ledger), type=Ledger)

@@ -6,10 +6,10 @@ import pytest
 
 from indexer.bucket import Bucket
 from indexer.errors import PositionMoved
-from indexer.gather import MERGED_FOLDER, OBJECTS_MAX, plan_gathering
+from indexer.gather import OBJECTS_MAX, plan_gathering
 from indexer.ledger import Ledger
 from indexer.ledger_table import LedgerTable, bring_up
-from indexer.table import COVERAGE_FOLDER, Live
+from indexer.table import COVERAGE_FOLDER, MERGED_FOLDER, Live
 from tests.indexer.kept import Kept, PodFile, before_commit
 from tests.indexer.shipped import CLUSTER
 from tests.way import lines

@@ -7,8 +7,8 @@ import pytest
 
 from indexer.bucket import Bucket
 from indexer.errors import BucketUnavailable
-from indexer.gather import MERGED_FOLDER
 from indexer.keeper import Keeper
+from indexer.table import MERGED_FOLDER
 from tests.indexer.kept import Kept, PodFile, before_commit
 from tests.way import lines
 

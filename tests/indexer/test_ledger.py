@@ -590,6 +590,36 @@ def test_a_ledger_that_was_stored_half_way_comes_out_the_same(
 
 
 @settings(max_examples=60, deadline=None)
+@given(histories(), st.data())
+def test_a_ledger_stays_as_it_is_while_its_branches_are_folded_on(
+    commits: list[Coverage], data: st.DataObject
+) -> None:
+    ledger = Ledger()
+    held: list[tuple[Ledger, bytes]] = []
+    for coverage in commits:
+        if data.draw(st.booleans()):
+            held.append((ledger, msgspec.msgpack.encode(ledger)))
+            ledger = ledger.branch()
+        ledger.apply(coverage, ledger.version + 1)
+    assert ledger == fold(commits)
+    for before, encoded in held:
+        assert msgspec.msgpack.encode(before) == encoded
+
+
+def test_a_branch_shares_what_it_has_not_changed() -> None:
+    way, run = Way(), Run()
+    other = File(WEB.data, pod="other")
+    way.commit(run.batch(*ranges(end=10 * LINE), of=[WEB]))
+    way.commit(run.batch(*other.ranges([]), of=[other]))
+    ledger = fold(way.commits)
+    branch = ledger.branch()
+    way.commit(run.batch(*ranges(start=10 * LINE), of=[WEB]))
+    branch.apply(way.commits[-1], 3)
+    assert branch.files[other.id, 0] is ledger.files[other.id, 0]
+    assert branch.files[WEB.id, 0].covered_end > ledger.files[WEB.id, 0].covered_end
+
+
+@settings(max_examples=60, deadline=None)
 @given(histories())
 def test_covered_and_lost_never_leave_the_file(commits: list[Coverage]) -> None:
     ledger = fold(commits)

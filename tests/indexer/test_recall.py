@@ -6,7 +6,7 @@ from collector.batch import Elided
 from collector.range import Range
 from indexer.assemble import Intake
 from indexer.coverage import Position
-from indexer.entries import Covered, FileEntry
+from indexer.entries import Covered, Entries, FileEntry
 from indexer.ledger import Ledger
 from indexer.recall import to_recall
 from tests.indexer.shipped import File, Run
@@ -57,7 +57,7 @@ def test_a_file_is_looked_up_if_its_beginning_may_be_old(came: Intake, wanted: b
 
 @pytest.mark.parametrize(("start", "wanted"), [(None, True), (5, True), (0, False)])
 def test_a_file_whose_beginning_is_here_is_not_looked_up(start: int | None, wanted: bool) -> None:
-    ledger = Ledger(past_ns=PAST_NS, files={(WEB.id, 0): known(start)})
+    ledger = Ledger(past_ns=PAST_NS, files=Entries({(WEB.id, 0): known(start)}))
     assert bool(to_recall([intake(sent(7, OLD))], ledger)) is wanted
 
 
