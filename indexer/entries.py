@@ -246,6 +246,19 @@ def holes(parts: Iterable[tuple[int, int]], start: int, end: int) -> Iterator[tu
         yield start, end
 
 
+def joined(parts: Iterable[SeenNumbers]) -> list[SeenNumbers]:
+    """Return numbers in order, those that follow each other as one; changes the parts."""
+    found: list[SeenNumbers] = []
+    for part in sorted(parts, key=lambda each: each.first):
+        if found and part.first <= found[-1].last + 1:
+            last = found[-1]
+            if part.last > last.last:
+                last.last, last.last_created_ns = part.last, part.last_created_ns
+        else:
+            found.append(part)
+    return found
+
+
 def united(parts: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
     """Return the parts sorted, those that touch or overlap as one."""
     found: list[tuple[int, int]] = []

@@ -47,6 +47,7 @@ from indexer.entries import (
     SeenNumbers,
     copied,
     holes,
+    joined,
     missing,
     united,
 )
@@ -219,7 +220,7 @@ class Ledger(msgspec.Struct):
         lane.node = lane.node or span.node  # a dead letter's headers do not name the node
         times = (span.first_created_ns, span.last_created_ns)
         lane.seen.append(SeenNumbers(span.first, span.last, *times))
-        lane.seen = _joined(lane.seen)
+        lane.seen = joined(lane.seen)
         lane.oldest_unacked = max(lane.oldest_unacked, span.oldest_unacked)
         proof = f"batch {span.last} says that every number below {span.oldest_unacked} was acked"
         _prove_holes(lane, proof, now_ns)
@@ -412,18 +413,6 @@ def _lose_reported(file: FileEntry, gap: Gap, note: Note, now_ns: int) -> None:
         )
     )
     file.size = max(file.size, gap.end)
-
-
-def _joined(parts: list[SeenNumbers]) -> list[SeenNumbers]:
-    joined: list[SeenNumbers] = []
-    for part in sorted(parts, key=lambda each: each.first):
-        if joined and part.first <= joined[-1].last + 1:
-            last = joined[-1]
-            if part.last > last.last:
-                last.last, last.last_created_ns = part.last, part.last_created_ns
-        else:
-            joined.append(part)
-    return joined
 
 
 def _unseen(lane: LaneEntry, end: int) -> Iterator[tuple[int, int, int | None, int | None]]:

@@ -18,7 +18,7 @@ from collector.range import CRC_UNKNOWN
 from indexer.bucket import Bucket, LocalBucket
 from indexer.coverage import Balance, Coverage, FileCover, Note, Span, note_body, to_object
 from indexer.errors import TableUnavailable, VersionGone
-from indexer.streams import HISTORY_SCHEMA, STREAMS_SCHEMA, Streams, StreamsTable, history
+from indexer.streams import HISTORY_SCHEMA, STREAMS_SCHEMA, News, Streams, StreamsTable, history
 from indexer.table import COVERAGE_FOLDER, Added, Table
 
 CLUSTER = "test"
@@ -240,10 +240,10 @@ def test_a_keeper_that_is_overtaken_while_it_folds_adds_nothing(logs: Table, mon
     slow, fast = StreamsTable(logs.bucket, CLUSTER), StreamsTable(logs.bucket, CLUSTER)
     real = Streams.add
 
-    def overtaken(streams: Streams, coverages: Iterable[Coverage]) -> pa.Table:
+    def overtaken(streams: Streams, news: News) -> pa.Table:
         monkeypatch.setattr(Streams, "fold", real)
         assert fast.fold(logs, version) == 1
-        return real(streams, coverages)
+        return real(streams, news)
 
     monkeypatch.setattr(Streams, "add", overtaken)
     assert slow.fold(logs, version) == 0
