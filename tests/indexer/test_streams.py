@@ -241,7 +241,7 @@ def test_a_keeper_that_is_overtaken_while_it_folds_adds_nothing(logs: Table, mon
     real = Streams.add
 
     def overtaken(streams: Streams, news: News) -> pa.Table:
-        monkeypatch.setattr(Streams, "fold", real)
+        monkeypatch.setattr(Streams, "add", real)
         assert fast.fold(logs, version) == 1
         return real(streams, news)
 
