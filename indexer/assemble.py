@@ -36,10 +36,9 @@ from indexer.parse import (
     Rows,
     parse,
 )
+from indexer.schema import HOUR_NS
 from indexer.segment import PieceHeader, Segment, build_segments
 from indexer.trim import Part, Trimmer
-
-_HOUR_NS = 3_600_000_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +126,7 @@ def assemble(
     _add_spans(covers, pieces, rows)
     lowest = None if retention_ns is None else now_ns - retention_ns
     headers = [piece.header for piece in pieces]
-    segments = build_segments(rows, headers, now_ns, (lowest, now_ns + _HOUR_NS))
+    segments = build_segments(rows, headers, now_ns, (lowest, now_ns + HOUR_NS))
     coverage = Coverage(
         committed_ns=now_ns,
         positions=[intake.position for intake in intakes],

@@ -6,7 +6,7 @@ year that is missing is that of the nearest past as seen from the time of readin
 
 import numpy as np
 
-from indexer.kernels import BLANK, COLON, COMMA, Bytes, compiled, integer, starts_with
+from indexer.kernels import BLANK, CLOSING, COLON, COMMA, Bytes, compiled, integer, starts_with
 from indexer.timestamp import (
     NO_DAY,
     NO_TIME,
@@ -220,7 +220,8 @@ def named(data: Bytes, at: int, end: int, zone_s: int, read_ns: int) -> int:
 
     Or, after the name of a day, what ``day_first`` reads.
     """
-    if name_at(data, at, end, _DAYS) and at + 5 < end:
+    has_day = name_at(data, at, end, _DAYS) and at + 5 < end
+    if has_day:
         comma = data[at + 3] == COMMA
         if data[at + 3] == BLANK or (comma and data[at + 4] == BLANK):
             at += 5 if comma else 4
@@ -248,15 +249,20 @@ def named(data: Bytes, at: int, end: int, zone_s: int, read_ns: int) -> int:
         return NO_TIME
     sign = stop + 1 < end and data[stop] == BLANK and data[stop + 1] in (_PLUS, _MINUS)
     east, stop = zone_at(data, stop + 1 if sign else stop, end, zone_s)
-    letters = stop + 1
+    before = letters = stop + 1
     while letters < min(end, stop + 7) and 65 <= data[letters] <= 90:
         letters += 1
-    if stop < end and data[stop] == BLANK and letters > stop + 1:
-        year = _year_at(data, letters + 1, end) if data[min(letters, end - 1)] == BLANK else 0
-    elif stop < end and data[stop] == BLANK:
-        year = _year_at(data, stop + 1, end)
+    if letters > before:
+        before = letters + 1 if data[min(letters, end - 1)] == BLANK else end
+    if stop < end and data[stop] == BLANK:
+        year = _year_at(data, before, end)
+    behind = before + 4
+    if year != 0 and not has_day and behind < end and data[behind] != CLOSING:
+        year = 0  # syslog has none: it is a number of what is said
     if year != 0:
         return instant(days_since_1970(year, month, day), hour, minute, second, nanos, east)
+    if sign:
+        east = zone_s  # so is this
     return nearest_past(month, day, hour, minute, second, nanos, east, read_ns)
 
 
@@ -278,7 +284,7 @@ def epoch(data: Bytes, at: int, end: int) -> int:
         at = fraction(data, at + 1, end)[1]
     if at < end and (data[at] >= 128 or 97 <= data[at] | 32 <= 122 or data[at] == _MINUS):
         return NO_TIME
-    if at < end and (data[at] == _DOT or data[at] == _UNDERSCORE):
+    if at < end and (data[at] == _DOT or data[at] == _UNDERSCORE or data[at] == _SLASH):
         return NO_TIME
     per_second = NS // unit
     if not _SECONDS_MIN <= number // per_second < _SECONDS_MAX:

@@ -20,9 +20,9 @@ from indexer.errors import IndexerError, NotBalanced
 from indexer.fence import FencedTable
 from indexer.footer import SegmentFile
 from indexer.rewrite import LEFT_ALONE, Rewritten, batches, exchange, without
+from indexer.schema import HOUR_NS
 from indexer.table import Live
 
-_HOUR_NS = 3_600_000_000_000
 _EPOCH_DAY = date(1970, 1, 1).toordinal()
 
 
@@ -97,7 +97,7 @@ def expire(
     for each in objects:
         if each.date is not None and each.hour is not None:
             hour = hour_of(each.date, each.hour)
-            if (hour + 1 + shortest) * _HOUR_NS <= now_ns:
+            if (hour + 1 + shortest) * HOUR_NS <= now_ns:
                 hours.setdefault(hour, []).append(each)
     failed: IndexerError | None = None
     for done, hour in enumerate(sorted(hours)):
@@ -133,7 +133,7 @@ def _over(
     """Return the namespaces whose time is over, with the rule that says so."""
     ruled = ((name, rule_of(name, rules)) for name in namespaces)
     return {
-        name: rule for name, rule in ruled if rule and (hour + 1 + rule.hours) * _HOUR_NS <= now_ns
+        name: rule for name, rule in ruled if rule and (hour + 1 + rule.hours) * HOUR_NS <= now_ns
     }
 
 

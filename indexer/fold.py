@@ -12,11 +12,11 @@ from indexer.entries import FileKey
 from indexer.errors import VersionGone
 from indexer.ledger import Ledger
 from indexer.ledger_table import LedgerTable, Seen, bring_up
+from indexer.schema import HOUR_NS
 from indexer.table import Table
 
 _log = logging.getLogger(__name__)
-_HOUR_NS = 3_600_000_000_000
-_DAY_NS = 24 * _HOUR_NS
+_DAY_NS = 24 * HOUR_NS
 
 
 class Fold:
@@ -77,4 +77,4 @@ class Fold:
 
 def split_ns(now_ns: int, gone_live_hours: int) -> int:
     """Return the start of the day before which a file must be gone to be a past one."""
-    return (now_ns - gone_live_hours * _HOUR_NS) // _DAY_NS * _DAY_NS
+    return (now_ns - gone_live_hours * HOUR_NS) // _DAY_NS * _DAY_NS

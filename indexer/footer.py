@@ -9,15 +9,13 @@ import contextlib
 import io
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from indexer.bucket import Bucket
 from indexer.errors import BucketError, ObjectMissing, SegmentDamaged
-from indexer.schema import SEGMENT_SCHEMA
+from indexer.schema import SEGMENT_SCHEMA, open_segment
 from indexer.table import Live
 
 _NAMESPACE = SEGMENT_SCHEMA.names.index("namespace")
@@ -78,7 +76,7 @@ class SegmentFile:
         self._segment = segment
         self._file = RangedFile(bucket, folder + segment.name, segment.size)
         with self._reading():
-            self._parquet: Any = pq.ParquetFile(self._file)
+            self._parquet = open_segment(self._file)
 
     def namespaces(self) -> list[Counter[str]]:
         """Return for each row group how many rows it has of which namespaces."""

@@ -24,6 +24,7 @@ from indexer.ledger_table import LedgerTable, bring_up
 from indexer.metrics import IndexerMetrics
 from indexer.patterns import PlainTimes
 from indexer.recall import to_recall
+from indexer.schema import HOUR_NS
 from indexer.settings import IndexerSettings
 from indexer.share import membership
 from indexer.suspect import State, assemble_whole, suspects
@@ -31,10 +32,9 @@ from indexer.table import CLOSED, Table
 from indexer.upload import upload
 
 _log = logging.getLogger(__name__)
-_HOUR_NS = 3_600_000_000_000
 _READ_WAIT_MS = 200
 _RELOAD_S = 86_400  # as often as a keeper moves past files out of the live ones
-_UPLOADS_KEEP_NS = _HOUR_NS  # far below the age at which a keeper sweeps what no version names
+_UPLOADS_KEEP_NS = HOUR_NS  # far below the age at which a keeper sweeps what no version names
 
 
 class Indexer:
@@ -304,7 +304,7 @@ class Indexer:
     def _state(self) -> State:
         hours = self._settings.retention_hours
         now_ns = self._clock()
-        return State(self._ledger.files, now_ns, hours * _HOUR_NS or None, self._plain_times)
+        return State(self._ledger.files, now_ns, hours * HOUR_NS or None, self._plain_times)
 
     def _commit(self, cut: Mapping[int, Following]) -> Assembled:
         began_ns = self._clock()

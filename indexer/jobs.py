@@ -24,13 +24,13 @@ from indexer.gather import Versions, gather
 from indexer.metrics import KeeperMetrics
 from indexer.request import Deletion, DeletionRequest, Requests
 from indexer.rewrite import LEFT_ALONE
+from indexer.schema import HOUR_NS
 from indexer.scrub import Scrubber
 from indexer.settings import KeeperSettings
 from indexer.streams import StreamsTable
 from indexer.table import Table, one_line
 
 _log = logging.getLogger(__name__)
-_HOUR_NS = 3_600_000_000_000
 
 
 @dataclass
@@ -166,6 +166,7 @@ class Jobs:
                 if not self._delete(request):
                     return
             except (BadRequest, *LEFT_ALONE) as error:
+                self._clean_at.pop(request.id, None)  # others of its segments may have lost rows
                 failed = failed or error
         self.metrics.open_deletions.set(waiting)
         if failed is not None:
@@ -245,7 +246,7 @@ class Jobs:
         except (DeltaError, OSError) as error:
             uri = self.fenced.table.uri
             raise TableUnavailable(f"cannot vacuum {uri}: {one_line(error)}") from error
-        age_ns = self.settings.vacuum_age_hours * _HOUR_NS
+        age_ns = self.settings.vacuum_age_hours * HOUR_NS
         self.bucket.sweep(f"{self.settings.cluster}/", self.clock() - age_ns)
         self.metrics.vacuumed_objects.inc(len(gone))
         if gone:

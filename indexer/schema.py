@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 HOUR_NS = 3_600_000_000_000
-"""An hour, of which the rows of a partition are."""
+"""An hour in nanoseconds, as rows are filed by."""
 
 _WORD = pa.dictionary(pa.int32(), pa.string())
 

@@ -20,12 +20,12 @@ from collector.range import crc32
 from indexer.bucket import Bucket
 from indexer.coverage import from_object
 from indexer.errors import CoverageError, ObjectMissing
+from indexer.schema import HOUR_NS
 from indexer.table import Live
 
 _log = logging.getLogger(__name__)
 _NAMED_CRC = re.compile(r"[0-9a-f]{32}-([0-9a-f]{8})\.parquet")
 _PIECE_BYTES = 8 << 20
-_HOUR_NS = 3_600_000_000_000
 # What was not read while a keeper was down or busy is not made up for by one long turn.
 _SAVED_S = 120
 
@@ -116,7 +116,7 @@ class Scrubber:
         self._table_folder = f"{cluster}/logs/"
         self._folder = f"{cluster}/scrub/"
         self._bytes_per_s = bytes_per_s
-        self._round_ns = round_hours * _HOUR_NS
+        self._round_ns = round_hours * HOUR_NS
         self._clock = clock
         self._allowed_bytes = 0.0  # below zero after a large object: the next one waits for it
         self._allowed_ns = 0

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from indexer import token_filter
 from indexer.parse import Rows
-from indexer.schema import LEVELS, OUTPUTS, SEGMENT_SCHEMA, TIME_SOURCES
+from indexer.schema import HOUR_NS, LEVELS, OUTPUTS, SEGMENT_SCHEMA, TIME_SOURCES
 from indexer.tokens import TokenFilterWriter
 
 ROW_GROUP_ROWS = 65_536
@@ -34,7 +34,6 @@ _PAGE_BYTES = 2 * ROW_GROUP_BYTES
 FRESH_ZSTD_LEVEL = 2  # of most logs as small as 3 and 4, for less; from 5 on at four times the cost
 _NUMBERS_ZSTD_LEVEL_MIN = 6  # they are few bytes to search, and steps of offsets repeat
 
-_HOUR_NS = 3_600_000_000_000
 _OUTSIDE = TIME_SOURCES.index("line-outside")  # added to the index of a source
 
 _DELTA = ("time", "event_offset", "offset")
@@ -213,18 +212,18 @@ def _by_hour(
     low, high = int(times.min()), int(times.max())
     whole = slice(0, len(times))
     inside = (lowest is None or lowest <= low) and high <= highest
-    if inside and low // _HOUR_NS == high // _HOUR_NS:
-        yield low // _HOUR_NS, whole, rows.time_source
+    if inside and low // HOUR_NS == high // HOUR_NS:
+        yield low // HOUR_NS, whole, rows.time_source
         return
     outside = times > highest
     if lowest is not None:
         outside |= times < lowest
-    hours = np.where(outside, commit_time_ns // _HOUR_NS, times // _HOUR_NS)
+    hours = np.where(outside, commit_time_ns // HOUR_NS, times // HOUR_NS)
     found, counts = np.unique(hours, return_counts=True)
     if len(found) > HOURS_MAX:
         kept = found[np.argsort(-counts, kind="stable")[:HOURS_MAX]]
         outside |= ~np.isin(hours, kept)
-        hours = np.where(outside, commit_time_ns // _HOUR_NS, hours)
+        hours = np.where(outside, commit_time_ns // HOUR_NS, hours)
     source = rows.time_source + outside * np.int8(_OUTSIDE)
     order = np.argsort(hours, kind="stable")
     found, first = np.unique(hours[order], return_index=True)

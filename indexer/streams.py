@@ -8,7 +8,7 @@ neither the order in which indexers commit nor a crash of the keeper leaves a tr
 import bisect
 import logging
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -162,14 +162,7 @@ class Streams:
                 pod.versions[row["seen_ns"]] = streams._text(_encode(said))
         return streams
 
-    def fold(self, coverages: Iterable[Coverage]) -> pa.Table:
-        """Fold in coverage in any order; return the rows that it adds."""
-        news = News()
-        for coverage in coverages:
-            news.learn(coverage)
-        return self.add(news)
-
-    def add(self, news: News) -> pa.Table:
+    def fold(self, news: News) -> pa.Table:
         """Fold in news; return the rows that they add."""
         added: list[dict[str, Any]] = []
         for key, node in news.nodes.items():
@@ -306,7 +299,7 @@ class StreamsTable:
             for unread in ((folded, after), (max(until, folded), version)):
                 for coverage in _coverage(table, *unread):
                     self._news.learn(coverage)
-            added = streams.add(self._news)
+            added = streams.fold(self._news)
             _commit(handle, added, version)
         except CommitFailedError:
             _log.warning("another keeper was faster; taking its streams")

@@ -112,10 +112,11 @@ def _file_gaps(file: FileEntry) -> Iterator[Gap]:
     covered = [(part.start, part.end) for part in file.covered]
     claimed: list[tuple[int, int]] = []
     open_ended = not file.sealed
+    known_end = max(file.covered_end, *(lost.end for lost in file.lost))
     for lost in reversed(file.lost):
         end = lost.end
         if not lost.end_exact:
-            end = max(end, file.size if file.sealed else file.covered_end)
+            end = max(end, file.size if file.sealed else known_end)
         goes_on = open_ended and not lost.end_exact
         parts = list(holes(united(covered + claimed), lost.start, end))
         for start, stop in parts:

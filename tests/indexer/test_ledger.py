@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from collector.batch import Batch, Gap, Gone, Open, Replaces, Seal, Unborn
 from indexer.bucket import Bucket
-from indexer.coverage import Coverage, LaneSpan
+from indexer.coverage import Balance, Coverage, Deleted, Expired, LaneSpan
 from indexer.errors import TableUnavailable
 from indexer.jobs import Jobs
 from indexer.ledger import (
@@ -604,6 +604,32 @@ def test_a_ledger_stays_as_it_is_while_its_branches_are_folded_on(
     assert ledger == fold(commits)
     for before, encoded in held:
         assert msgspec.msgpack.encode(before) == encoded
+
+
+def test_a_branch_changes_no_entry_of_any_kind_in_its_origin() -> None:
+    way, run = Way(), Run()
+    way.commit(run.inventory([(WEB, SIZE, 0)]))
+    way.commit(run.batch(*ranges(), of=[WEB]))  # settles what waited
+    way.skip()
+    run.sequence += 1
+    way.commit(run.batch(oldest_unacked=9))  # proves the number lost
+    bare = [  # an inventory lists many files of which the commit has no bytes
+        msgspec.structs.replace(way.commit(batch), files=[])
+        for batch in (run.inventory([(WEB, 2 * SIZE, 2 * SIZE)]), second_run().inventory([]))
+    ]
+    gone = Deleted("one", "shop", "web", "app", WEB.id, 0, [0], 1, 1)
+    removed = [
+        Coverage(START_NS, [], [], [], [], [], Balance(), [Expired("shop", n, 1, "*")], [gone])
+        for n in range(2)
+    ]
+    commits = [*sample(4), *way.commits[:-2], *bare, *removed]
+    ledger, held = Ledger(), []
+    for coverage in commits:
+        held.append((ledger, msgspec.msgpack.encode(ledger)))
+        ledger = ledger.branch()
+        ledger.apply(coverage, ledger.version + 1)
+    assert ledger == fold(commits)
+    assert all(msgspec.msgpack.encode(before) == encoded for before, encoded in held)
 
 
 def test_a_branch_shares_what_it_has_not_changed() -> None:

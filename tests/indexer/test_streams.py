@@ -63,11 +63,18 @@ def told(rows: pa.Table) -> list[tuple[Any, ...]]:
     return sorted(found, key=repr)
 
 
+def news(*coverages: Coverage) -> News:
+    found = News()
+    for each in coverages:
+        found.learn(each)
+    return found
+
+
 def folded(*folds: Iterable[Coverage]) -> pa.Table:
     """The rows after these folds, by a keeper that is restarted between them."""
     rows = STREAMS_SCHEMA.empty_table()
     for each in folds:
-        rows = pa.concat_tables([rows, Streams.from_rows(rows).fold(each)])
+        rows = pa.concat_tables([rows, Streams.from_rows(rows).fold(news(*each))])
     return rows
 
 
@@ -238,14 +245,14 @@ def test_a_table_says_what_was_folded_and_a_second_fold_adds_nothing(logs: Table
 def test_a_keeper_that_is_overtaken_while_it_folds_adds_nothing(logs: Table, monkeypatch):
     version = commit(logs, file(), meta(20, "a"))
     slow, fast = StreamsTable(logs.bucket, CLUSTER), StreamsTable(logs.bucket, CLUSTER)
-    real = Streams.add
+    real = Streams.fold
 
-    def overtaken(streams: Streams, news: News) -> pa.Table:
-        monkeypatch.setattr(Streams, "add", real)
+    def overtaken(streams: Streams, learned: News) -> pa.Table:
+        monkeypatch.setattr(Streams, "fold", real)
         assert fast.fold(logs, version) == 1
-        return real(streams, news)
+        return real(streams, learned)
 
-    monkeypatch.setattr(Streams, "add", overtaken)
+    monkeypatch.setattr(Streams, "fold", overtaken)
     assert slow.fold(logs, version) == 0
     assert slow.fold(logs, commit(logs, meta(30, "b"))) == 1
     assert told(stored(logs)) == [("api-1", "app", 0, 20, "a"), ("api-1", "app", 0, 30, "b")]
@@ -323,8 +330,8 @@ def test_a_fleet_of_pods_is_folded_in_time_that_grows_with_what_is_new():
     """Nothing is read of a pod that brings nothing new: a wall clock would only say so at times."""
     streams = Streams()
     pods = [f"api-{n}" for n in range(2_000)]
-    first = streams.fold([coverage(*(file(pod) for pod in pods), *(meta(1, "a", p) for p in pods))])
+    first = streams.fold(news(coverage(*map(file, pods), *(meta(1, "a", p) for p in pods))))
     assert first.num_rows == 2_000
-    assert streams.fold([coverage(*(file(pod) for pod in pods))]).num_rows == 0
-    restarts = streams.fold([coverage(*(file(pod, restart=1) for pod in pods[:10]))])
+    assert streams.fold(news(coverage(*map(file, pods)))).num_rows == 0
+    restarts = streams.fold(news(coverage(*(file(pod, restart=1) for pod in pods[:10]))))
     assert told(restarts) == sorted((pod, "app", 1, 1, "a") for pod in pods[:10])
