@@ -3,6 +3,7 @@
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from indexer.entries import Entries
 from indexer.ledger import LOST_ROTATED, Covered, FileEntry, Ledger, Lost, united
 from query_api.gaps import LOST, UNKNOWN, find_gaps
 
@@ -34,7 +35,7 @@ def test_each_lost_byte_is_in_one_gap_and_an_open_end_is_told_once(
         for (start, end), is_exact in zip(reports, exact, strict=False)
     ]
     file = entry(covered, lost, sealed=sealed)
-    gaps = list(find_gaps(Ledger(files={(FILE, 0): file})))
+    gaps = list(find_gaps(Ledger(files=Entries({(FILE, 0): file}))))
     assert len({gap.id for gap in gaps if gap.harms}) == len([gap for gap in gaps if gap.harms])
     there = {byte for start, end in covered for byte in range(start, end)}
     known_end = max([end for _, end in covered] + [each.end for each in lost], default=0)
