@@ -10,7 +10,7 @@ import re
 WORDS = {
     "trace": ("trace", "trc"),
     "debug": ("debug", "debu", "dbg"),
-    "info": ("info", "inf", "information", "notice"),
+    "info": ("info", "information", "notice"),
     "warn": ("warn", "wrn", "warning"),
     "error": ("error", "err", "erro", "severe"),
     "fatal": ("fatal", "fata", "ftl", "critical", "crit", "panic", "alert", "emerg", "emergency"),

@@ -16,10 +16,12 @@ that finds a level wins, and in a rule the first place in the text:
 |---|---|---|---|
 | trace | trace, trc | 10-19 | |
 | debug | debug, debu, dbg | 20-29 | |
-| info | info, inf, information, notice | 30-39 | I, N |
+| info | info, information, notice | 30-39 | I, N |
 | warn | warn, wrn, warning | 40-49 | W |
 | error | error, err, erro, severe | 50-59 | E |
 | fatal | fatal, fata, ftl, critical, crit, panic, alert, emerg, emergency | 60 | F, C |
+
+``INF`` is no word: it stands in paths of Java, as in ``/WEB-INF/web.xml``.
 """
 
 import numpy as np
@@ -61,7 +63,7 @@ def _number(word: str) -> int:
 _WORDS = {
     "trace": ("trace", "trc"),
     "debug": ("debug", "debu", "dbg"),
-    "info": ("info", "inf", "information", "notice"),
+    "info": ("info", "information", "notice"),
     "warn": ("warn", "wrn", "warning"),
     "error": ("error", "err", "erro", "severe"),
     "fatal": ("fatal", "fata", "ftl", "critical", "crit", "panic", "alert", "emerg", "emergency"),
