@@ -156,13 +156,13 @@ def _from_log(actions: Iterable[Mapping[str, Any]]) -> pa.Table:
     """Return the add actions of the log as Delta Lake's library shows them."""
     columns: dict[str, list[Any]] = {field.name: [] for field in _SCHEMA}
     for action in actions:
-        stats = json.loads(action.get("stats") or "{}")
+        stats = json.loads(action.get("stats") or "{}") or {}
         columns["path"].append(action["path"])
         columns["size_bytes"].append(action["size"])
         columns["num_records"].append(stats.get("numRecords"))
         for name in ("time", *WORDS):
-            columns[f"min.{name}"].append(stats.get("minValues", {}).get(name))
-            columns[f"max.{name}"].append(stats.get("maxValues", {}).get(name))
+            columns[f"min.{name}"].append((stats.get("minValues") or {}).get(name))
+            columns[f"max.{name}"].append((stats.get("maxValues") or {}).get(name))
     arrays = [
         pa.array(columns[field.name], pa.string()).cast(_TIME)
         if field.type == _TIME

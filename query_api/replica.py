@@ -5,6 +5,7 @@ one version. A snapshot is never changed: the next one shares with it what has s
 a refresh costs what has come since.
 """
 
+import contextlib
 import logging
 import threading
 from collections import OrderedDict
@@ -114,7 +115,8 @@ class Replica:
             if ledger is bring_up(
                 ledger, self.table, version, seen=lambda entry, _: entries.append(entry)
             ):
-                return Snapshot(version, before.segments.after(entries), ledger)
+                with contextlib.suppress(pa.ArrowException, ValueError):  # statistics of others
+                    return Snapshot(version, before.segments.after(entries), ledger)
         return self._open(self.table.snapshot(), self._newer)
 
     def _folded(self, version: int) -> Ledger:
