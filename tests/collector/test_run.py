@@ -70,8 +70,9 @@ def test_ten_kills_while_files_grow_and_rotate_lose_nothing(tmp_path: Path) -> N
         grow(0.45 + 0.03 * turn, turn)
         end(process, signal.SIGKILL)
         grow(0.02, turn + 50)
-    process = begin(node, "--seal-quiet-ms=100")
-    time.sleep(1.5)
+    port = free_port()
+    process = begin(node, "--seal-quiet-ms=100", port=port)
+    has_read(port, files=len(paths))  # the rotated ones are sealed
     said = end(process, signal.SIGTERM)
     assert process.returncode == 0, said
     batches = asyncio.run(node.batches())
@@ -87,8 +88,9 @@ def test_a_stop_sends_what_was_read_and_the_next_start_sends_nothing_again(tmp_p
     node.write(node.file(), lines(0, 500))
     said = ""
     for _ in range(3):
-        process = begin(node, "--flush-age-ms=60000")
-        time.sleep(0.9)
+        port = free_port()
+        process = begin(node, "--flush-age-ms=60000", port=port)
+        has_read(port, files=1)
         said = end(process, signal.SIGTERM)
         assert process.returncode == 0, said
     batches = asyncio.run(node.batches())
@@ -110,6 +112,16 @@ def test_a_second_collector_on_one_state_directory_is_refused(tmp_path: Path) ->
     time.sleep(1)
     assert again.poll() is None, said
     end(again, signal.SIGTERM)
+
+
+def has_read(port: int, files: int) -> None:
+    """Wait until a collector follows so many files and has read all that is in them."""
+    until = time.monotonic() + 30
+    found = status(port, "/status", wait_s=30)
+    while (found["files"], found["unread_bytes"]) != (files, 0):
+        assert time.monotonic() < until, found
+        time.sleep(0.05)
+        found = status(port, "/status")
 
 
 def status(port: int, path: str, wait_s: float = 0) -> dict:
