@@ -6,7 +6,6 @@ that nothing is removed by a footer that storage has damaged.
 """
 
 import contextlib
-import io
 from collections import Counter
 from collections.abc import Iterator, Sequence
 
@@ -15,53 +14,28 @@ import pyarrow.compute as pc
 
 from indexer.bucket import Bucket
 from indexer.errors import BucketError, ObjectMissing, SegmentDamaged
+from indexer.ranged_file import RangedFile, column_places
 from indexer.schema import SEGMENT_SCHEMA, open_segment
 from indexer.table import Live
 
 _NAMESPACE = SEGMENT_SCHEMA.names.index("namespace")
 
 
-class RangedFile(io.RawIOBase):
-    """An object as a file for Arrow, each read a ranged one unless it was fetched before."""
+class _FetchedFile(RangedFile):
+    """A segment of which the bytes that were fetched last are held."""
 
-    def __init__(self, bucket: Bucket, name: str, size: int) -> None:
-        """Name an object of ``size`` bytes; nothing is read yet."""
-        self._bucket = bucket
-        self._name = name
-        self._size = size
-        self._at = 0
-        self._held = (0, b"")
+    _held = (0, b"")
 
     def fetch(self, start: int, end: int) -> None:
         """Hold bytes ``[start, end)`` for the reads to come, instead of those fetched before."""
-        self._held = start, self._bucket.get_range(self._name, start, end - start)
+        self._held = start, super().part(start, end)
 
-    def read(self, size: int | None = -1) -> bytes:
-        """Return the next bytes."""
-        left = max(0, self._size - self._at)
-        length = left if size is None or size < 0 else min(size, left)
-        at, (start, held) = self._at, self._held
-        self._at += length
-        if start <= at and at + length <= start + len(held):
-            return held[at - start : at - start + length]
-        return self._bucket.get_range(self._name, at, length)
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        """Set the place of the next read."""
-        self._at = offset + {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._size}[whence]
-        return self._at
-
-    def tell(self) -> int:
-        """Return the place of the next read."""
-        return self._at
-
-    def readable(self) -> bool:
-        """It can be read."""
-        return True
-
-    def seekable(self) -> bool:
-        """It has places."""
-        return True
+    def part(self, start: int, end: int) -> bytes:
+        """Return bytes ``[start, end)``, from what is held if it has them."""
+        at, data = self._held
+        if at <= start and end <= at + len(data):
+            return data[start - at : end - at]
+        return super().part(start, end)
 
 
 class SegmentFile:
@@ -74,7 +48,7 @@ class SegmentFile:
     def __init__(self, bucket: Bucket, folder: str, segment: Live) -> None:
         """Read the footer."""
         self._segment = segment
-        self._file = RangedFile(bucket, folder + segment.name, segment.size)
+        self._file = _FetchedFile(bucket, folder + segment.name, segment.size)
         with self._reading():
             self._parquet = open_segment(self._file)
 
@@ -119,11 +93,8 @@ class SegmentFile:
 
     def _bounds(self, number: int) -> tuple[int, int]:
         """Return where the first column of a row group starts, and where the last one ends."""
-        group = self._parquet.metadata.row_group(number)
-        columns = [group.column(at) for at in range(group.num_columns)]
-        starts = [each.dictionary_page_offset or each.data_page_offset for each in columns]
-        sizes = [each.total_compressed_size for each in columns]
-        return min(starts), max(map(sum, zip(starts, sizes, strict=True)))
+        places = column_places(self._parquet.metadata.row_group(number)).values()
+        return min(start for start, _ in places), max(end for _, end in places)
 
     @contextlib.contextmanager
     def _reading(self) -> Iterator[None]:

@@ -6,7 +6,6 @@ needed of those are read, and of a row group without a match nothing but what sh
 """
 
 import functools
-import io
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -18,6 +17,7 @@ from numpy.typing import NDArray
 
 from indexer.bucket import Bucket, open_bucket
 from indexer.errors import BucketError, ObjectMissing
+from indexer.ranged_file import RangedFile, column_places
 from indexer.schema import open_segment
 from indexer.token_filter import TokenFilter, tokens_within
 from query_api.filter import Filter
@@ -90,7 +90,7 @@ def scan_segment(
     """
     terms = parse_query(task.query)
     matching = Filter(terms)
-    file = RangedFile(bucket or open_bucket(task.bucket), task.name, task.size_bytes)
+    file = _HeldFile(bucket or open_bucket(task.bucket), task.name, task.size_bytes)
     best = _NO_ROWS
     try:
         tail_bytes = _WHOLE_BYTES if task.size_bytes <= _WHOLE_BYTES else _TAIL_BYTES
@@ -132,15 +132,11 @@ def tightened(task: ScanTask, best: pa.Table) -> tuple[int, int]:
     return task.from_ns, min(task.to_ns, last_ns + 1)
 
 
-class RangedFile(io.RawIOBase):
-    """A segment as a file for Arrow, over ranged reads of a bucket that are counted."""
+class _HeldFile(RangedFile):
+    """A segment of which all that was read is held; ``gets`` and ``bytes`` say what that cost."""
 
     def __init__(self, bucket: Bucket, name: str, size_bytes: int) -> None:
-        """Name the object; nothing is read yet."""
-        self._bucket = bucket
-        self._name = name
-        self._size = size_bytes
-        self._at = 0
+        super().__init__(bucket, name, size_bytes)
         self._held: list[tuple[int, bytes]] = []
         self.gets = 0
         self.bytes = 0
@@ -149,7 +145,7 @@ class RangedFile(io.RawIOBase):
         """Read ``[start, end)`` ranges that are not held yet, near ones by one request."""
         wanted = [(start, end) for start, end in sorted(ranges) if not self._has(start, end)]
         for start, end in _together(wanted):
-            self._held.append((start, self._bucket.get_range(self._name, start, end - start)))
+            self._held.append((start, super().part(start, end)))
             self.gets += 1
             self.bytes += end - start
 
@@ -165,33 +161,13 @@ class RangedFile(io.RawIOBase):
     def _has(self, start: int, end: int) -> bool:
         return any(at <= start and end <= at + len(data) for at, data in self._held)
 
-    def read(self, size: int | None = -1) -> bytes:
-        """Return the next bytes, from what is held if it has them."""
-        left = self._size - self._at
-        start, end = self._at, self._at + (left if size is None or size < 0 else min(size, left))
+    def part(self, start: int, end: int) -> bytes:
+        """Return bytes ``[start, end)``, from what is held if it has them."""
         self.fetch([(start, end)])
-        self._at = end
         for at, data in self._held:
             if at <= start and end <= at + len(data):
                 return data[start - at : end - at]
         return b""
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        """Set the place of the next read."""
-        self._at = offset + {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._size}[whence]
-        return self._at
-
-    def tell(self) -> int:
-        """Return the place of the next read."""
-        return self._at
-
-    def readable(self) -> bool:
-        """It can be read."""
-        return True
-
-    def seekable(self) -> bool:
-        """It has places."""
-        return True
 
 
 def _together(ranges: Iterable[tuple[int, int]]) -> Iterator[tuple[int, int]]:
@@ -242,7 +218,7 @@ def _row_groups(metadata: Any, task: ScanTask) -> list[_Group]:
 
 
 def _with_tokens(
-    groups: list[_Group], terms: Iterable[Term], metadata: Any, file: RangedFile
+    groups: list[_Group], terms: Iterable[Term], metadata: Any, file: _HeldFile
 ) -> list[_Group]:
     """Return the row groups that may hold the tokens of all terms, by the segment's filter."""
     tokens = {
@@ -277,7 +253,7 @@ def _between(bounds: tuple[str, str], wanted: Iterable[str]) -> bool:
 class _RowGroup:
     """Reads columns of one row group."""
 
-    def __init__(self, parquet: Any, file: RangedFile, group: _Group) -> None:
+    def __init__(self, parquet: Any, file: _HeldFile, group: _Group) -> None:
         self.parquet = parquet
         self.group = group
         self._file = file
@@ -285,11 +261,7 @@ class _RowGroup:
         meta = parquet.metadata.row_group(group.number)
         self.rows: int = meta.num_rows
         self._read: dict[str, pa.ChunkedArray] = {}
-        self._places = {}
-        for column in map(meta.column, range(meta.num_columns)):
-            # Arrow takes 0 for an offset that is not set.
-            start = column.dictionary_page_offset or column.data_page_offset
-            self._places[column.path_in_schema] = (start, start + column.total_compressed_size)
+        self._places = column_places(meta)
         starts, ends = zip(*self._places.values(), strict=True)
         if max(ends) - min(starts) <= _WHOLE_BYTES:
             file.fetch([(min(starts), max(ends))])

@@ -27,7 +27,7 @@ INDEXER_CONTRACTS = {
     for name in (
         "bucket", "table", "schema", "coverage", "entries", "ledger", "ledger_table", "errors",
         "request", "token_filter",
-        "streams", "selector", "kernels",
+        "streams", "selector", "kernels", "ranged_file",
     )
 }  # fmt: skip
 MAY_IMPORT: dict[str, set[str]] = {
