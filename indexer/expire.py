@@ -59,19 +59,23 @@ def hour_of(day: str, hour: int) -> int:
 
 
 class Namespaces:
-    """How many rows of which namespaces old segments have; each one's footer is read once."""
+    """How many rows of which namespaces old segments have; each one is asked once."""
 
     def __init__(self) -> None:
-        self._of: dict[str, Counter[str]] = {}
+        self._of: dict[str, list[Counter[str]]] = {}  # by row group
 
     def of(self, fenced: FencedTable, each: Live) -> Counter[str]:
         """Return the rows of a segment by namespace; raise SegmentDamaged if nobody can tell."""
         least, greatest = each.stats.get("namespace", (None, None))
         if least is not None and least == greatest and each.rows is not None:
             return Counter({least: each.rows})
+        return sum(self.of_row_groups(fenced, each), Counter())
+
+    def of_row_groups(self, fenced: FencedTable, each: Live) -> list[Counter[str]]:
+        """Return the same for each of its row groups."""
         if each.name not in self._of:
-            groups = SegmentFile(fenced.bucket, fenced.table.folder, each).namespaces()
-            self._of[each.name] = sum(groups, Counter())
+            file = SegmentFile(fenced.bucket, fenced.table.folder, each)
+            self._of[each.name] = file.namespaces()
         return self._of[each.name]
 
     def keep(self, objects: Iterable[Live]) -> None:
@@ -154,7 +158,7 @@ class _Expiry:
         if gone == found:
             return Rewritten(b"", gone.total(), gone)
         file = SegmentFile(self.fenced.bucket, self.fenced.table.folder, each)
-        groups = file.namespaces()
+        groups = self.namespaces.of_row_groups(self.fenced, each)
         kept = [number for number, group in enumerate(groups) if self._gone(group) != group]
         unread = gone.total() - sum(self._gone(groups[number]).total() for number in kept)
         words = pa.array(sorted(self.over), pa.string())
