@@ -41,8 +41,9 @@ class Filter:
             offsets = _read_only(places, np.int32)[chunk.offset :][: len(chunk) + 1]
             text = _read_only(body, np.uint8)
             of_chunk = kept[row : row + len(chunk)]
+            seen = _bytes_seen(text[offsets[0] : offsets[-1]])
             for needle, negated in self._terms:
-                by_rare = _with_rare_bytes(needle, text[offsets[0] : offsets[-1]])
+                by_rare = _with_rare_bytes(needle, seen)
                 strike_out(text, offsets, of_chunk, by_rare, negated)
             row += len(chunk)
 
@@ -66,9 +67,13 @@ def _needle(term: Term) -> Needle:
     return Needle(text, fold, term.starts_token, term.ends_token, 0, 0)
 
 
-def _with_rare_bytes(needle: Needle, messages: NDArray[np.uint8]) -> Needle:
-    """Return a needle that is looked for by those two of its bytes that are rarest there."""
-    seen = np.bincount(messages[:: len(messages) // _SAMPLED + 1], minlength=256)
+def _bytes_seen(messages: NDArray[np.uint8]) -> NDArray[np.int64]:
+    """Return how often each of the 256 bytes stands in a sample of the messages."""
+    return np.bincount(messages[:: len(messages) // _SAMPLED + 1], minlength=256)
+
+
+def _with_rare_bytes(needle: Needle, seen: NDArray[np.int64]) -> Needle:
+    """Return a needle that is looked for by those two of its bytes that were seen least."""
     times = seen[needle.text] + np.where(needle.fold, seen[needle.text ^ needle.fold], 0)
     rarest = np.argsort(times, kind="stable").tolist()
     return needle._replace(first=rarest[0], second=rarest[min(1, len(rarest) - 1)])
