@@ -98,14 +98,14 @@ class Replica:
                 held = self._latest
         if held is not None:
             return held
-        snapshot = self._open(self.table.snapshot(version), self._folded)
+        snapshot = self._open(self.table.snapshot(version))
         self.pin(snapshot)
         return snapshot
 
     def _refresh(self) -> Snapshot:
         before = self._latest
         if before is None:
-            return self._open(self.table.snapshot(), self._folded)
+            return self._open(self.table.snapshot())
         version = self.table.version()
         if version == before.version:
             return before
@@ -117,24 +117,23 @@ class Replica:
             ):
                 with contextlib.suppress(pa.ArrowException, ValueError):  # statistics of others
                     return Snapshot(version, before.segments.after(entries), ledger)
-        return self._open(self.table.snapshot(), self._newer)
+        return self._open(self.table.snapshot())
 
-    def _folded(self, version: int) -> Ledger:
-        """Return the keeper's ledger if it speaks of no later version, else an empty one."""
-        ledger = self._ledger_table.load()
-        return ledger if ledger.version <= version else Ledger()
+    def _newest(self, version: int) -> Ledger:
+        """Return the newest ledger at hand that speaks of no later version: stored, held or empty.
 
-    def _newer(self, version: int) -> Ledger:
-        """Return the keeper's ledger, or the latest one that is held, whichever is newer."""
-        ledger, held = self._folded(version), self._latest
+        It may be folded on.
+        """
+        stored, held = self._ledger_table.load(), self._latest
+        ledger = stored if stored.version <= version else Ledger()
         if held is not None and ledger.version < held.version <= version:
             return held.ledger.branch()
         return ledger
 
-    def _open(self, handle: DeltaTable, begin: Callable[[int], Ledger]) -> Snapshot:
+    def _open(self, handle: DeltaTable) -> Snapshot:
         """Return the snapshot of a version, all of it read anew but the ledger to begin with."""
         version = handle.version()
-        ledger = bring_up(begin(version), self.table, version)
+        ledger = bring_up(self._newest(version), self.table, version)
         try:
             actions = pa.table(handle.get_add_actions(flatten=True))
         except (DeltaError, OSError) as error:
