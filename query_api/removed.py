@@ -9,9 +9,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 from indexer.ledger import Ledger
+from indexer.schema import HOUR_NS
 from query_api.plan import Scope
-
-_HOUR_NS = 3_600_000_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +43,7 @@ def _expired(ledger: Ledger) -> Iterator[Removal]:
     for entry in ledger.expired.values():
         for first, end in entry.hours:
             rows = entry.rows if len(entry.hours) == 1 else None
-            span = (first * _HOUR_NS, end * _HOUR_NS)
+            span = (first * HOUR_NS, end * HOUR_NS)
             yield Removal("EXPIRED", entry.namespace, "", "", *span, rows, f"rule {entry.rule}")
 
 

@@ -218,6 +218,11 @@ async def test_a_stop_in_an_outage_leaves_everything_in_the_spool(make: Make) ->
 # -- a full spool
 
 
+SMALL = {
+    "flush_age_ms": 100, "spool_bytes": 1 << 20, "held_bytes": 1 << 20, "seal_quiet_ms": 2000,
+    "batch_raw_bytes": 65_536, "read_bytes": 65_536, "unacked_bytes": 1 << 20, "partitions": 1,
+}  # fmt: skip
+
 Writer = tuple[str, int]  # pod and restart
 
 
@@ -243,10 +248,7 @@ def lost_bytes(batches: list[Batch], written: dict[Writer, bytes]) -> dict[str, 
 
 
 async def test_the_largest_pod_gives_way_and_every_lost_byte_is_in_a_gap(make: Make) -> None:
-    node = make(
-        flush_age_ms=100, spool_bytes=1 << 20, held_bytes=1 << 20, seal_quiet_ms=2000,
-        batch_raw_bytes=65_536, read_bytes=65_536, unacked_bytes=1 << 20, partitions=1,
-    )  # fmt: skip
+    node = make(**SMALL)
     topic = held(node)
     quiet = node.file(pod="quiet")
     written: dict[Writer, bytes] = {("quiet", 0): b""}
@@ -269,10 +271,7 @@ async def test_the_largest_pod_gives_way_and_every_lost_byte_is_in_a_gap(make: M
 
 
 async def test_a_gap_of_a_deleted_file_lasts_as_long_as_its_writer_may_go_on(make: Make) -> None:
-    node = make(
-        flush_age_ms=100, spool_bytes=1 << 20, held_bytes=1 << 20, seal_quiet_ms=2000,
-        batch_raw_bytes=65_536, read_bytes=65_536, unacked_bytes=1 << 20, partitions=1,
-    )  # fmt: skip
+    node = make(**SMALL)
     topic = held(node)
     await node.start()
     path = node.file()
