@@ -12,25 +12,25 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from collector import checkpoint
-from collector.backlog import Backlog
-from collector.checkpoint import Checkpoint, FileState, LaneState
-from collector.discover import Discovery
+from collector.files import checkpoint
+from collector.files.checkpoint import Checkpoint, FileState, LaneState
+from collector.files.discover import Discovery
+from collector.files.layout import roots_of
+from collector.files.lifetime import Kubelet
+from collector.files.place import Place, in_use
+from collector.files.tail import ReadLimits, Tail, is_same_content
+from collector.files.watch import FileKey, Watch
 from collector.inventory import Inventories
-from collector.layout import roots_of
-from collector.lifetime import Kubelet
-from collector.metadata import Metadata
+from collector.labels.metadata import Metadata
 from collector.metrics import CollectorMetrics
-from collector.pack import Sent
-from collector.place import Place, in_use
-from collector.policy import Policy
+from collector.policy.apply import Policy
 from collector.read import Reader
 from collector.settings import CollectorSettings
-from collector.ship import ShipLimits, Shipper
-from collector.spool import Spool
-from collector.tail import ReadLimits, Tail, is_same_content
-from collector.topic import Topic
-from collector.watch import FileKey, Watch
+from collector.ship.backlog import Backlog
+from collector.ship.pack import Sent
+from collector.ship.shipper import ShipLimits, Shipper
+from collector.ship.spool import Spool
+from collector.topic.interface import Topic
 
 _log = logging.getLogger(__name__)
 _MS = 1_000_000

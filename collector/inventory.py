@@ -4,12 +4,12 @@ The files of the last full scan go in; out comes one INVENTORY for each partitio
 reach, so that silence means something: a partition without one, or a file that is not in it.
 """
 
-from collector.batch import Inventory, Replaces, Seen, Unborn
-from collector.checkpoint import Checkpoint
-from collector.range import Stream
-from collector.ship import Shipper
-from collector.tail import Tail
-from collector.watch import FileKey, Watch
+from collector.files.checkpoint import Checkpoint
+from collector.files.tail import Tail
+from collector.files.watch import FileKey, Watch
+from collector.ship.shipper import Shipper
+from collector.wire.batch import Inventory, Replaces, Seen, Unborn
+from collector.wire.range import Stream
 
 
 class Inventories:

@@ -7,12 +7,12 @@ read, if a larger pod can make room for it.
 
 from collections.abc import Callable, Iterable
 
-from collector.batch import Elided
-from collector.lifetime import Growth, Kubelet, lifetimes
-from collector.policy import Policy
-from collector.ship import Shipper
-from collector.tail import ReadLimits, Tail, is_same_content, read_range
-from collector.watch import Watch
+from collector.files.lifetime import Growth, Kubelet, lifetimes
+from collector.files.tail import ReadLimits, Tail, is_same_content, read_range
+from collector.files.watch import Watch
+from collector.policy.apply import Policy
+from collector.ship.shipper import Shipper
+from collector.wire.batch import Elided
 
 _SOON_S = 15.0  # longer than a scan, and than the kubelet waits between two looks
 

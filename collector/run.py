@@ -22,9 +22,9 @@ from collector.collect import Collector
 from collector.errors import AnotherCollector, CollectorError
 from collector.metrics import CollectorMetrics
 from collector.process import Page, data_directory, load_settings, log_to_stderr
-from collector.security import Security
 from collector.settings import CollectorSettings
-from collector.topic import open_topic
+from collector.topic.interface import open_topic
+from collector.topic.security import Security
 
 _log = logging.getLogger(__name__)
 _RETRY_S = 2.0

@@ -2,7 +2,7 @@
 
 from typing import Annotated
 
-from collector.metadata import MetadataSettings
+from collector.labels.metadata import MetadataSettings
 from collector.process import setting
 
 

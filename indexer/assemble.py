@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from collector.batch import Batch
-from collector.range import CRC_UNKNOWN, FORMATS, Stream
+from collector.wire.batch import Batch
+from collector.wire.range import CRC_UNKNOWN, FORMATS, Stream
 from indexer.coverage import (
     Balance,
     Control,

@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import zstandard
 
-from collector.batch import Gap, Gone, Inventory, Meta, Open, Seal
+from collector.wire.batch import Gap, Gone, Inventory, Meta, Open, Seal
 from indexer.errors import CoverageError
 from indexer.segment import read_blob, write_blob
 

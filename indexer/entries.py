@@ -10,7 +10,7 @@ from typing import TypeVar
 
 import msgspec
 
-from collector.range import Stream
+from collector.wire.range import Stream
 from indexer.coverage import Jump
 
 LOST_TOPIC = "LOST_TOPIC"  # the topic acknowledged it and does not have it

@@ -14,7 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from collector.errors import CollectorError, PositionOutOfRange
-from collector.topic import Topic
+from collector.topic.interface import Topic
 from indexer.assemble import Assembled, Intake
 from indexer.bucket import Bucket
 from indexer.consume import Consumer, Following, app_id

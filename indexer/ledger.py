@@ -10,8 +10,8 @@ from collections.abc import Iterator
 import msgspec
 from msgspec import field
 
-from collector.batch import Gap, Gone, Inventory, Meta, Open, Replaces, Seal
-from collector.range import CRC_UNKNOWN
+from collector.wire.batch import Gap, Gone, Inventory, Meta, Open, Replaces, Seal
+from collector.wire.range import CRC_UNKNOWN
 from indexer.coverage import (
     Coverage,
     Deleted,

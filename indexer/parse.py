@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from collector.range import FORMATS
+from collector.wire.range import FORMATS
 from indexer.cri import split_cri
 from indexer.docker import split_docker
 from indexer.events import NO_STATE, PREVIOUS_NS, STATE_SIZE, find_events

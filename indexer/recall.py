@@ -8,7 +8,7 @@ import re
 import time
 from collections.abc import Iterable
 
-from collector.range import Range
+from collector.wire.range import Range
 from indexer.assemble import Intake
 from indexer.ledger import Ledger
 

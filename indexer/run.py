@@ -16,8 +16,8 @@ import prometheus_client
 
 from collector.errors import CollectorError
 from collector.process import Page, load_settings, log_to_stderr
-from collector.security import Security
-from collector.topic import open_topic
+from collector.topic.interface import open_topic
+from collector.topic.security import Security
 from indexer.allocator import keep_pages
 from indexer.bucket import BucketLimits, open_bucket
 from indexer.errors import IndexerError

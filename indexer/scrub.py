@@ -16,7 +16,7 @@ import msgspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from collector.range import crc32
+from collector.wire.range import crc32
 from indexer.bucket import Bucket
 from indexer.coverage import from_object
 from indexer.errors import CoverageError, ObjectMissing

@@ -11,7 +11,7 @@ from typing import Literal
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from collector.range import Stream
+from collector.wire.range import Stream
 from indexer.errors import SelectorError
 
 _MIN, _MAX = -(2**63), 2**63 - 1

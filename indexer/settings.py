@@ -5,7 +5,7 @@ from typing import Annotated
 import msgspec
 
 from collector.process import setting
-from collector.security import KafkaSettings
+from collector.topic.security import KafkaSettings
 
 
 class IndexerSettings(KafkaSettings, frozen=True, kw_only=True, forbid_unknown_fields=True):

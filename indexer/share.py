@@ -6,7 +6,7 @@ Whatever the choice, the same loop asks for it again and again, so that a share 
 from collections.abc import Mapping
 
 from collector.errors import SettingError
-from collector.topic import Membership, Topic
+from collector.topic.interface import Membership, Topic
 from indexer.settings import IndexerSettings
 
 ALL = "all"

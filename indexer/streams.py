@@ -20,7 +20,7 @@ import pyarrow.compute as pc
 from deltalake import CommitProperties, DeltaTable, Transaction, write_deltalake
 from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
 
-from collector.batch import Meta
+from collector.wire.batch import Meta
 from indexer.bucket import Bucket
 from indexer.coverage import Coverage, FileCover, note_entry
 from indexer.errors import ObjectMissing, TableUnavailable, VersionGone

@@ -19,7 +19,7 @@ import pyarrow as pa
 from deltalake import CommitProperties, DeltaTable, Schema
 from deltalake.exceptions import DeltaError, TableNotFoundError
 
-from collector.range import crc32
+from collector.wire.range import crc32
 from indexer.bucket import Bucket
 from indexer.coverage import Coverage, from_object
 from indexer.delta_log import Action, DeltaLog

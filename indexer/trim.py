@@ -8,8 +8,8 @@ content, time or equal cuts.
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from collector.batch import Elided
-from collector.range import CRC_UNKNOWN, Range, crc32, open_outputs
+from collector.wire.batch import Elided
+from collector.wire.range import CRC_UNKNOWN, Range, crc32, open_outputs
 from indexer.entries import FileEntry, FileKey, holes, united
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 import pyarrow.compute as pc
 from deltalake import DeltaTable
 
-from collector.range import FIRST_LINE_BYTES, Stream, file_id
+from collector.wire.range import FIRST_LINE_BYTES, Stream, file_id
 from indexer.bucket import open_bucket
 from indexer.ledger_table import LedgerTable, bring_up
 from indexer.table import Table

@@ -21,7 +21,7 @@ import duckdb
 import pytest
 from deltalake import DeltaTable
 
-from collector.topic import open_topic
+from collector.topic.interface import open_topic
 from indexer.ledger import LOST_ROTATED
 from indexer.table import Table
 from query_api.gaps import Gap

@@ -14,8 +14,8 @@ import pytest
 from aiokafka import TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic, RecordsToDelete
 
-from collector import checkpoint
-from collector.frame import frames
+from collector.files import checkpoint
+from collector.topic.frame import frames
 from indexer.ledger import LOST_RETENTION, LOST_ROTATED, LOST_TOPIC, TOPIC_RESET
 from query_api.gaps import LOST, STAMP_SLACK_NS, UNKNOWN, Gap
 from query_api.plan import Scope
@@ -202,7 +202,7 @@ def test_a_topic_that_was_deleted_and_created_again_starts_a_new_generation_with
 
 def acked(way: Way) -> int:
     """Return how much of the largest file the checkpoint says that the topic has."""
-    from collector import checkpoint
+    from collector.files import checkpoint
 
     state = checkpoint.load(way.folder / "collector")
     return max((file.acked for file in state.files), default=0) if state else 0

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from collector import checkpoint
+from collector.files import checkpoint
 from load_tests.bench.broker import Kafka
 from load_tests.bench.cost import Cost, Everyline, cost_so_far, end, run_everyline
 from load_tests.bench.logs import Logs, pieces

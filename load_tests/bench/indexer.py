@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from collector.topic_local import LocalTopic
+from collector.topic.local import LocalTopic
 from load_tests.bench.collector import Collecting
 from load_tests.bench.cost import Cost, run_everyline, run_zstd
 from load_tests.bench.logs import Logs

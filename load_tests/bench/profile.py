@@ -19,8 +19,8 @@ from unittest.mock import patch
 import fastavro
 import prometheus_client
 
-from collector import batch
-from collector.topic_local import LocalTopic
+from collector.topic.local import LocalTopic
+from collector.wire import batch
 from indexer import assemble, consume, parse, segment, suspect, trim
 from indexer.bucket import LocalBucket, open_bucket
 from indexer.index import Indexer

@@ -14,14 +14,14 @@ from typing import Any
 import prometheus_client
 import zstandard
 
-from collector.batch import Batch, Gap, Seal, decode
-from collector.checkpoint import LaneState, load
 from collector.collect import Collector
+from collector.files.checkpoint import LaneState, load
 from collector.metrics import CollectorMetrics
-from collector.range import Range, crc32
 from collector.settings import CollectorSettings
-from collector.topic import Headers, Topic
-from collector.topic_local import LocalTopic
+from collector.topic.interface import Headers, Topic
+from collector.topic.local import LocalTopic
+from collector.wire.batch import Batch, Gap, Seal, decode
+from collector.wire.range import Range, crc32
 
 SECOND = 1_000_000_000
 BEGIN_NS = 1_700_000_000 * SECOND

@@ -9,7 +9,8 @@ import zstandard
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from collector.batch import (
+from collector.errors import NewerWireVersion, TornBatch, WireError
+from collector.wire.batch import (
     MAGIC,
     VERSION,
     Batch,
@@ -28,8 +29,7 @@ from collector.batch import (
     raw_bytes,
     record_headers,
 )
-from collector.errors import NewerWireVersion, TornBatch, WireError
-from collector.range import FORMATS, Range, Stream
+from collector.wire.range import FORMATS, Range, Stream
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 COMPRESSOR = zstandard.ZstdCompressor(level=1)

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from collector.checkpoint import Checkpoint, FileState, LaneState, Mark, load, save
 from collector.errors import CheckpointError
+from collector.files.checkpoint import Checkpoint, FileState, LaneState, Mark, load, save
 
 
 def made(number: int, files: int = 1) -> Checkpoint:
@@ -96,7 +96,7 @@ def test_a_crash_between_the_two_renames_leaves_the_one_before(tmp_path: Path) -
 
 
 def test_another_version_is_named_and_not_taken_for_damage(tmp_path: Path) -> None:
-    from collector.range import crc32
+    from collector.wire.range import crc32
 
     body = b'{"run": 5}'
     (tmp_path / "checkpoint").write_bytes(b"everyline checkpoint 1 %08x\n" % crc32(body) + body)
@@ -113,7 +113,7 @@ def test_a_state_directory_that_cannot_be_read_is_named(tmp_path: Path) -> None:
 SAVING = """
 import sys
 from pathlib import Path
-from collector.checkpoint import Checkpoint, LaneState, load, save
+from collector.files.checkpoint import Checkpoint, LaneState, load, save
 directory = Path(sys.argv[1])
 number = (load(directory) or Checkpoint()).scan_began_ns
 while True:
@@ -146,7 +146,7 @@ def test_kill_9_while_saving_never_goes_back_behind_what_was_saved(tmp_path: Pat
 FULL = """
 import resource, signal, sys
 from pathlib import Path
-from collector.checkpoint import Checkpoint, LaneState, load, save
+from collector.files.checkpoint import Checkpoint, LaneState, load, save
 directory = Path(sys.argv[1])
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 save(directory, Checkpoint(scan_began_ns=1))

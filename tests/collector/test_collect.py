@@ -10,8 +10,8 @@ from itertools import pairwise
 import msgspec
 import pytest
 
-from collector.range import STDERR, STDOUT, crc32
-from collector.topic_local import LocalTopic
+from collector.topic.local import LocalTopic
+from collector.wire.range import STDERR, STDOUT, crc32
 from tests.collector.node import (
     SECOND,
     HeldTopic,

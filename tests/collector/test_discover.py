@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from collector.discover import Discovery, Scan
-from collector.layout import Pods
+from collector.files.discover import Discovery, Scan
+from collector.files.layout import Pods
 from tests.collector.node import Node, content_of, gaps_of, line, lines
 
 HOUR_NS = 3_600_000_000_000

@@ -10,12 +10,12 @@ from typing import get_args, get_type_hints
 import msgspec
 import pytest
 
-from collector.batch import RAW_BYTES_MAX, Batch, Inventory, Seen, Unborn
 from collector.errors import TopicError
-from collector.pack import halves
-from collector.place import Place
-from collector.range import Stream, crc32
+from collector.files.place import Place
 from collector.settings import CollectorSettings
+from collector.ship.pack import halves
+from collector.wire.batch import RAW_BYTES_MAX, Batch, Inventory, Seen, Unborn
+from collector.wire.range import Stream, crc32
 from tests.collector.node import (
     SECOND,
     HeldTopic,

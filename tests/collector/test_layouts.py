@@ -14,12 +14,12 @@ from typing import Any
 import msgspec
 import pytest
 
-from collector.birth import birth_ns
-from collector.content import open_content
-from collector.discover import Discovery
 from collector.errors import SettingError
-from collector.layout import NODE_NAMESPACE, Pods, plain_roots
-from collector.range import STDERR, STDOUT, Range, Stream, crc32
+from collector.files.birth import birth_ns
+from collector.files.content import open_content
+from collector.files.discover import Discovery
+from collector.files.layout import NODE_NAMESPACE, Pods, plain_roots
+from collector.wire.range import STDERR, STDOUT, Range, Stream, crc32
 from tests.collector.node import SECOND, Node, content_of, gaps_of, ranges_of, seals_of
 
 Make = Callable[..., Node]
@@ -608,7 +608,7 @@ async def test_a_lost_checkpoint_sends_plain_files_again_under_the_same_names(pl
 async def test_a_file_system_without_time_of_birth_does_with_inode_and_line(
     plain: Plain, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("collector.content.birth_ns", lambda fd: None)
+    monkeypatch.setattr("collector.files.content.birth_ns", lambda fd: None)
     node = plain.node
     contents = [plain.write(text(0, 5)), plain.write(text(10, 5), "b.log")]
     await node.start()

@@ -22,12 +22,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from collector.batch import Meta
 from collector.errors import MetadataError, MetadataExpired, SettingError
-from collector.metadata import Metadata, MetadataSettings
-from collector.metadata_http import Server, _head
-from collector.metadata_pod import Described, ObjectMeta, owner_of
-from collector.metadata_source import ApiServer, Change, Kubelet
+from collector.labels.http import Server, _head
+from collector.labels.metadata import Metadata, MetadataSettings
+from collector.labels.pod import Described, ObjectMeta, owner_of
+from collector.labels.source import ApiServer, Change, Kubelet
+from collector.wire.batch import Meta
 from tests.real_parts.certificates import Authority, Signed
 
 MINUTE = int(datetime(2026, 3, 1, 12, 30, tzinfo=UTC).timestamp()) // 60

@@ -15,9 +15,9 @@ from pathlib import Path
 import pytest
 
 from collector.errors import MetadataError, MetadataExpired
-from collector.metadata import Metadata, MetadataSettings
-from collector.metadata_schedule import Schedule
-from collector.metadata_source import Change, Listing
+from collector.labels.metadata import Metadata, MetadataSettings
+from collector.labels.schedule import Schedule
+from collector.labels.source import Change, Listing
 
 FLEET = 1_000
 MOST = FLEET * 5 // 100

@@ -10,9 +10,9 @@ from typing import Any
 import msgspec
 import pytest
 
-from collector.batch import Meta
 from collector.errors import MetadataError
-from collector.metadata import Metadata, MetadataSettings
+from collector.labels.metadata import Metadata, MetadataSettings
+from collector.wire.batch import Meta
 from tests.collector.test_metadata import EVERYTHING, STATIC, until
 from tests.real_parts.kubernetes import COLLECTOR, ApiServer
 

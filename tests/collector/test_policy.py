@@ -18,14 +18,14 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from collector.batch import Elided
 from collector.errors import SettingError
-from collector.events import Events
-from collector.level import WORDS, level_of
-from collector.policy import Policy
+from collector.policy.apply import Policy
+from collector.policy.events import Events
+from collector.policy.level import WORDS, level_of
+from collector.policy.rules import RuleTable, finder_of, read_rules
 from collector.process import described
-from collector.range import CRC_UNKNOWN, Range, Stream, crc32
-from collector.rules import RuleTable, finder_of, read_rules
+from collector.wire.batch import Elided
+from collector.wire.range import CRC_UNKNOWN, Range, Stream, crc32
 from indexer.schema import LEVELS, OUTPUTS, TIME_SOURCES
 from tests.collector.test_range import malformed, slow_open
 from tests.indexer.pieces import Piece, parsed

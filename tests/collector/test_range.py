@@ -5,8 +5,17 @@ import json
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from collector.range import STDERR, STDOUT, Range, Stream, closed_cut, crc32, file_id, open_outputs
-from collector.tail import split
+from collector.files.tail import split
+from collector.wire.range import (
+    STDERR,
+    STDOUT,
+    Range,
+    Stream,
+    closed_cut,
+    crc32,
+    file_id,
+    open_outputs,
+)
 
 TIME = b"2024-03-01T00:00:00.1Z"
 STREAM = Stream("payments", "api-0", "uid-1", "api", 0)

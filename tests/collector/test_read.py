@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from collector.lifetime import Kubelet
+from collector.files.lifetime import Kubelet
 from tests.collector.node import HeldTopic, Node, content_of, lines, ranges_of
 
 Make = Callable[..., Node]

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from collector.errors import SettingError
-from collector.place import Place, in_use, line_time_ns
-from collector.range import crc32
+from collector.files.place import Place, in_use, line_time_ns
+from collector.wire.range import crc32
 from tests.collector.node import SECOND, HeldTopic, Node, gaps_of, line, lines, ranges_of, seals_of
 
 Make = Callable[..., Node]

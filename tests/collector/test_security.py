@@ -13,10 +13,10 @@ import msgspec
 import pytest
 import zstandard
 
-from collector.batch import Batch, decode
 from collector.errors import SettingError, TopicUnavailable
-from collector.security import KafkaSettings, Security
-from collector.topic import Record, Topic, open_topic
+from collector.topic.interface import Record, Topic, open_topic
+from collector.topic.security import KafkaSettings, Security
+from collector.wire.batch import Batch, decode
 from tests.collector.node import Node, check_lanes, content_of, gaps_of, lines
 from tests.collector.test_run import begin
 from tests.real_parts.certificates import Authority, Signed

@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
-from collector.batch import Batch
 from collector.errors import BatchTooLarge
-from collector.spool import Spool
-from collector.topic import Headers
-from collector.topic_local import LocalTopic
+from collector.ship.spool import Spool
+from collector.topic.interface import Headers
+from collector.topic.local import LocalTopic
+from collector.wire.batch import Batch
 from tests.collector.node import (
     HeldTopic,
     Node,

@@ -12,7 +12,6 @@ from pathlib import Path
 
 import pytest
 
-from collector import topic_local
 from collector.errors import (
     BatchTooLarge,
     PositionOutOfRange,
@@ -20,8 +19,9 @@ from collector.errors import (
     TopicMissing,
     TopicUnavailable,
 )
-from collector.topic import Record, Topic, open_topic
-from collector.topic_local import LocalTopic
+from collector.topic import local as topic_local
+from collector.topic.interface import Record, Topic, open_topic
+from collector.topic.local import LocalTopic
 from tests.real_parts.kafka import Broker
 
 Opener = Callable[[], Topic]
@@ -240,7 +240,7 @@ async def test_the_largest_value_is_taken_and_what_is_larger_refused_alone(opene
 
 WRITER = """
 import asyncio, sys
-from collector.topic_local import LocalTopic
+from collector.topic.local import LocalTopic
 async def main():
     topic = LocalTopic(sys.argv[1], partitions=1)
     number = 0
@@ -434,7 +434,7 @@ async def test_a_place_that_is_no_directory_is_named(tmp_path: Path) -> None:
 
 FULL = """
 import asyncio, resource, signal, sys
-from collector.topic_local import LocalTopic
+from collector.topic.local import LocalTopic
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 _, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
 async def main():

@@ -20,11 +20,13 @@ from aiokafka import AIOKafkaProducer
 from aiokafka.admin import AIOKafkaAdminClient, NewPartitions, RecordsToDelete
 from aiokafka.structs import TopicPartition
 
-from collector import append, connection, topic_kafka
 from collector.errors import BatchTooLarge, PositionOutOfRange, TopicMissing, TopicUnavailable
 from collector.process import Seldom
-from collector.security import KafkaSettings, Security
-from collector.topic import Topic, TopicLimits, open_topic
+from collector.topic import kafka as topic_kafka
+from collector.topic import kafka_append as append
+from collector.topic import kafka_connection as connection
+from collector.topic.interface import Topic, TopicLimits, open_topic
+from collector.topic.security import KafkaSettings, Security
 from tests.collector.test_topic import BYTES_MAX, HEADERS, put, read_often, take
 from tests.real_parts.guard import free_port
 from tests.real_parts.kafka import Broker, Cluster, SecuredBroker
@@ -329,8 +331,10 @@ async def test_bootstrap_addresses_that_do_not_resolve_or_answer_hinder_nothing(
 
 CHILD = """
 import asyncio, sys
-from collector import append, connection, topic_kafka
-from collector.topic import open_topic
+from collector.topic import kafka_append as append
+from collector.topic import kafka_connection as connection
+from collector.topic import kafka as topic_kafka
+from collector.topic.interface import open_topic
 connection.REQUEST_S = 1.5
 async def main():
     topic = open_topic(sys.argv[1])

@@ -11,7 +11,7 @@ from typing import Any
 import prometheus_client
 from deltalake import DeltaTable
 
-from collector.range import Stream, file_id
+from collector.wire.range import Stream, file_id
 from indexer.bucket import Bucket
 from indexer.coverage import to_object
 from indexer.jobs import Jobs

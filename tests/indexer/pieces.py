@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 
-from collector.range import FORMATS
+from collector.wire.range import FORMATS
 from indexer.parse import GUESSING, NO_STATE, STATE_SIZE, Pieces, PlainTimes, Rows, parse
 from indexer.schema import OUTPUTS, TIME_SOURCES
 

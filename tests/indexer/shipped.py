@@ -10,9 +10,9 @@ from itertools import pairwise
 
 import zstandard
 
-from collector.batch import Batch, Inventory, Replaces, Seen, encode, record_headers
-from collector.range import Range, Stream, crc32, file_id, open_outputs
-from collector.topic import Record
+from collector.topic.interface import Record
+from collector.wire.batch import Batch, Inventory, Replaces, Seen, encode, record_headers
+from collector.wire.range import Range, Stream, crc32, file_id, open_outputs
 from indexer.assemble import Assembled, assemble
 from indexer.consume import Consumer
 from indexer.coverage import Coverage

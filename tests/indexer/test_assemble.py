@@ -15,8 +15,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from collector.batch import Elided, Gap, Gone, Open, Replaces, Seal, Unborn
-from collector.range import Stream
+from collector.wire.batch import Elided, Gap, Gone, Open, Replaces, Seal, Unborn
+from collector.wire.range import Stream
 from indexer.assemble import Assembled
 from indexer.coverage import (
     Balance,
@@ -184,7 +184,7 @@ def test_a_batch_of_another_partition_is_a_dead_letter() -> None:
 
 @pytest.mark.parametrize("sequence", [b"", b"\1", b"\xff" * 8, b"\1" * 30])
 def test_a_torn_record_whose_headers_make_no_sense_stops_nothing(sequence: bytes) -> None:
-    from collector.topic import Record
+    from collector.topic.interface import Record
     from indexer.consume import Consumer
 
     consumer = Consumer("logs", lambda *_: "letter")

@@ -11,7 +11,7 @@ from itertools import accumulate, pairwise
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from collector.range import FORMATS, STDERR, STDOUT, open_outputs
+from collector.wire.range import FORMATS, STDERR, STDOUT, open_outputs
 from indexer.parse import NO_STATE, Rows
 from indexer.schema import LEVELS
 from tests.indexer.pieces import Piece, Row, parsed, rows_of

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from collector.range import closed_cut, open_outputs
+from collector.wire.range import closed_cut, open_outputs
 from indexer.schema import OUTPUTS
 from tests.indexer.pieces import READ_NS, Piece, Row, parsed, rows_of, table
 from tests.indexer.test_parse import time_of

@@ -16,9 +16,9 @@ from aiokafka.admin import AIOKafkaAdminClient, NewTopic, RecordsToDelete
 from aiokafka.structs import TopicPartition
 from deltalake import DeltaTable
 
-from collector.batch import Batch, Elided, Gone, encode, record_headers
 from collector.errors import CollectorError, TopicUnavailable
-from collector.topic import open_topic
+from collector.topic.interface import open_topic
+from collector.wire.batch import Batch, Elided, Gone, encode, record_headers
 from indexer.assemble import assemble
 from indexer.bucket import Bucket, open_bucket
 from indexer.errors import (
@@ -545,7 +545,7 @@ async def test_a_topic_with_another_identity_was_made_anew(place: Place) -> None
 async def test_records_that_the_topic_deleted_unread_are_passed_over_with_a_gap(
     place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("collector.topic_local.FILE_BYTES", 1)  # a file for each record
+    monkeypatch.setattr("collector.topic.local.FILE_BYTES", 1)  # a file for each record
     await place.ship(0, 0, 10)
     await place.index()
     await place.ship(0, 10, 50)

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from collector.batch import Batch, Gap, Gone, Open, Replaces, Seal, Unborn
+from collector.wire.batch import Batch, Gap, Gone, Open, Replaces, Seal, Unborn
 from indexer.bucket import Bucket
 from indexer.coverage import Balance, Coverage, Deleted, Expired, LaneSpan
 from indexer.errors import TableUnavailable

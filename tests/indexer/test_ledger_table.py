@@ -12,7 +12,7 @@ from deltalake import write_deltalake
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from collector.batch import Gone
+from collector.wire.batch import Gone
 from indexer.bucket import Bucket, open_bucket
 from indexer.coverage import Coverage
 from indexer.entries import FileEntry

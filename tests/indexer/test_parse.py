@@ -16,7 +16,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from collector.range import FORMATS, closed_cut, open_outputs
+from collector.wire.range import FORMATS, closed_cut, open_outputs
 from indexer import parse as parse_module
 from indexer.kernels import cache_directory
 from indexer.schema import LEVELS, OUTPUTS

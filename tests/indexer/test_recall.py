@@ -2,8 +2,8 @@
 
 import pytest
 
-from collector.batch import Elided
-from collector.range import Range
+from collector.wire.batch import Elided
+from collector.wire.range import Range
 from indexer.assemble import Intake
 from indexer.coverage import Position
 from indexer.entries import Covered, Entries, FileEntry

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from collector.range import Stream
+from collector.wire.range import Stream
 from indexer.errors import SelectorError
 from indexer.selector import Matcher, select
 from indexer.streams import STREAMS_SCHEMA, history

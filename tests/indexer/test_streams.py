@@ -13,8 +13,8 @@ from deltalake import DeltaTable
 from hypothesis import given
 from hypothesis import strategies as st
 
-from collector.batch import Meta
-from collector.range import CRC_UNKNOWN
+from collector.wire.batch import Meta
+from collector.wire.range import CRC_UNKNOWN
 from indexer.bucket import Bucket, LocalBucket
 from indexer.coverage import Balance, Coverage, FileCover, Note, Span, note_body, to_object
 from indexer.errors import TableUnavailable, VersionGone

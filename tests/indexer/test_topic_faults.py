@@ -13,7 +13,7 @@ import pytest
 from aiokafka import TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic, RecordsToDelete
 
-from collector.batch import Elided
+from collector.wire.batch import Elided
 from indexer.bucket import open_bucket
 from indexer.ledger import LOST_RETENTION, TOPIC_RESET
 from tests.indexer.place import check_log

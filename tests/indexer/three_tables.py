@@ -15,8 +15,8 @@ import prometheus_client
 import pyarrow as pa
 from deltalake import DeltaTable
 
-from collector.batch import Batch, Meta, encode, record_headers
-from collector.topic import open_topic
+from collector.topic.interface import open_topic
+from collector.wire.batch import Batch, Meta, encode, record_headers
 from indexer.bucket import Bucket
 from indexer.index import Indexer
 from indexer.jobs import Jobs

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from collector.batch import encode, record_headers
-from collector.topic_local import LocalTopic
+from collector.topic.local import LocalTopic
+from collector.wire.batch import encode, record_headers
 from indexer.bucket import open_bucket
 from indexer.fence import FencedTable
 from indexer.table import Table

@@ -8,8 +8,8 @@ import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from collector.batch import Batch, Gap, Inventory, Seal, Seen
-from collector.range import Range, Stream, crc32, file_id
+from collector.wire.batch import Batch, Gap, Inventory, Seal, Seen
+from collector.wire.range import Range, Stream, crc32, file_id
 from indexer.assemble import Intake, assemble
 from indexer.bucket import Bucket
 from indexer.coverage import Coverage, Jump, LaneSpan, Position, to_object

@@ -1,0 +1,1 @@
+"""From the node's disk to contiguous, named ranges of files. It knows no topic."""

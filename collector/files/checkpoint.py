@@ -1,0 +1,159 @@
+"""The collector's memory across restarts: how far each file is acknowledged by the topic.
+
+File states go in; a CRC-checked JSON file comes out, written aside, fsynced and renamed, with the
+one before it kept. It never runs ahead of the topic, so losing it costs duplicates, never lines.
+"""
+
+import contextlib
+import logging
+import os
+from pathlib import Path
+
+import msgspec
+
+from collector.errors import CheckpointError
+from collector.topic.frame import sync_directory
+from collector.wire.range import Stream, crc32
+
+_HEAD = b"everyline checkpoint 1 "
+_NAME = "checkpoint"
+TAIL_BYTES = 256
+"""How many bytes before the offset are kept, to see that a file is still the same."""
+
+_log = logging.getLogger(__name__)
+
+
+class Mark(msgspec.Struct):
+    """A place in a file and all that is needed to go on from there."""
+
+    offset: int = 0
+    crc: int = 0
+    lines: int = 0
+    open_outputs: int = 0
+    torn: bool = False
+    tail: bytes = b""
+
+
+class FileState(msgspec.Struct, kw_only=True):
+    """One file as far as the topic has acknowledged it: everything before ``acked``.
+
+    The spool has it up to ``spooled``, where that lies beyond.
+    """
+
+    file_id: bytes
+    epoch: int
+    namespace: str
+    pod: str
+    pod_uid: str
+    container: str
+    restart: int
+    partition: int
+    path: str
+    born_ns: int = 0  # the time of its first line; 0: not known
+    acked: int = 0
+    crc: int = 0
+    lines: int = 0
+    open_outputs: int = 0
+    torn: bool = False
+    tail: bytes = b""
+    spooled: Mark | None = None
+    size: int = 0  # the largest size seen
+    moved: bool = False  # renamed or unlinked: nobody writes to it for long
+    sealed: bool = False
+    missed_ns: int = 0  # since when error-free scans have missed it; 0: it was there
+
+    @property
+    def stream(self) -> Stream:
+        """Return the stream that wrote the file."""
+        return Stream(self.namespace, self.pod, self.pod_uid, self.container, self.restart)
+
+    @property
+    def safe(self) -> Mark:
+        """Up to where the topic or the spool has the file."""
+        return self.spooled or self.mark
+
+    @property
+    def mark(self) -> Mark:
+        """Up to where the topic has the file."""
+        return Mark(self.acked, self.crc, self.lines, self.open_outputs, self.torn, self.tail)
+
+    def acknowledge(self, offset: int) -> None:
+        """Note that the topic has everything before ``offset``, of what the spool had."""
+        if self.spooled is not None and self.spooled.offset <= offset:
+            safe, self.spooled = self.spooled, None
+            self.acked, self.crc, self.lines = safe.offset, safe.crc, safe.lines
+            self.open_outputs, self.torn, self.tail = safe.open_outputs, safe.torn, safe.tail
+
+    def distrust_spool(self) -> None:
+        """Forget what only the spool has: it is to be read again, or missing."""
+        if self.spooled is not None:
+            self.spooled, self.sealed = None, False
+
+
+class LaneState(msgspec.Struct):
+    """Every number of the lane below ``oldest_unacked`` is in the topic."""
+
+    partition: int
+    oldest_unacked: int
+
+
+class Checkpoint(msgspec.Struct, kw_only=True):
+    """What one run has left behind."""
+
+    run: bytes = b""
+    partitions: list[tuple[int, int]] = []  # from when (ns) how many of the topic are in use
+    spool: list[tuple[int, int]] = []  # first and last of runs of positions that are there
+    scan_began_ns: int = 0
+    lanes: list[LaneState] = []
+    files: list[FileState] = []
+
+
+def save(directory: Path, checkpoint: Checkpoint) -> None:
+    """Make ``checkpoint`` the one to be loaded; raise OSError if the disk refuses.
+
+    After an error, or a crash at any point, the previous one is still there.
+    """
+    body = msgspec.json.encode(checkpoint)
+    path = directory / _NAME
+    temporary = directory / f"{_NAME}.tmp"
+    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    try:
+        with os.fdopen(fd, "wb") as file:
+            file.write(_HEAD + b"%08x\n" % crc32(body) + body)
+            file.flush()
+            os.fsync(file.fileno())
+        with contextlib.suppress(FileNotFoundError):
+            os.replace(path, directory / f"{_NAME}.previous")
+        os.replace(temporary, path)
+    except OSError:
+        temporary.unlink(missing_ok=True)
+        raise
+    sync_directory(directory)
+
+
+def load(directory: Path) -> Checkpoint | None:
+    """Return the newest checkpoint that is whole; None if there is none.
+
+    A damaged one is named in the log, and the previous one is taken: files are then read again
+    from where that one stands, and what is sent twice is trimmed by the indexer.
+    """
+    for name in (_NAME, f"{_NAME}.previous"):
+        path = directory / name
+        try:
+            data = path.read_bytes()
+        except FileNotFoundError:
+            continue
+        except OSError as error:
+            raise CheckpointError(f"cannot read {path}: {error}") from error
+        head, _, body = data.partition(b"\n")
+        if head != _HEAD + b"%08x" % crc32(body):
+            _log.error("checkpoint is damaged; taking an older one", extra={"path": str(path)})
+            continue
+        try:
+            return msgspec.json.decode(body, type=Checkpoint)
+        except msgspec.DecodeError as error:
+            raise CheckpointError(
+                f"{path} was written by another version: {error}; move it away to read every "
+                "file again"
+            ) from error
+    return None

@@ -1,0 +1,268 @@
+"""Finding the files: a scan of the roots and their layouts, which alone tells what is there.
+
+Directories go in; out come their logs, in the order in which they were written. A scan never stops
+at one bad directory; it names what it could not look into, so that nobody takes a missing answer
+for a missing file. It follows no link, but those whose target lies where the settings allow it.
+"""
+
+import errno
+import logging
+import os
+import stat
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from collector.files.layout import Layout, Log, Target
+from collector.wire.range import Stream
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """One file of a scan; ``rotated`` is its suffix, empty for the file being written.
+
+    ``path`` is how it is called, ``real`` where it lies: elsewhere, if a link leads there.
+    """
+
+    path: Path
+    real: Path
+    stream: Stream
+    format: str
+    rotated: str
+    inode: tuple[int, int]
+    size: int
+
+    @property
+    def compressed(self) -> bool:
+        """Whether it was compressed when it was rotated."""
+        return f".{self.rotated}".endswith(".gz")
+
+
+@dataclass(slots=True)
+class Scan:
+    """What one scan found, in the order in which the files of a stream were written.
+
+    Every directory was looked at since ``full_ns``, which lies before ``began_ns`` where quiet
+    ones were left out.
+    """
+
+    began_ns: int
+    full_ns: int
+    files: list[Found] = field(default_factory=list)
+    errors: dict[Path, str] = field(default_factory=dict)
+
+    def covers(self, path: Path) -> bool:
+        """Return whether the scan looked where ``path`` would be."""
+        return not any(parent in self.errors for parent in (path, *path.parents))
+
+
+@dataclass(slots=True, eq=False)
+class _Folder:
+    """A directory and what it held when it was listed; good as long as its ``mtime_ns`` stays.
+
+    ``path`` has no link in it; ``called`` is where its files seem to be, and its errors are told.
+    """
+
+    path: str
+    layout: Layout
+    called: str
+    mtime_ns: int = -1
+    seen: tuple[int, int] = (-1, 0)  # the time of modification, and the tick of its first listing
+    folders: list["_Folder"] = field(default_factory=list)
+    files: list[Found] = field(default_factory=list)
+
+
+_AWAY = -2  # the time of modification of what is not there
+
+# Two changes within one tick of the file system's clock leave the same time of modification, so
+# a directory that was changed this shortly before it was listed is listed again.
+_SETTLED_NS = 1_000_000_000
+# One whose time lies in the future, since the clock was set back, is so after as many ticks.
+# A directory that has been quiet for long is looked at less often: of a file that was just made
+# in it, the runtime needs ten seconds at least to write so much that the kubelet rotates it.
+_QUIET_NS = 30_000_000_000
+_QUIET_LOOK_NS = 9_000_000_000
+
+
+class Discovery:
+    """Scans of some roots; directories that have not changed are not listed again."""
+
+    def __init__(
+        self,
+        roots: Iterable[tuple[str, Layout]],
+        clock: Callable[[], int],
+        link_targets: Iterable[str] = (),
+        ticks: Callable[[], int] = time.monotonic_ns,
+    ) -> None:
+        """``clock`` gives ns since 1970, as the file system's times do; ``ticks`` ns that pass.
+
+        A link is followed if its target lies below one of ``link_targets``.
+        """
+        self._roots = list(roots)
+        self._clock = clock
+        self._ticks = ticks
+        self._link_targets = list(link_targets)
+        self._targets: tuple[str, ...] = ()  # the same, without links on the way
+        self._folders: list[_Folder] = []  # of the roots
+        self._lively: list[tuple[str, int]] = []  # directories to look at each time, their mtime
+        self._full: Scan | None = None
+        self._said_link = False
+
+    def scan(self) -> Scan:
+        """Return every log file below the roots: the same list as before, if nothing changed."""
+        now_ns = self._clock()
+        if (
+            (full := self._full) is not None
+            and 0 <= now_ns - full.began_ns < _QUIET_LOOK_NS
+            and not full.errors  # those who open the files add theirs
+            and not any(_changed(*each) for each in self._lively)
+        ):
+            return Scan(now_ns, full.began_ns, full.files)
+        self._full = self._scan(now_ns)
+        return self._full
+
+    def _scan(self, now_ns: int) -> Scan:
+        result = Scan(now_ns, now_ns)
+        targets = tuple(os.path.realpath(target) for target in self._link_targets)
+        if targets != self._targets:  # every link may lead elsewhere now
+            self._targets, self._folders = targets, []
+        roots = [_Folder(os.path.realpath(path), layout, path) for path, layout in self._roots]
+        self._folders = _known(roots, self._folders)
+        self._lively = []
+        for root in self._folders:
+            self._visit(root, result)
+        # A file that goes by two names is one file.
+        result.files = list({found.inode: found for found in reversed(result.files)}.values())
+        result.files.reverse()
+        return result
+
+    def _visit(self, folder: _Folder, result: Scan) -> None:
+        """Bring a directory and all below it up to now."""
+        self._look(folder, result)
+        if folder.mtime_ns != _AWAY and not self._quiet_for(folder, result.began_ns, _QUIET_NS):
+            self._lively.append((folder.path, folder.mtime_ns))
+        result.files.extend(folder.files)
+        for inner in folder.folders:
+            self._visit(inner, result)
+
+    def _look(self, folder: _Folder, result: Scan) -> None:
+        """Bring a directory up to now; one that is not there holds nothing."""
+        try:
+            status = os.stat(folder.path, follow_symlinks=False)
+            if not stat.S_ISDIR(status.st_mode):
+                raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), folder.path)
+            if folder.mtime_ns != status.st_mtime_ns:
+                folder.mtime_ns = status.st_mtime_ns
+                if folder.seen[0] != folder.mtime_ns:
+                    folder.seen = (folder.mtime_ns, self._ticks())
+                settled = self._quiet_for(folder, self._clock(), _SETTLED_NS)
+                if not self._list(folder, result) or not settled:
+                    folder.mtime_ns = -1
+            elif folder.files:
+                folder.files = [_again(found) for found in folder.files]
+            return
+        except (FileNotFoundError, NotADirectoryError) as error:
+            if not folder.layout.may_be_away:
+                result.errors[Path(folder.called)] = str(error)
+        except OSError as error:
+            result.errors[Path(folder.called)] = str(error)
+        folder.mtime_ns, folder.folders, folder.files = _AWAY, [], []
+
+    def _quiet_for(self, folder: _Folder, now_ns: int, quiet_ns: int) -> bool:
+        """Return whether a directory has not changed for so long."""
+        if 0 <= folder.mtime_ns <= now_ns:
+            return now_ns - folder.mtime_ns >= quiet_ns
+        return folder.mtime_ns == folder.seen[0] and self._ticks() - folder.seen[1] >= quiet_ns
+
+    def _list(self, folder: _Folder, result: Scan) -> bool:
+        """List a directory; return False if something in it could not be seen."""
+        whole = True
+        inner: list[_Folder] = []
+        found: list[tuple[Log, Found]] = []
+        with os.scandir(folder.path) as entries:
+            names = {entry.name: entry for entry in entries}
+        for name, entry in sorted(names.items()):
+            called = f"{folder.called}/{name}"
+            log, layouts = folder.layout.log(called, name), folder.layout.inside(name)
+            try:
+                is_folder = bool(layouts) and entry.is_dir(follow_symlinks=False)
+                if (log or is_folder) and not _is_text(name):  # it cannot be part of a batch
+                    raise OSError("its name is not UTF-8")
+                if is_folder:
+                    inner += [_Folder(entry.path, each, called) for each in layouts]
+                elif log and entry.is_symlink():
+                    inner += self._follow(entry.path, log, folder)
+                elif log and not (name.endswith(".gz") and name[:-3] in names):
+                    # (of one that is being compressed, the plain one is still there)
+                    found += _regular(entry, log, folder.layout)
+            except FileNotFoundError:
+                whole = False  # renamed just now: under which name, the next scan tells
+            except OSError as error:
+                result.errors[Path(called)] = str(error)
+                whole = False
+        folder.folders = _known(inner, folder.folders)
+        folder.files = [file for _, file in sorted(found, key=lambda each: each[0].order)]
+        return whole
+
+    def _follow(self, path: str, log: Log, folder: _Folder) -> list[_Folder]:
+        """Return the directory that a link leads to, if it may be followed.
+
+        Its own target is the end: it may lie behind links to directories, but be none itself.
+        """
+        if not folder.layout.links or log.rotated:
+            return []
+        target = os.path.join(folder.path, os.readlink(path))
+        place, base = os.path.realpath(os.path.dirname(target)), os.path.basename(target)
+        allowed = any(os.path.commonpath((place, root)) == root for root in self._targets)
+        if not allowed or not base.endswith(".log") or not _is_text(target):
+            if not self._said_link:
+                self._said_link = True
+                _log.warning(
+                    "a link is not followed: link_targets does not name where its target lies",
+                    extra={"path": path, "target": target},
+                )
+            return []
+        return [_Folder(place, Target(folder.layout.format, log, base), folder.called)]
+
+
+def _known(folders: list[_Folder], before: list[_Folder]) -> list[_Folder]:
+    """Return the same directories, those that were known before as they were."""
+    known = {(each.path, each.layout, each.called): each for each in before}
+    return [known.get((each.path, each.layout, each.called), each) for each in folders]
+
+
+def _changed(path: str, mtime_ns: int) -> bool:
+    try:
+        return os.stat(path, follow_symlinks=False).st_mtime_ns != mtime_ns
+    except OSError:
+        return True
+
+
+def _again(found: Found) -> Found:
+    """Return a rotated file with its size now: late writes do not touch the directory.
+
+    The size of the file being written is asked of the open file.
+    """
+    if not found.rotated or found.compressed:
+        return found
+    try:
+        size = os.stat(found.real, follow_symlinks=False).st_size
+    except FileNotFoundError:
+        return found  # gone just now, so the next scan lists its directory
+    return found if size == found.size else replace(found, size=size)
+
+
+def _is_text(name: str) -> bool:
+    return not any("\ud800" <= character <= "\udfff" for character in name)
+
+
+def _regular(entry: "os.DirEntry[str]", log: Log, layout: Layout) -> list[tuple[Log, Found]]:
+    status = entry.stat(follow_symlinks=False)
+    if not stat.S_ISREG(status.st_mode):
+        return []
+    inode = (status.st_dev, status.st_ino)
+    path, real = Path(log.path), Path(entry.path)
+    return [(log, Found(path, real, log.stream, layout.format, log.rotated, inode, status.st_size))]

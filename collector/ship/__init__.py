@@ -1,0 +1,1 @@
+"""Ranges and control entries go in; batches that the topic has acknowledged come out, in order."""

@@ -1,0 +1,147 @@
+"""What waits in the spool while the topic does not keep up: put in, fed out, shed, forgotten.
+
+Batches on their way go in and come out in the same order. The spool stays below its limit: the
+largest pod gives up its oldest ranges, as GAPs in batches that keep their numbers. A batch is
+forgotten only after the topic has it and the checkpoint says so.
+"""
+
+import asyncio
+import logging
+from collections import Counter, deque
+from collections.abc import Callable, Sequence
+
+import msgspec
+
+from collector.ship.lane import Lane, OnItsWay
+from collector.ship.pack import SENT_HEADER, Sent
+from collector.ship.shed import WHY, largest, shed
+from collector.ship.spool import Spool
+from collector.topic.interface import Record
+
+_SHED_SHARE = 16  # of the spool is made free at once, so that batches are not rewritten one by one
+_ROOM_SHARE = 8  # of the spool is left for what was read already
+
+_log = logging.getLogger(__name__)
+
+
+class Backlog:
+    """The batches in the spool, and how much of them each pod has written."""
+
+    def __init__(self, spool: Spool, bytes_max: int, level: int, clock: Callable[[], int]) -> None:
+        """``bytes_max`` bounds the spool; ``level`` is zstd's, for batches that are rewritten."""
+        self.spool = spool
+        self._bytes_max = bytes_max
+        self._level = level
+        self._clock = clock
+        self._acked_positions: list[int] = []
+        self.unfed: deque[tuple[Lane, int]] = deque()  # in the spool only
+        self.pods: Counter[str] = Counter()  # raw bytes
+        self.failed = False
+        self.kept_batches = self.shed_bytes = 0
+
+    def recover(self, records: Sequence[Record]) -> tuple[list[Lane], list[Sent]]:
+        """Take up what runs before have left; return their lanes and what their batches hold."""
+        lanes: dict[tuple[bytes, int], Lane] = {}
+        found = []
+        for record in records:
+            headers = dict(record.headers)
+            known = msgspec.msgpack.decode(headers.pop(SENT_HEADER), type=Sent)
+            number = int.from_bytes(headers["sequence"], "big")
+            key = (headers["run"], known.partition)
+            lane = lanes.setdefault(key, Lane(*key))
+            size = self.spool.size(record.position)
+            item = OnItsWay(size, tuple(headers.items()), None, position=record.position)
+            lane.put(number, item)
+            self.unfed.append((lane, number))
+            self.pods.update(known.pods)
+            found.append(known)
+        return list(lanes.values()), found
+
+    @property
+    def has_room(self) -> bool:
+        """Whether more may be read into the spool."""
+        return self.spool.bytes < self._bytes_max - self._bytes_max // _ROOM_SHARE
+
+    def may_displace(self, pod: str, raw_bytes: int) -> bool:
+        """Whether the largest pod gives way to so many bytes of another: until both are equal."""
+        most = self.pods.get(largest(self.pods), 0)
+        return not self.failed and self.pods.get(pod, 0) + raw_bytes < most
+
+    async def put(
+        self, lane: Lane, number: int, item: OnItsWay, *, feed_later: bool = False
+    ) -> bool:
+        """Write a batch into the spool, and perhaps leave it to it; return whether it is safe."""
+        headers = (*item.headers, (SENT_HEADER, msgspec.msgpack.encode(item.sent)))
+        try:
+            position = await asyncio.to_thread(self.spool.put, item.value, headers)
+        except OSError as error:
+            if not self.failed:
+                _log.error("the spool cannot be written; going on", extra={"error": str(error)})
+            self.failed = True
+            return False
+        self.failed = False
+        self.kept_batches += 1
+        if number not in lane.way:  # the topic has taken it meanwhile
+            self._acked_positions.append(position)
+            return True
+        item.position = position
+        if item.sent is not None:
+            self.pods.update(item.sent.pods)
+        if feed_later:
+            item.value = b""
+            self.unfed.append((lane, number))
+        await self._shed()
+        return True
+
+    async def fetch(self, item: OnItsWay) -> bool:
+        """Bring a batch back into memory; return whether it could be read."""
+        record = await asyncio.to_thread(self.spool.get, item.position)
+        if record is None:
+            return False
+        item.value = record.value
+        item.sent = msgspec.msgpack.decode(dict(record.headers)[SENT_HEADER], type=Sent)
+        return True
+
+    def acknowledged(self, item: OnItsWay) -> None:
+        """Note that the topic has a batch."""
+        if item.position >= 0:
+            self._acked_positions.append(item.position)
+            if item.sent is not None:
+                self.pods.subtract(item.sent.pods)
+
+    async def _shed(self) -> None:
+        if self.spool.bytes <= self._bytes_max:
+            return
+        for lane, number in list(self.unfed):
+            if self.spool.bytes <= self._bytes_max - self._bytes_max // _SHED_SHARE:
+                return
+            item, pod = lane.way[number], largest(self.pods)
+            try:
+                gone = await asyncio.to_thread(self._without, item.position, pod)
+            except OSError as error:
+                _log.error("the spool cannot be written; going on", extra={"error": str(error)})
+                return
+            if gone:
+                self.pods[pod] -= gone
+                self.shed_bytes += gone
+                missing = {"pod_uid": pod, "bytes": gone, "reason": WHY}
+                _log.warning("lines are missing", extra=missing)
+
+    def _without(self, position: int, pod: str) -> int:
+        """Take a pod's ranges out of a spooled batch; return how many raw bytes that gives up."""
+        record = self.spool.get(position)
+        found = record and shed(record, pod, self._clock(), self._level)
+        if not found:
+            return 0
+        self.spool.replace(found[0])
+        return found[1]
+
+    def forget_acked(self) -> None:
+        """Take out of the spool what the topic has; call it once the checkpoint says so."""
+        positions, self._acked_positions = self._acked_positions, []
+        self.spool.forget(positions)
+
+    @property
+    def kept_positions(self) -> list[tuple[int, int]]:
+        """The positions of the spool that the topic does not have, as runs."""
+        return self.spool.runs(without=frozenset(self._acked_positions))

@@ -1,0 +1,69 @@
+"""Records in files: framed, checked by CRC, and safe once fsynced.
+
+A record and its headers go in as one frame; out come whole frames, whatever a crash or a bad disk
+has left between them. The local topic and the collector's spool keep their records this way.
+"""
+
+import os
+import struct
+from collections.abc import Iterator
+from pathlib import Path
+
+import msgspec
+
+from collector.topic.interface import Headers, Record
+from collector.wire.range import crc32
+
+_MAGIC = b"ELF1"
+# magic, CRC-32 of all that follows, position, bytes of headers, bytes of value
+_FRAME = struct.Struct("<4sIQII")
+_CRC_FROM = 8  # the CRC covers the frame from its position on
+FRAME_BYTES_MIN = _FRAME.size
+
+
+def frame(position: int, headers: Headers, value: bytes) -> bytes:
+    """Return the frame of a record."""
+    packed = msgspec.msgpack.encode([list(header) for header in headers])
+    head = _FRAME.pack(_MAGIC, 0, position, len(packed), len(value))
+    crc = crc32(value, crc32(packed, crc32(head[_CRC_FROM:])))
+    return b"".join((_MAGIC, crc.to_bytes(4, "little"), head[_CRC_FROM:], packed, value))
+
+
+def parse(data: bytes, at: int) -> tuple[Record, int] | None:
+    """Return the record framed at ``at`` and where the frame ends; None if it is torn."""
+    if len(data) - at < _FRAME.size:
+        return None
+    magic, crc, position, headers_bytes, value_bytes = _FRAME.unpack_from(data, at)
+    end = at + _FRAME.size + headers_bytes + value_bytes
+    if magic != _MAGIC or end > len(data):
+        return None
+    view = memoryview(data)[at:end]
+    if crc32(view[_CRC_FROM:]) != crc:
+        return None
+    value = at + _FRAME.size + headers_bytes
+    headers = msgspec.msgpack.decode(
+        view[_FRAME.size : _FRAME.size + headers_bytes], type=list[tuple[str, bytes]]
+    )
+    return Record(position, data[value:end], tuple(headers)), end
+
+
+def frames(data: bytes, at: int = 0) -> Iterator[tuple[Record, int]]:
+    """Yield each whole frame from ``at`` on, with its end; damaged bytes in between are skipped."""
+    while at < len(data):
+        parsed = parse(data, at)
+        if parsed is None:
+            at = data.find(_MAGIC, at + 1)
+            if at < 0:
+                return
+            continue
+        yield parsed
+        at = parsed[1]
+
+
+def sync_directory(path: Path) -> None:
+    """Make what was made, renamed or removed in a directory survive a crash."""
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
