@@ -129,7 +129,7 @@ define install
 	@$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
 	@echo 'make: compiling the kernels'
 	@$(BIN)/python -c 'from indexer.compile import compile_kernels; compile_kernels()'
-	@$(BIN)/python -c 'from query_api.filter import compile_kernels; compile_kernels()'
+	@$(BIN)/python -c 'from query_api.scan.filter import compile_kernels; compile_kernels()'
 	@touch $@
 endef
 

@@ -13,7 +13,20 @@ import numpy as np
 
 from collector.wire.batch import Batch
 from collector.wire.range import CRC_UNKNOWN, FORMATS, Stream
-from indexer.coverage import (
+from indexer.errors import NotBalanced
+from indexer.ledger.ledger import FileEntry, FileKey
+from indexer.parse.parse import (
+    GUESSING,
+    NO_STATE,
+    STATE_SIZE,
+    Pieces,
+    PlainTimes,
+    Rows,
+    parse,
+)
+from indexer.schema import HOUR_NS
+from indexer.segment.write import PieceHeader, Segment, build_segments
+from indexer.table.coverage import (
     Balance,
     Control,
     Coverage,
@@ -25,19 +38,6 @@ from indexer.coverage import (
     Span,
     note_body,
 )
-from indexer.errors import NotBalanced
-from indexer.ledger import FileEntry, FileKey
-from indexer.parse import (
-    GUESSING,
-    NO_STATE,
-    STATE_SIZE,
-    Pieces,
-    PlainTimes,
-    Rows,
-    parse,
-)
-from indexer.schema import HOUR_NS
-from indexer.segment import PieceHeader, Segment, build_segments
 from indexer.trim import Part, Trimmer
 
 

@@ -7,11 +7,11 @@ that it is called with later.
 import numpy as np
 import pyarrow as pa
 
-from indexer.conserve import row_hashes
-from indexer.messages import replace_invalid
-from indexer.parse import STATE_SIZE, Pieces, parse
+from indexer.parse.messages import replace_invalid
+from indexer.parse.parse import STATE_SIZE, Pieces, parse
 from indexer.schema import SEGMENT_SCHEMA
-from indexer.tokens import TokenFilterWriter
+from indexer.segment.conserve import row_hashes
+from indexer.segment.tokens import TokenFilterWriter
 
 
 def compile_kernels() -> None:

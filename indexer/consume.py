@@ -17,8 +17,8 @@ from collector.wire import batch as wire
 from collector.wire.batch import Batch
 from collector.wire.range import crc32
 from indexer.assemble import DeadLetter, Intake
-from indexer.coverage import Jump, LaneSpan, LastRecord, Position
-from indexer.ledger import LOST_RETENTION, LOST_TOPIC, TOPIC_RESET, UNPARSED
+from indexer.ledger.ledger import LOST_RETENTION, LOST_TOPIC, TOPIC_RESET, UNPARSED
+from indexer.table.coverage import Jump, LaneSpan, LastRecord, Position
 
 _log = logging.getLogger(__name__)
 

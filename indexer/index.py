@@ -16,19 +16,19 @@ from typing import Any
 from collector.errors import CollectorError, PositionOutOfRange
 from collector.topic.interface import Topic
 from indexer.assemble import Assembled, Intake
-from indexer.bucket import Bucket
 from indexer.consume import Consumer, Following, app_id
 from indexer.errors import BucketUnavailable, IndexerError, NotBalanced, PositionMoved
-from indexer.ledger import Ledger
-from indexer.ledger_table import LedgerTable, bring_up
+from indexer.ledger.ledger import Ledger
+from indexer.ledger.stored import LedgerTable, bring_up
 from indexer.metrics import IndexerMetrics
-from indexer.patterns import PlainTimes
+from indexer.parse.patterns import PlainTimes
 from indexer.recall import to_recall
 from indexer.schema import HOUR_NS
 from indexer.settings import IndexerSettings
 from indexer.share import membership
+from indexer.store.bucket import Bucket
 from indexer.suspect import State, assemble_whole, suspects
-from indexer.table import CLOSED, Table
+from indexer.table.table import CLOSED, Table
 from indexer.upload import upload
 
 _log = logging.getLogger(__name__)

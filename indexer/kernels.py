@@ -62,7 +62,7 @@ def cache_directory(environ: Mapping[str, str], package: Path = _PACKAGE_CACHE) 
 def sources_digest(package: Path = _PACKAGE) -> str:
     """Return a name for the state of all files that have kernels, or values that they hold."""
     digest = hashlib.blake2b(digest_size=8)
-    for path in sorted(package.glob("*.py")):
+    for path in sorted(package.rglob("*.py")):
         text = path.read_bytes()
         if b"\n@compiled\n" in text or path.name in ("kernels.py", "schema.py"):
             digest.update(len(text).to_bytes(8, "big") + text)

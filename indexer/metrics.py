@@ -2,7 +2,7 @@
 
 import prometheus_client as prometheus
 
-from indexer.ledger import Ledger
+from indexer.ledger.ledger import Ledger
 
 
 class IndexerMetrics:

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 
 from collector.wire.range import Range
 from indexer.assemble import Intake
-from indexer.ledger import Ledger
+from indexer.ledger.ledger import Ledger
 
 _DAY_NS = 86_400_000_000_000
 _DATES = {

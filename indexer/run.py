@@ -19,12 +19,12 @@ from collector.process import Page, load_settings, log_to_stderr
 from collector.topic.interface import open_topic
 from collector.topic.security import Security
 from indexer.allocator import keep_pages
-from indexer.bucket import BucketLimits, open_bucket
 from indexer.errors import IndexerError
 from indexer.index import Indexer
 from indexer.metrics import IndexerMetrics
-from indexer.probe import probe
 from indexer.settings import IndexerSettings
+from indexer.store.bucket import BucketLimits, open_bucket
+from indexer.store.probe import probe
 
 _log = logging.getLogger(__name__)
 _LAG_EVERY_S = 5.0

@@ -11,10 +11,10 @@ import pyarrow as pa
 
 from indexer.assemble import Assembled, Intake, assemble
 from indexer.consume import Following
-from indexer.coverage import to_object
 from indexer.errors import NotBalanced
-from indexer.ledger import FileEntry, FileKey
-from indexer.patterns import PlainTimes
+from indexer.ledger.ledger import FileEntry, FileKey
+from indexer.parse.patterns import PlainTimes
+from indexer.table.coverage import to_object
 
 # What values that no collector sends do to arithmetic, arrays and schemas.
 _IMPOSSIBLE = (ArithmeticError, LookupError, TypeError, ValueError, pa.ArrowException)

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 from collector.wire.batch import Elided
 from collector.wire.range import CRC_UNKNOWN, Range, crc32, open_outputs
-from indexer.entries import FileEntry, FileKey, holes, united
+from indexer.ledger.entries import FileEntry, FileKey, holes, united
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,9 +8,9 @@ from concurrent.futures import Executor
 from functools import partial
 
 from indexer.assemble import Assembled, DeadLetter
-from indexer.bucket import Bucket, put_own
-from indexer.segment import Segment
-from indexer.table import COVERAGE_FOLDER, NO_ROWS, Added, new_name, segment_folder
+from indexer.segment.write import Segment
+from indexer.store.bucket import Bucket, put_own
+from indexer.table.table import COVERAGE_FOLDER, NO_ROWS, Added, new_name, segment_folder
 
 
 def upload(

@@ -16,12 +16,12 @@ import pyarrow.compute as pc
 from deltalake import DeltaTable
 
 from collector.wire.range import FIRST_LINE_BYTES, Stream, file_id
-from indexer.bucket import open_bucket
-from indexer.ledger_table import LedgerTable, bring_up
-from indexer.table import Table
+from indexer.ledger.stored import LedgerTable, bring_up
+from indexer.store.bucket import open_bucket
+from indexer.table.table import Table
 from load_tests.truth import File, Lines, read
 from load_tests.verify import time_ns
-from query_api.gaps import RECOVERED, Gap, find_gaps
+from query_api.completeness.gaps import RECOVERED, Gap, find_gaps
 
 _LINE = re.compile(rb"(\S+) (stdout|stderr) ([PF]) (.*)\n")
 

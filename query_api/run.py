@@ -12,7 +12,7 @@ import uvicorn
 
 from collector.errors import SettingError
 from collector.process import load_settings, log_to_stderr
-from query_api.service import make_app
+from query_api.http.app import make_app
 from query_api.settings import QuerySettings
 
 _log = logging.getLogger(__name__)

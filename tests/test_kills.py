@@ -16,11 +16,11 @@ from typing import Any
 import prometheus_client
 import pytest
 
-from indexer.bucket import open_bucket
-from indexer.jobs import Jobs
+from indexer.keeper.jobs import Jobs
 from indexer.metrics import KeeperMetrics
 from indexer.settings import KeeperSettings
-from indexer.table import MERGED_FOLDER, live
+from indexer.store.bucket import open_bucket
+from indexer.table.table import MERGED_FOLDER, live
 from tests.indexer.place import COVERAGE, LOG, SEGMENT, check_log, orphans
 from tests.indexer.shipped import File, Run
 from tests.indexer.test_index import Place

@@ -22,9 +22,9 @@ import pytest
 from deltalake import DeltaTable
 
 from collector.topic.interface import open_topic
-from indexer.ledger import LOST_ROTATED
-from indexer.table import Table
-from query_api.gaps import Gap
+from indexer.ledger.ledger import LOST_ROTATED
+from indexer.table.table import Table
+from query_api.completeness.gaps import Gap
 from tests.real_parts.guard import ROOT
 from tests.real_parts.kubernetes_node import NODE, KubernetesNode
 from tests.way import CLUSTER, Way, a_way, eventually

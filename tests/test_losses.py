@@ -16,11 +16,11 @@ from aiokafka.admin import AIOKafkaAdminClient, NewTopic, RecordsToDelete
 
 from collector.files import checkpoint
 from collector.topic.frame import frames
-from indexer.ledger import LOST_RETENTION, LOST_ROTATED, LOST_TOPIC, TOPIC_RESET
-from query_api.gaps import LOST, STAMP_SLACK_NS, UNKNOWN, Gap
-from query_api.plan import Scope
-from query_api.replica import Replica
-from query_api.verdict import Trouble, judge
+from indexer.ledger.ledger import LOST_RETENTION, LOST_ROTATED, LOST_TOPIC, TOPIC_RESET
+from query_api.completeness.gaps import LOST, STAMP_SLACK_NS, UNKNOWN, Gap
+from query_api.completeness.replica import Replica
+from query_api.completeness.verdict import Trouble, judge
+from query_api.scan.plan import Scope
 from tests.real_parts.kafka import Broker
 from tests.way import CLUSTER, Way, a_way, eventually, lines
 

@@ -37,7 +37,7 @@ MAY_IMPORT: dict[str, set[str]] = {
 }
 
 # These two put the whole together: inside a function they may import any package's run module.
-COMPOSITION_ROOTS = {"query_api/cli.py", "query_api/standalone.py"}
+COMPOSITION_ROOTS = {"query_api/command/cli.py", "query_api/local/up.py"}
 RUN_MODULES = {f"{package}.run" for package in PACKAGES}
 
 # What a process on each node must not pay for.

@@ -15,7 +15,7 @@ from deltalake import DeltaTable
 from deltalake.exceptions import TableNotFoundError
 
 from indexer.errors import TableError
-from indexer.table import Table
+from indexer.table.table import Table
 from tests.real_parts.kafka import Broker, SecuredBroker
 from tests.real_parts.s3 import Bucket
 from tests.way import CLUSTER, Way, a_way, cri, environment, eventually, lines

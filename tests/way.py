@@ -17,16 +17,16 @@ from typing import Any
 
 import psutil
 
-from indexer.bucket import Bucket, open_bucket
 from indexer.errors import TableError
-from indexer.ledger import Ledger, missing
-from indexer.ledger_table import LedgerTable, bring_up
-from indexer.table import Table
+from indexer.ledger.ledger import Ledger, missing
+from indexer.ledger.stored import LedgerTable, bring_up
+from indexer.store.bucket import Bucket, open_bucket
+from indexer.table.table import Table
 from load_tests.verify import Sum, sums_of_files, sums_of_table
-from query_api.gaps import RECOVERED, Gap, find_gaps
-from query_api.plan import Scope
-from query_api.replica import Replica
-from query_api.verdict import Trouble, judge
+from query_api.completeness.gaps import RECOVERED, Gap, find_gaps
+from query_api.completeness.replica import Replica
+from query_api.completeness.verdict import Trouble, judge
+from query_api.scan.plan import Scope
 
 CLUSTER = "test"
 _COLLECTOR = {
@@ -103,7 +103,7 @@ class Way:
     def keeper(self, name: str = "keeper", **more: Any) -> "subprocess.Popen[bytes]":
         """Start a keeper, or start it again."""
         flags = {"cluster": CLUSTER, "bucket": self.bucket, **more}
-        return self._start(name, "indexer.keeper", flags)
+        return self._start(name, "indexer.keeper.run", flags)
 
     def _start(self, name: str, module: str, flags: dict[str, Any]) -> "subprocess.Popen[bytes]":
         words = [f"--{key.replace('_', '-')}={value}" for key, value in flags.items()]

@@ -81,7 +81,7 @@ class Everyline:
     def start(cls, folder: Path, words: Sequence[str]) -> "Everyline":
         """Start a process; its modules are compiled into ``folder``, as an installer does."""
         address = f"127.0.0.1:{free_port()}"
-        command = [sys.executable, "-m", "query_api.cli", *words, f"--listen={address}"]
+        command = [sys.executable, "-m", "query_api.command.cli", *words, f"--listen={address}"]
         environ = {**os.environ, "PYTHONPYCACHEPREFIX": str(folder / "compiled")}
         environ.pop("PYTHONDONTWRITEBYTECODE", None)
         process = subprocess.Popen(command, stderr=subprocess.DEVNULL, env=environ)

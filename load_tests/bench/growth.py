@@ -16,9 +16,9 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from indexer.bucket import LocalBucket
-from indexer.table import Added, Table, segment_folder
-from query_api.plan import Scope, Segments
+from indexer.store.bucket import LocalBucket
+from indexer.table.table import Added, Table, segment_folder
+from query_api.scan.plan import Scope, Segments
 
 SEGMENTS = (100, 10_000, 50_000)
 _ADDS_A_COMMIT = 1_000

@@ -21,14 +21,16 @@ import prometheus_client
 
 from collector.topic.local import LocalTopic
 from collector.wire import batch
-from indexer import assemble, consume, parse, segment, suspect, trim
-from indexer.bucket import LocalBucket, open_bucket
+from indexer import assemble, consume, suspect, trim
 from indexer.index import Indexer
-from indexer.ledger import Ledger
+from indexer.ledger.ledger import Ledger
 from indexer.metrics import IndexerMetrics
+from indexer.parse import parse
+from indexer.segment import write as segment
+from indexer.segment.tokens import TokenFilterWriter
 from indexer.settings import IndexerSettings
-from indexer.table import Table
-from indexer.tokens import TokenFilterWriter
+from indexer.store.bucket import LocalBucket, open_bucket
+from indexer.table.table import Table
 from load_tests.bench.indexer import linked
 
 _STEPS: tuple[tuple[Any, str, str], ...] = (

@@ -11,14 +11,14 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from indexer.bucket import open_bucket
-from indexer.compact import CompactionLimits, compact, plan_compactions
-from indexer.fence import FencedTable
+from indexer.keeper.compact import CompactionLimits, compact, plan_compactions
+from indexer.keeper.fence import FencedTable
+from indexer.segment.token_filter import KEY, TAG_BYTES, Place, TokenFilter
 from indexer.settings import KeeperSettings
-from indexer.table import Live, Table
-from indexer.token_filter import KEY, TAG_BYTES, Place, TokenFilter
+from indexer.store.bucket import open_bucket
+from indexer.table.table import Live, Table
 from load_tests.bench.cost import Cost
-from query_api.scan import ScanTask, scan_segment
+from query_api.scan.segment import ScanTask, scan_segment
 
 _CLUSTER = "local"
 _FOREVER_NS = 1 << 62

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from indexer.bucket import Bucket, open_bucket
+from indexer.store.bucket import Bucket, open_bucket
 from tests.real_parts.s3 import Bucket as RealBucket
 from tests.way import environment
 

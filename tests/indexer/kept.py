@@ -12,15 +12,15 @@ import prometheus_client
 from deltalake import DeltaTable
 
 from collector.wire.range import Stream, file_id
-from indexer.bucket import Bucket
-from indexer.coverage import to_object
-from indexer.jobs import Jobs
-from indexer.keeper import Keeper
-from indexer.ledger import Ledger
-from indexer.ledger_table import bring_up
+from indexer.keeper.jobs import Jobs
+from indexer.keeper.run import Keeper
+from indexer.ledger.ledger import Ledger
+from indexer.ledger.stored import bring_up
 from indexer.metrics import KeeperMetrics
 from indexer.settings import KeeperSettings
-from indexer.table import (
+from indexer.store.bucket import Bucket
+from indexer.table.coverage import to_object
+from indexer.table.table import (
     COVERAGE_FOLDER,
     NO_ROWS,
     Added,

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from collector.wire.range import FORMATS
-from indexer.parse import GUESSING, NO_STATE, STATE_SIZE, Pieces, PlainTimes, Rows, parse
+from indexer.parse.parse import GUESSING, NO_STATE, STATE_SIZE, Pieces, PlainTimes, Rows, parse
 from indexer.schema import OUTPUTS, TIME_SOURCES
 
 READ_NS = 77

@@ -7,7 +7,7 @@ import json
 from collections import Counter
 
 from indexer.consume import app_id
-from indexer.table import CLOSED, COVERAGE_FOLDER, MERGED_FOLDER, Table, live
+from indexer.table.table import CLOSED, COVERAGE_FOLDER, MERGED_FOLDER, Table, live
 
 # Paths of requests to the object store; `=` may be escaped.
 SEGMENT = r"/date(=|%3D)\d.*\.parquet$"

@@ -15,8 +15,8 @@ from collector.wire.batch import Batch, Inventory, Replaces, Seen, encode, recor
 from collector.wire.range import Range, Stream, crc32, file_id, open_outputs
 from indexer.assemble import Assembled, assemble
 from indexer.consume import Consumer
-from indexer.coverage import Coverage
-from indexer.ledger import Ledger
+from indexer.ledger.ledger import Ledger
+from indexer.table.coverage import Coverage
 
 CLUSTER = "test"
 SECOND = 10**9

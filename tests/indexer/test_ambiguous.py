@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from indexer.bucket import Bucket, BucketLimits, open_bucket, put_own
-from indexer.bucket_s3 import MULTIPART_BYTES
 from indexer.errors import BucketUnavailable
+from indexer.store.bucket import Bucket, BucketLimits, open_bucket, put_own
+from indexer.store.s3 import MULTIPART_BYTES
 from tests.indexer.test_index import Place, expected
 from tests.real_parts.fault_proxy import (
     Action,

@@ -18,7 +18,10 @@ from hypothesis import strategies as st
 from collector.wire.batch import Elided, Gap, Gone, Open, Replaces, Seal, Unborn
 from collector.wire.range import Stream
 from indexer.assemble import Assembled
-from indexer.coverage import (
+from indexer.errors import CoverageError, NotBalanced
+from indexer.ledger.ledger import UNPARSED
+from indexer.schema import SEGMENT_SCHEMA, open_segment
+from indexer.table.coverage import (
     Balance,
     Coverage,
     Deleted,
@@ -34,9 +37,6 @@ from indexer.coverage import (
     note_entry,
     to_object,
 )
-from indexer.errors import CoverageError, NotBalanced
-from indexer.ledger import UNPARSED
-from indexer.schema import SEGMENT_SCHEMA, open_segment
 from tests.indexer.shipped import START_NS, File, Run, Way
 from tests.way import cri, lines
 
@@ -388,7 +388,7 @@ def test_a_line_after_an_elided_stretch_has_the_same_time_whatever_the_commits()
 def test_lines_of_many_hours_make_so_many_segments_and_no_more(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("indexer.segment.HOURS_MAX", 3)
+    monkeypatch.setattr("indexer.segment.write.HOURS_MAX", 3)
     counts = (1, 4, 2, 3, 1)
     data = b"".join(
         b"2026-03-01T%02d:00:00.%09dZ stdout F x\n" % (hour, number)

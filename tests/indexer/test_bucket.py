@@ -12,8 +12,6 @@ from random import Random
 
 import pytest
 
-from indexer.bucket import Bucket, BucketLimits, LocalBucket, open_bucket, put_own
-from indexer.bucket_s3 import MULTIPART_BYTES, PART_BYTES
 from indexer.errors import (
     BucketError,
     BucketUnavailable,
@@ -21,7 +19,9 @@ from indexer.errors import (
     ObjectMissing,
     TableUnavailable,
 )
-from indexer.table import Table
+from indexer.store.bucket import Bucket, BucketLimits, LocalBucket, open_bucket, put_own
+from indexer.store.s3 import MULTIPART_BYTES, PART_BYTES
+from indexer.table.table import Table
 from tests.real_parts.guard import free_port
 from tests.real_parts.s3 import Bucket as RealBucket
 from tests.way import environment, eventually

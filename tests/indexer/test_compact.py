@@ -13,14 +13,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from indexer.bucket import Bucket
-from indexer.compact import CompactionLimits, plan_compactions
-from indexer.conserve import check, row_hashes, tally
 from indexer.errors import NotBalanced, PositionMoved, SegmentUnsorted
-from indexer.merge import in_row_groups, merge
+from indexer.keeper.compact import CompactionLimits, plan_compactions
 from indexer.schema import SEGMENT_SCHEMA
-from indexer.segment import ROW_GROUP_ROWS, SegmentWriter
-from indexer.table import Live
+from indexer.segment.conserve import check, row_hashes, tally
+from indexer.segment.merge import in_row_groups, merge
+from indexer.segment.write import ROW_GROUP_ROWS, SegmentWriter
+from indexer.store.bucket import Bucket
+from indexer.table.table import Live
 from tests.indexer.kept import A_DAY_LATER, Kept, PodFile, before_commit
 from tests.way import cri, lines
 

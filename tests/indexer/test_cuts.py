@@ -12,7 +12,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from collector.wire.range import FORMATS, STDERR, STDOUT, open_outputs
-from indexer.parse import NO_STATE, Rows
+from indexer.parse.parse import NO_STATE, Rows
 from indexer.schema import LEVELS
 from tests.indexer.pieces import Piece, Row, parsed, rows_of
 from tests.indexer.test_docker import docker

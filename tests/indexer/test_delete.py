@@ -6,9 +6,9 @@ from typing import Any
 import msgspec
 import pytest
 
-from indexer.bucket import Bucket
 from indexer.errors import BadRequest, ObjectExists, PositionMoved
-from indexer.request import Deletion, DeletionRequest, Requests, checked
+from indexer.store.bucket import Bucket
+from indexer.table.request import Deletion, DeletionRequest, Requests, checked
 from tests.indexer.kept import Kept, PodFile, before_commit
 from tests.indexer.shipped import CLUSTER
 from tests.way import cri

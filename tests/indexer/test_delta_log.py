@@ -8,11 +8,11 @@ import pytest
 from deltalake import CommitProperties, DeltaTable, Transaction
 from deltalake.transaction import AddAction
 
-from indexer.bucket import Bucket
-from indexer.delta_log import Action, DeltaLog
 from indexer.errors import ObjectExists, ObjectMissing, PositionMoved, TableError
 from indexer.schema import PARTITION_COLUMNS
-from indexer.table import TABLE_SCHEMA, Added, Live, Table
+from indexer.store.bucket import Bucket
+from indexer.table.delta_log import Action, DeltaLog
+from indexer.table.table import TABLE_SCHEMA, Added, Live, Table
 from tests.indexer.shipped import CLUSTER
 
 STATS = json.dumps({"numRecords": 1})

@@ -7,13 +7,13 @@ from typing import Any
 import pytest
 
 from collector.errors import SettingError
-from indexer import segment
-from indexer.bucket import Bucket
-from indexer.entries import ExpiredEntry
 from indexer.errors import ObjectMissing, PositionMoved, SegmentDamaged
-from indexer.expire import RetentionRule, hour_of, parse_retention, rule_of
-from indexer.footer import SegmentFile
-from indexer.table import Live
+from indexer.keeper.expire import RetentionRule, hour_of, parse_retention, rule_of
+from indexer.keeper.footer import SegmentFile
+from indexer.ledger.entries import ExpiredEntry
+from indexer.segment import write as segment
+from indexer.store.bucket import Bucket
+from indexer.table.table import Live
 from tests.indexer.kept import HOUR_NS, Kept, PodFile, before_commit
 from tests.way import lines
 

@@ -4,12 +4,12 @@ import itertools
 
 import pytest
 
-from indexer.bucket import Bucket
 from indexer.errors import PositionMoved
-from indexer.gather import OBJECTS_MAX, plan_gathering
-from indexer.ledger import Ledger
-from indexer.ledger_table import LedgerTable, bring_up
-from indexer.table import COVERAGE_FOLDER, MERGED_FOLDER, Live
+from indexer.keeper.gather import OBJECTS_MAX, plan_gathering
+from indexer.ledger.ledger import Ledger
+from indexer.ledger.stored import LedgerTable, bring_up
+from indexer.store.bucket import Bucket
+from indexer.table.table import COVERAGE_FOLDER, MERGED_FOLDER, Live
 from tests.indexer.kept import Kept, PodFile, before_commit
 from tests.indexer.shipped import CLUSTER
 from tests.way import lines

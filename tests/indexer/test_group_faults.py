@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
-from indexer.bucket import open_bucket
 from indexer.index import Indexer
 from indexer.run import Patience
+from indexer.store.bucket import open_bucket
 from tests.indexer.place import check_log
 from tests.indexer.test_index import Place, expected
 from tests.real_parts.kafka import Broker

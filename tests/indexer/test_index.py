@@ -20,21 +20,21 @@ from collector.errors import CollectorError, TopicUnavailable
 from collector.topic.interface import open_topic
 from collector.wire.batch import Batch, Elided, Gone, encode, record_headers
 from indexer.assemble import assemble
-from indexer.bucket import Bucket, open_bucket
 from indexer.errors import (
     BucketUnavailable,
     IndexerError,
     NotBalanced,
     TableUnavailable,
 )
-from indexer.fold import Fold
 from indexer.index import Indexer
-from indexer.ledger import LOST_RETENTION, LOST_TOPIC, TOPIC_RESET, UNPARSED, Ledger
-from indexer.ledger_table import LedgerTable, bring_up
+from indexer.keeper.fold import Fold
+from indexer.ledger.ledger import LOST_RETENTION, LOST_TOPIC, TOPIC_RESET, UNPARSED, Ledger
+from indexer.ledger.stored import LedgerTable, bring_up
 from indexer.metrics import IndexerMetrics
 from indexer.settings import IndexerSettings
-from indexer.table import CLOSED, Table
-from query_api.gaps import Gap, find_gaps
+from indexer.store.bucket import Bucket, open_bucket
+from indexer.table.table import CLOSED, Table
+from query_api.completeness.gaps import Gap, find_gaps
 from tests.indexer.shipped import CLUSTER, COMPRESSOR, START_NS, File, Run
 from tests.real_parts.kafka import Broker
 from tests.way import cri, lines

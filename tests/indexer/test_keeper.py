@@ -5,10 +5,10 @@ import time
 
 import pytest
 
-from indexer.bucket import Bucket
 from indexer.errors import BucketUnavailable
-from indexer.keeper import Keeper
-from indexer.table import MERGED_FOLDER
+from indexer.keeper.run import Keeper
+from indexer.store.bucket import Bucket
+from indexer.table.table import MERGED_FOLDER
 from tests.indexer.kept import Kept, PodFile, before_commit
 from tests.way import lines
 

@@ -12,11 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from collector.wire.batch import Batch, Gap, Gone, Open, Replaces, Seal, Unborn
-from indexer.bucket import Bucket
-from indexer.coverage import Balance, Coverage, Deleted, Expired, LaneSpan
 from indexer.errors import TableUnavailable
-from indexer.jobs import Jobs
-from indexer.ledger import (
+from indexer.keeper.jobs import Jobs
+from indexer.ledger.ledger import (
     LOST_ROTATED,
     LOST_TOPIC,
     UNACCOUNTED,
@@ -26,13 +24,15 @@ from indexer.ledger import (
     Ledger,
     NodeEntry,
 )
-from indexer.ledger_rows import file_rows, state_rows, take_files, take_state
-from indexer.ledger_table import LedgerTable, bring_up
+from indexer.ledger.rows import file_rows, state_rows, take_files, take_state
+from indexer.ledger.stored import LedgerTable, bring_up
 from indexer.metrics import KeeperMetrics
 from indexer.settings import KeeperSettings
-from indexer.table import Table, in_order
-from query_api.gaps import LOST, RECOVERED, UNKNOWN, find_gaps
-from query_api.gaps import Gap as Found
+from indexer.store.bucket import Bucket
+from indexer.table.coverage import Balance, Coverage, Deleted, Expired, LaneSpan
+from indexer.table.table import Table, in_order
+from query_api.completeness.gaps import LOST, RECOVERED, UNKNOWN, find_gaps
+from query_api.completeness.gaps import Gap as Found
 from tests.indexer.shipped import CLUSTER, SECOND, START_NS, File, Run, Way
 from tests.indexer.test_table import add_coverage
 from tests.way import lines

@@ -13,14 +13,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from collector.wire.batch import Gone
-from indexer.bucket import Bucket, open_bucket
-from indexer.coverage import Coverage
-from indexer.entries import FileEntry
 from indexer.errors import BucketUnavailable, TableError
-from indexer.fold import Fold
-from indexer.ledger import Ledger
-from indexer.ledger_table import LedgerTable, bring_up
-from indexer.table import Table
+from indexer.keeper.fold import Fold
+from indexer.ledger.entries import FileEntry
+from indexer.ledger.ledger import Ledger
+from indexer.ledger.stored import LedgerTable, bring_up
+from indexer.store.bucket import Bucket, open_bucket
+from indexer.table.coverage import Coverage
+from indexer.table.table import Table
 from tests.indexer.shipped import CLUSTER, SECOND, START_NS, File, Run, Way
 from tests.indexer.test_ledger import fold, histories
 from tests.indexer.test_table import add_coverage

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from indexer import index
-from indexer.bucket import open_bucket
 from indexer.errors import BucketUnavailable
-from indexer.table import Table
+from indexer.store.bucket import open_bucket
+from indexer.table.table import Table
 from indexer.upload import upload
 from tests.indexer.shipped import File
 from tests.indexer.test_index import Place, expected

@@ -17,8 +17,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from collector.wire.range import FORMATS, closed_cut, open_outputs
-from indexer import parse as parse_module
 from indexer.kernels import cache_directory
+from indexer.parse import parse as parse_module
 from indexer.schema import LEVELS, OUTPUTS
 from load_tests.generate import EVERYTHING, generate, row_bytes
 from tests.indexer.pieces import Piece, Row, parsed, rows_of
@@ -334,7 +334,10 @@ def test_the_rows_of_generated_files_are_those_of_their_truth(tmp_path, line_for
 
 _START = """
 import json
-from indexer import compile, conserve, parse, tokens
+from indexer.segment import conserve
+from indexer.parse import parse
+from indexer.segment import tokens
+from indexer import compile
 compile.compile_kernels()
 kernels = parse._parse_pieces, tokens._add_tokens, tokens._fill, conserve._hash_strings
 stats = [kernel.stats for kernel in kernels]

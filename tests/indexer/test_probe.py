@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from indexer.bucket import Bucket, LocalBucket, open_bucket
 from indexer.errors import ObjectExists, StoreUnfit
-from indexer.probe import probe
-from query_api.cli import main
+from indexer.store.bucket import Bucket, LocalBucket, open_bucket
+from indexer.store.probe import probe
+from query_api.command.cli import main
 from tests.real_parts.fault_proxy import FaultProxy, without
 from tests.real_parts.s3 import Bucket as RealBucket
 from tests.way import environment

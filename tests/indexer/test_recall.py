@@ -5,10 +5,10 @@ import pytest
 from collector.wire.batch import Elided
 from collector.wire.range import Range
 from indexer.assemble import Intake
-from indexer.coverage import Position
-from indexer.entries import Covered, Entries, FileEntry
-from indexer.ledger import Ledger
+from indexer.ledger.entries import Covered, Entries, FileEntry
+from indexer.ledger.ledger import Ledger
 from indexer.recall import to_recall
+from indexer.table.coverage import Position
 from tests.indexer.shipped import File, Run
 
 DAY_NS = 86_400 * 10**9

@@ -5,14 +5,14 @@ from pathlib import Path
 
 import pytest
 
-from indexer.bucket import Bucket, open_bucket
-from indexer.coverage import Coverage
-from indexer.fold import Fold
-from indexer.ledger import Ledger
-from indexer.ledger_table import LedgerTable, bring_up
-from indexer.recount import main
-from indexer.table import Table
-from query_api.cli import main as everyline
+from indexer.keeper.fold import Fold
+from indexer.keeper.recount import main
+from indexer.ledger.ledger import Ledger
+from indexer.ledger.stored import LedgerTable, bring_up
+from indexer.store.bucket import Bucket, open_bucket
+from indexer.table.coverage import Coverage
+from indexer.table.table import Table
+from query_api.command.cli import main as everyline
 from tests.indexer.shipped import CLUSTER, START_NS
 from tests.indexer.test_ledger import WEB, sample
 from tests.indexer.test_ledger_table import LATER_NS, shipped

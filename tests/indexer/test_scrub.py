@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from indexer.bucket import Bucket, open_bucket
-from indexer.coverage import to_object
 from indexer.errors import BucketUnavailable
-from indexer.scrub import Checked, Scrubber, scrub
-from indexer.table import COVERAGE_FOLDER
+from indexer.keeper.scrub import Checked, Scrubber, scrub
+from indexer.store.bucket import Bucket, open_bucket
+from indexer.table.coverage import to_object
+from indexer.table.table import COVERAGE_FOLDER
 from tests.indexer.kept import Kept
 from tests.indexer.shipped import CLUSTER, File
 from tests.way import lines
@@ -90,7 +90,7 @@ def test_an_object_without_a_crc_in_its_name_must_decode(kept: Kept, kind: str) 
 def test_a_large_object_is_read_in_pieces(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, local: Kept
 ) -> None:
-    monkeypatch.setattr("indexer.scrub._PIECE_BYTES", 1000)
+    monkeypatch.setattr("indexer.keeper.scrub._PIECE_BYTES", 1000)
     assert faults(local) == {}
     assert max(each.size for each in local.objects()) > 3000
 
@@ -185,7 +185,7 @@ def test_damage_is_told_once_and_known_until_it_is_repaired_or_removed(
         spoil(local.bucket, local.table.folder + each.name, "a bit has flipped")
     found_ns = clock.now_ns
     one = scrubber(local, clock)
-    with caplog.at_level(logging.ERROR, "indexer.scrub"):
+    with caplog.at_level(logging.ERROR, "indexer.keeper.scrub"):
         for another in (one, scrubber(local, clock), one):
             list(another.turn(local.objects()))
             clock.now_ns += 24 * HOUR_NS

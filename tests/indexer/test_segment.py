@@ -16,10 +16,11 @@ from deltalake.transaction import AddAction, RemoveAction
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from indexer import segment
-from indexer.parse import Rows
+from indexer.parse.parse import Rows
 from indexer.schema import SEGMENT_SCHEMA, open_segment
-from indexer.segment import (
+from indexer.segment import write as segment
+from indexer.segment.token_filter import TokenFilter
+from indexer.segment.write import (
     PieceHeader,
     SegmentWriter,
     build_segments,
@@ -27,7 +28,6 @@ from indexer.segment import (
     stats_of,
     write_blob,
 )
-from indexer.token_filter import TokenFilter
 from tests.indexer import pieces as pieces_of
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from collector.wire.range import Stream
 from indexer.errors import SelectorError
-from indexer.selector import Matcher, select
-from indexer.streams import STREAMS_SCHEMA, history
+from indexer.ledger.selector import Matcher, select
+from indexer.ledger.streams import STREAMS_SCHEMA, history
 
 
 def row(pod: str, seen: int | None = 1, owner: str = "", **labels: str) -> dict[str, Any]:

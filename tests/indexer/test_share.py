@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 
 from collector.errors import CollectorError, SettingError
-from indexer.bucket import open_bucket
 from indexer.errors import IndexerError
 from indexer.index import Indexer
 from indexer.settings import IndexerSettings
 from indexer.share import membership
+from indexer.store.bucket import open_bucket
 from tests.indexer.test_index import Place, expected
 from tests.real_parts.kafka import Broker
 from tests.way import a_way, eventually

@@ -13,7 +13,6 @@ import msgspec
 import prometheus_client
 import pytest
 
-from indexer.bucket import open_bucket
 from indexer.errors import (
     BucketError,
     BucketUnavailable,
@@ -22,10 +21,11 @@ from indexer.errors import (
     TableUnavailable,
 )
 from indexer.index import Indexer
-from indexer.jobs import Jobs
-from indexer.ledger import UNPARSED
+from indexer.keeper.jobs import Jobs
+from indexer.ledger.ledger import UNPARSED
 from indexer.metrics import KeeperMetrics
 from indexer.settings import KeeperSettings
+from indexer.store.bucket import open_bucket
 from tests.indexer.place import COVERAGE, LETTER, LOG, SEGMENT, check_log, orphans
 from tests.indexer.shipped import CLUSTER
 from tests.indexer.test_index import Place, expected

@@ -15,11 +15,18 @@ from hypothesis import strategies as st
 
 from collector.wire.batch import Meta
 from collector.wire.range import CRC_UNKNOWN
-from indexer.bucket import Bucket, LocalBucket
-from indexer.coverage import Balance, Coverage, FileCover, Note, Span, note_body, to_object
 from indexer.errors import TableUnavailable, VersionGone
-from indexer.streams import HISTORY_SCHEMA, STREAMS_SCHEMA, News, Streams, StreamsTable, history
-from indexer.table import COVERAGE_FOLDER, Added, Table
+from indexer.ledger.streams import (
+    HISTORY_SCHEMA,
+    STREAMS_SCHEMA,
+    News,
+    Streams,
+    StreamsTable,
+    history,
+)
+from indexer.store.bucket import Bucket, LocalBucket
+from indexer.table.coverage import Balance, Coverage, FileCover, Note, Span, note_body, to_object
+from indexer.table.table import COVERAGE_FOLDER, Added, Table
 
 CLUSTER = "test"
 T = 1_790_000_000 * 10**9

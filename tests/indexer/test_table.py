@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 from deltalake import DeltaTable
 
-from indexer.bucket import Bucket, LocalBucket, open_bucket
-from indexer.coverage import Balance, Coverage, Position, to_object
 from indexer.errors import PositionMoved, TableError, TableUnavailable, VersionGone
-from indexer.table import CLOSED, COVERAGE_FOLDER, TABLE_SCHEMA, Added, Table, in_order
+from indexer.store.bucket import Bucket, LocalBucket, open_bucket
+from indexer.table.coverage import Balance, Coverage, Position, to_object
+from indexer.table.table import CLOSED, COVERAGE_FOLDER, TABLE_SCHEMA, Added, Table, in_order
 from tests.indexer.shipped import CLUSTER, File, Run, Way
 from tests.real_parts.guard import free_port
 from tests.way import lines
@@ -183,8 +183,8 @@ def test_a_table_that_is_not_there_is_no_empty_table(store: Bucket) -> None:
 def test_eight_processes_make_one_table(store: Bucket) -> None:
     program = """\
 import os, sys
-from indexer.bucket import open_bucket
-from indexer.table import Table
+from indexer.store.bucket import open_bucket
+from indexer.table.table import Table
 children = []
 for _ in range(8):
     if not (child := os.fork()):

@@ -11,9 +11,9 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from indexer import tokens
-from indexer.token_filter import KEY, Place, TokenFilter, token_hash, tokens_within
-from indexer.tokens import TokenFilterWriter, _first_slot, _key
+from indexer.segment import tokens
+from indexer.segment.token_filter import KEY, Place, TokenFilter, token_hash, tokens_within
+from indexer.segment.tokens import TokenFilterWriter, _first_slot, _key
 
 TOKEN = re.compile(rb"[A-Za-z0-9_\x80-\xff]+")
 

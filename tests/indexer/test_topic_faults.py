@@ -14,8 +14,8 @@ from aiokafka import TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic, RecordsToDelete
 
 from collector.wire.batch import Elided
-from indexer.bucket import open_bucket
-from indexer.ledger import LOST_RETENTION, TOPIC_RESET
+from indexer.ledger.ledger import LOST_RETENTION, TOPIC_RESET
+from indexer.store.bucket import open_bucket
 from tests.indexer.place import check_log
 from tests.indexer.shipped import Run
 from tests.indexer.test_index import FILES, Place, expected, resets

@@ -17,12 +17,12 @@ from deltalake import DeltaTable
 
 from collector.topic.interface import open_topic
 from collector.wire.batch import Batch, Meta, encode, record_headers
-from indexer.bucket import Bucket
 from indexer.index import Indexer
-from indexer.jobs import Jobs
-from indexer.keeper import Keeper
+from indexer.keeper.jobs import Jobs
+from indexer.keeper.run import Keeper
 from indexer.metrics import IndexerMetrics, KeeperMetrics
 from indexer.settings import IndexerSettings, KeeperSettings
+from indexer.store.bucket import Bucket
 from load_tests.generate import EVERYTHING, START_NS, generate
 from tests.indexer.shipped import CLUSTER, COMPRESSOR, File, Run
 

@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 
-from indexer.entries import FileEntry
+from indexer.ledger.entries import FileEntry
 from load_tests.account import Account, Row, account, namer
 from load_tests.kubelet import Kubelet, Rates
 from load_tests.truth import File, Lines, read
 from load_tests.verify import messages
-from query_api.gaps import LOST, Gap
+from query_api.completeness.gaps import LOST, Gap
 
 BEGAN_NS = 1_700_000_000 * 10**9
 

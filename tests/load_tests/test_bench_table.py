@@ -7,9 +7,9 @@ import pytest
 
 from collector.topic.local import LocalTopic
 from collector.wire.batch import encode, record_headers
-from indexer.bucket import open_bucket
-from indexer.fence import FencedTable
-from indexer.table import Table
+from indexer.keeper.fence import FencedTable
+from indexer.store.bucket import open_bucket
+from indexer.table.table import Table
 from load_tests.bench import growth, table
 from load_tests.bench.profile import Steps, profile
 from tests.indexer.shipped import COMPRESSOR, File, Run

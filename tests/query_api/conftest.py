@@ -7,8 +7,8 @@ from contextlib import asynccontextmanager
 import httpx2
 import pytest
 
-from indexer.bucket import Bucket, LocalBucket, open_bucket
-from query_api.service import make_app
+from indexer.store.bucket import Bucket, LocalBucket, open_bucket
+from query_api.http.app import make_app
 from query_api.settings import QuerySettings
 from tests.query_api.written import CLUSTER, HOUR, START_NS, Written
 

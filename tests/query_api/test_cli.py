@@ -16,7 +16,7 @@ from tests.query_api.written import CLUSTER, SECOND, Line, Written
 
 pytestmark = pytest.mark.real  # each test starts processes
 
-CLI = [sys.executable, "-m", "query_api.cli"]
+CLI = [sys.executable, "-m", "query_api.command.cli"]
 
 
 def everyline(*words: str, url: str = "", **more) -> subprocess.CompletedProcess[str]:

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from indexer.request import Requests
-from query_api.cli import main
+from indexer.table.request import Requests
+from query_api.command.cli import main
 from tests.indexer.kept import Kept, PodFile
 from tests.indexer.shipped import CLUSTER
 from tests.way import cri
@@ -15,7 +15,7 @@ from tests.way import cri
 @pytest.fixture
 def kept(tmp_path: Path) -> Kept:
     """One pod that named a person."""
-    from indexer.bucket import open_bucket
+    from indexer.store.bucket import open_bucket
 
     kept = Kept(open_bucket(str(tmp_path / "bucket")))
     kept.commit(PodFile(cri(1) + cri(2, "eve@example.org came") + cri(3)))

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from query_api.demo import FRAGMENT_BYTES, Demo, cri_lines
+from query_api.local.demo import FRAGMENT_BYTES, Demo, cri_lines
 from tests.real_parts.guard import ROOT
 
 START_NS = 1_780_000_000 * 10**9
@@ -139,7 +139,7 @@ def test_a_long_line_is_split_as_containerd_splits_it() -> None:
 
 
 def test_the_process_ends_when_its_standard_input_does(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "query_api.demo", str(tmp_path)]
+    command = [sys.executable, "-m", "query_api.local.demo", str(tmp_path)]
     done = subprocess.run(
         command, cwd=ROOT, input=b"evict\nrunning\n", capture_output=True, timeout=30, check=False
     )

@@ -3,9 +3,9 @@
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from indexer.entries import Entries
-from indexer.ledger import LOST_ROTATED, Covered, FileEntry, Ledger, Lost, united
-from query_api.gaps import LOST, UNKNOWN, find_gaps
+from indexer.ledger.entries import Entries
+from indexer.ledger.ledger import LOST_ROTATED, Covered, FileEntry, Ledger, Lost, united
+from query_api.completeness.gaps import LOST, UNKNOWN, find_gaps
 
 FILE = bytes(16)
 

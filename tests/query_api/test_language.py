@@ -9,8 +9,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from query_api.errors import BadQuery
-from query_api.filter import Filter, compile_kernels
-from query_api.language import Term, parse_query
+from query_api.language.terms import Term, parse_query
+from query_api.scan.filter import Filter, compile_kernels
 
 compile_kernels()  # no test has to wait for it
 

@@ -4,13 +4,13 @@ import time
 
 import pytest
 
-from indexer.bucket import Bucket
-from indexer.coverage import Balance, Coverage, Expired
 from indexer.errors import VersionGone
 from indexer.schema import HOUR_NS
-from indexer.table import live
-from query_api.plan import Scope
-from query_api.replica import Replica, Snapshot
+from indexer.store.bucket import Bucket
+from indexer.table.coverage import Balance, Coverage, Expired
+from indexer.table.table import live
+from query_api.completeness.replica import Replica, Snapshot
+from query_api.scan.plan import Scope
 from tests.query_api.written import CLUSTER, SECOND, START_NS, Line, Written
 
 ALL = Scope(START_NS - HOUR_NS, START_NS + HOUR_NS, {})
@@ -80,7 +80,7 @@ def test_a_refresh_looks_only_at_what_has_come(
         return get(name)
 
     monkeypatch.setattr(type(written.bucket), "get", noted)
-    monkeypatch.setattr("indexer.table.Table.snapshot", None)
+    monkeypatch.setattr("indexer.table.table.Table.snapshot", None)
     assert replica.latest().version == written.version
     logs = [name for name in reads if "_delta_log" in name]
     assert {name.rpartition("/")[2] for name in logs} <= {
@@ -107,7 +107,7 @@ def test_segments_that_were_exchanged_are_planned_no_more(written: Written) -> N
 def test_a_replica_far_behind_goes_on_from_what_it_holds(
     written: Written, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("query_api.replica._FAR_BEHIND", 2)
+    monkeypatch.setattr("query_api.completeness.replica._FAR_BEHIND", 2)
     written.ship(line(0))
     replica = replica_of(written.bucket)
     before = replica.latest()

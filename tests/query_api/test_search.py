@@ -10,9 +10,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from indexer.bucket import LocalBucket
-from query_api.answer import Answer
-from query_api.scan import ScanTask, scan_segment
+from indexer.store.bucket import LocalBucket
+from query_api.questions.answer import Answer
+from query_api.scan.segment import ScanTask, scan_segment
 from tests.query_api.conftest import served
 from tests.query_api.written import HOUR, SECOND, START_NS, Line, Written
 
@@ -280,7 +280,7 @@ async def test_who_requires_a_complete_answer_gets_it_or_an_error(written, accep
 
 
 async def test_thousands_of_rows_in_several_row_groups_are_paged_in_order(written, monkeypatch):
-    monkeypatch.setattr("indexer.segment.ROW_GROUP_ROWS", 500)
+    monkeypatch.setattr("indexer.segment.write.ROW_GROUP_ROWS", 500)
     count = 4_000
     lines = [
         Line(START_NS + (n * 7919 % count) * 1000, f"n {n}", f"pod-{n % 3}") for n in range(count)
@@ -322,8 +322,8 @@ def test_a_scan_is_a_function_of_plain_values(written):
 
 
 def test_a_scan_without_a_match_reads_no_more_than_what_shows_that(written, monkeypatch):
-    monkeypatch.setattr("query_api.scan._WHOLE_BYTES", 0)
-    monkeypatch.setattr("query_api.scan._TOGETHER_BYTES", 0)
+    monkeypatch.setattr("query_api.scan.segment._WHOLE_BYTES", 0)
+    monkeypatch.setattr("query_api.scan.segment._TOGETHER_BYTES", 0)
     written.ship(*(Line(START_NS + n, secrets.token_hex(50)) for n in range(10_000)))
     [name] = written.bucket.names(written.table.folder + "date=2")
     size = written.bucket.size(name)
@@ -340,8 +340,8 @@ def test_a_scan_without_a_match_reads_no_more_than_what_shows_that(written, monk
 
 
 def test_the_token_filter_leaves_row_groups_unread_but_none_that_match(written, monkeypatch):
-    monkeypatch.setattr("indexer.segment.ROW_GROUP_ROWS", 2_000)
-    monkeypatch.setattr("query_api.scan._WHOLE_BYTES", 0)
+    monkeypatch.setattr("indexer.segment.write.ROW_GROUP_ROWS", 2_000)
+    monkeypatch.setattr("query_api.scan.segment._WHOLE_BYTES", 0)
     much = " more" * 60  # text enough for a filter of its full size
     written.ship(
         *(Line(START_NS + n, f"{secrets.token_hex(20)} common n{n}{much}") for n in range(10_000))
@@ -372,7 +372,9 @@ def test_the_token_filter_leaves_row_groups_unread_but_none_that_match(written, 
 
 
 async def test_words_are_found_in_segments_without_a_token_filter(written, monkeypatch):
-    monkeypatch.setattr("indexer.tokens.TokenFilterWriter.finish", lambda writer, offset: None)
+    monkeypatch.setattr(
+        "indexer.segment.tokens.TokenFilterWriter.finish", lambda writer, offset: None
+    )
     written.ship(Line(START_NS, "INFO one two"))
     async with served(written.bucket) as client:
         asked: dict[str, Any] = {**EVER, "query": "one"}

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from query_api.answer import ErrorAnswer
 from query_api.errors import BadParameter
-from query_api.service import make_app
+from query_api.http.app import make_app
+from query_api.questions.answer import ErrorAnswer
 from query_api.settings import QuerySettings
 from query_api.times import format_time, parse_time
 from tests.query_api.conftest import served

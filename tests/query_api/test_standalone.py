@@ -18,8 +18,8 @@ import psutil
 import pytest
 
 from load_tests.generate import Truth, generate
-from query_api.standalone import between_flags, settle_names
-from query_api.supervise import CannotStart, last_words, one_line
+from query_api.local.supervise import CannotStart, last_words, one_line
+from query_api.local.up import between_flags, settle_names
 from query_api.times import parse_time
 from tests.real_parts.guard import ROOT, free_port
 
@@ -122,7 +122,12 @@ def test_given_logs_are_searchable_by_what_it_prints_and_a_second_start_goes_on(
     first.wait(lambda: first.get("/v1/status")["rows"] == rows, "row")
     assert "--from=2023-11-14T22:13:20." in search
     assert f"--url http://127.0.0.1:{first.port}" in search
-    words = [sys.executable, "-m", "query_api.cli", *shlex.split(search.partition("everyline ")[2])]
+    words = [
+        sys.executable,
+        "-m",
+        "query_api.command.cli",
+        *shlex.split(search.partition("everyline ")[2]),
+    ]
     found = subprocess.run(
         [*words, "--limit", "2000", "--output", "ndjson"],
         cwd=ROOT, capture_output=True, check=False, timeout=30,

@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
-from indexer.coverage import Balance, Coverage, Deleted, Expired
-from query_api.answer import Completeness, Gaps, Status, StreamList
+from indexer.table.coverage import Balance, Coverage, Deleted, Expired
+from query_api.questions.answer import Completeness, Gaps, Status, StreamList
 from tests.query_api.conftest import NOW_NS, served
 from tests.query_api.written import HOUR, SECOND, START_NS, Line, Written
 

@@ -11,10 +11,10 @@ from dataclasses import dataclass, field
 from collector.wire.batch import Batch, Gap, Inventory, Seal, Seen
 from collector.wire.range import Range, Stream, crc32, file_id
 from indexer.assemble import Intake, assemble
-from indexer.bucket import Bucket
-from indexer.coverage import Coverage, Jump, LaneSpan, Position, to_object
-from indexer.ledger import Ledger
-from indexer.table import COVERAGE_FOLDER, NO_ROWS, Added, Table, new_name
+from indexer.ledger.ledger import Ledger
+from indexer.store.bucket import Bucket
+from indexer.table.coverage import Coverage, Jump, LaneSpan, Position, to_object
+from indexer.table.table import COVERAGE_FOLDER, NO_ROWS, Added, Table, new_name
 from query_api.times import format_time
 
 CLUSTER = "test"

@@ -1,0 +1,1 @@
+"""Keeps the table in order: folds, compacts, expires, deletes, scrubs. Nobody imports it."""

@@ -1,0 +1,152 @@
+"""Deletion on request: rows that a request describes are taken out of every segment.
+
+Requests and the objects of a snapshot go in. Segments are rewritten without the rows, and the same
+commit names each row that went, by file and offset. Bytes stay covered, so what is sent again is
+trimmed; a request stays open for a while, for rows that were still on their way.
+"""
+
+import functools
+from collections.abc import Callable, Iterator, Sequence
+from datetime import UTC, datetime, timedelta
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from indexer.keeper.fence import FencedTable
+from indexer.segment.conserve import row_groups
+from indexer.segment.rewrite import LEFT_ALONE, Rewritten, batches, exchange, without
+from indexer.table.coverage import Balance, Coverage, Deleted
+from indexer.table.request import DeletionRequest, checked
+from indexer.table.table import Live
+
+_FILE = ("pod", "container", "file_id", "epoch")
+_COLUMNS = (*_FILE, "offset", "time", "time_ns")
+# Statistics of times may be cut to milliseconds.
+_CUT = timedelta(milliseconds=1)
+
+
+class Examined:
+    """Which segments a request has been through already; lost, they are gone through again."""
+
+    def __init__(self) -> None:
+        self._names: dict[str, set[str]] = {}
+
+    def left(self, request: DeletionRequest, objects: Sequence[Live]) -> list[Live]:
+        """Return the segments that may hold rows of a request and were not examined yet."""
+        seen = self._names.setdefault(request.id, set())
+        seen &= {each.name for each in objects}
+        return [each for each in objects if each.name not in seen and may_hold(each, request)]
+
+    def add(self, request: DeletionRequest, objects: Sequence[Live]) -> None:
+        """Note that no row of the request is left in these."""
+        self._names[request.id].update(each.name for each in objects)
+
+
+def may_hold(each: Live, request: DeletionRequest) -> bool:
+    """Return whether the statistics of an object allow a row that a request describes."""
+    if each.is_coverage:
+        return False
+    for name in ("namespace", "pod", "container"):
+        wanted = getattr(request, name)
+        least, greatest = each.stats.get(name, (wanted, wanted))
+        if wanted and not least <= wanted <= greatest:
+            return False
+    least, greatest = each.stats.get("time", (None, None))
+    if least is None:
+        return True
+    return bool(least - _CUT < _time(request.to_ns) and _time(request.from_ns) <= greatest + _CUT)
+
+
+def _time(ns: int) -> datetime:
+    return datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=ns // 1000)
+
+
+def matcher(request: DeletionRequest) -> Callable[[pa.Table], pa.Array]:
+    """Return what tells, for each row of a table, whether the request describes it."""
+
+    def fits(rows: pa.Table) -> pa.Array:
+        masks = [
+            pc.equal(rows.column(name), value)
+            for name in ("namespace", "pod", "container")
+            if (value := getattr(request, name))
+        ]
+        ns = _ns(rows)
+        masks += [pc.greater_equal(ns, request.from_ns), pc.less(ns, request.to_ns)]
+        message = rows.column("message")
+        if request.text:
+            masks.append(pc.match_substring(message, request.text))
+        if request.regex:
+            masks.append(pc.match_substring_regex(message, request.regex))
+        return functools.reduce(pc.and_, masks)
+
+    return fits
+
+
+def _ns(rows: pa.Table) -> pa.ChunkedArray:
+    us = rows.column("time").cast(pa.int64())
+    return pc.add(pc.multiply(us, 1000), rows.column("time_ns").cast(pa.int64()))
+
+
+def delete(
+    fenced: FencedTable, request: DeletionRequest, examined: Examined, now_ns: int
+) -> Iterator[tuple[int, int, int]]:
+    """Delete what a request describes; yield (segments done, segments to do, rows) as it goes.
+
+    Once it has ended, no row of the snapshot that ``fenced`` took at its start is left. Raises
+    PositionMoved if another keeper is at work, BadRequest if the request cannot be understood, and
+    when all others are done what keeps some segments from being rewritten.
+    """
+    fits = matcher(checked(request))
+    left = examined.left(request, fenced.take())
+    marks = functools.partial(_marks, request, now_ns)
+    what = f"deletion {request.id}"
+
+    def rewrite(each: Live) -> Rewritten[pa.Table]:
+        return without(row_groups(fenced.read(each)), fits, _COLUMNS, what)
+
+    done, failed = 0, None
+    for some in batches(left):
+        done += len(some)
+        try:
+            rows = exchange(fenced, some, rewrite, marks, what)
+        except LEFT_ALONE as error:
+            failed = failed or error
+            continue
+        examined.add(request, some)
+        yield done, len(left), rows
+    if failed is not None:
+        raise failed
+
+
+def _marks(request: DeletionRequest, now_ns: int, dropped: Sequence[pa.Table]) -> Coverage:
+    rows = pa.concat_tables(dropped).unify_dictionaries().combine_chunks()
+    ns, offsets = _ns(rows).to_numpy(), rows.column("offset").to_numpy()
+    changes = np.zeros(rows.num_rows - 1, np.bool_)
+    for name in _FILE:
+        column = rows.column(name).chunk(0)
+        if not pa.types.is_integer(column.type):
+            column = column.dictionary_encode().indices
+        changes |= np.diff(column.to_numpy()) != 0
+    starts = np.concatenate(([0], np.flatnonzero(changes) + 1))
+    first, last = np.minimum.reduceat(ns, starts), np.maximum.reduceat(ns, starts)
+    files = rows.select(_FILE).take(pa.array(starts))
+    found = zip(
+        zip(*(column.to_pylist() for column in files.columns), strict=True),
+        np.split(offsets, starts[1:]), first.tolist(), last.tolist(), strict=True,
+    )  # fmt: skip
+    deleted = [
+        Deleted(
+            request.id,
+            request.namespace,
+            pod,
+            container,
+            file_id,
+            epoch,
+            places.tolist(),
+            first_ns,
+            last_ns,
+        )
+        for (pod, container, file_id, epoch), places, first_ns, last_ns in found
+    ]
+    return Coverage(now_ns, [], [], [], [], [], Balance(), deleted=deleted)

@@ -1,0 +1,114 @@
+"""Requests for deletion: who wants which rows removed, and why, as objects beside the table.
+
+A request is stored once and never changed; a second object says when it was done and how many rows
+went. Whoever may write to the bucket may ask, and every request stays readable afterwards.
+"""
+
+import re
+from collections.abc import Iterator
+from typing import TypeVar
+
+import msgspec
+
+from indexer.errors import BadRequest
+from indexer.store.bucket import Bucket
+
+_Kind = TypeVar("_Kind")
+
+_DONE = ".done.json"
+_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+
+
+class DeletionRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Rows of ``[from_ns, to_ns)`` of a namespace, in which all that is named besides is true."""
+
+    id: str
+    requested_ns: int
+    by: str
+    reason: str
+    namespace: str
+    from_ns: int
+    to_ns: int
+    pod: str = ""  # empty: any
+    container: str = ""
+    text: str = ""  # stands in the message, to the letter
+    regex: str = ""  # RE2, found in the message
+
+
+class Deletion(msgspec.Struct, frozen=True):
+    """What became of a request: no row of the table's ``version`` fits it any more."""
+
+    request: str
+    rows: int
+    version: int
+    done_ns: int
+
+
+class Requests:
+    """The requests of one cluster in a bucket."""
+
+    def __init__(self, bucket: Bucket, cluster: str) -> None:
+        """Name the place; nothing is read yet."""
+        self._bucket = bucket
+        self._folder = f"{cluster}/deletions/"
+
+    def add(self, request: DeletionRequest) -> None:
+        """Store a request; raise BadRequest if it makes none, ObjectExists if its id is used."""
+        checked(request)
+        self._bucket.put(f"{self._folder}{request.id}.json", msgspec.json.encode(request))
+
+    def finish(self, deletion: Deletion) -> None:
+        """Store that a request is done."""
+        name = f"{self._folder}{deletion.request}{_DONE}"
+        self._bucket.put(name, msgspec.json.encode(deletion))
+
+    def all(self) -> Iterator[tuple[DeletionRequest, Deletion | None]]:
+        """Yield every request with what became of it, in the order of their ids.
+
+        Raises BadRequest for an object that holds none, once all others are yielded.
+        """
+        names = sorted(self._bucket.names(self._folder))
+        bad: BadRequest | None = None
+        for name in names:
+            if name.endswith(_DONE):
+                continue
+            done = f"{name.removesuffix('.json')}{_DONE}"
+            try:
+                request = self._decoded(name, DeletionRequest)
+                deletion = self._decoded(done, Deletion) if done in names else None
+            except BadRequest as error:
+                bad = bad or error
+                continue
+            yield request, deletion
+        if bad is not None:
+            raise bad
+
+    def _decoded(self, name: str, kind: type[_Kind]) -> _Kind:
+        try:
+            return msgspec.json.decode(self._bucket.get(name), type=kind)
+        except msgspec.MsgspecError as error:
+            raise BadRequest(f"object {name} is no {kind.__name__}: {error}") from error
+
+
+def checked(request: DeletionRequest) -> DeletionRequest:
+    """Return the request; raise BadRequest if nobody could mean it."""
+    if not _ID.fullmatch(request.id) or request.id.endswith(".done"):
+        raise BadRequest(f"request id {request.id!r}: use letters, digits, '.', '_' and '-'")
+    if not request.namespace:
+        raise BadRequest("a request for deletion names a namespace")
+    if not request.by or not request.reason:
+        raise BadRequest("a request for deletion says by whom it is and for what reason")
+    if not -(2**63) <= request.from_ns <= request.to_ns < 2**63:
+        raise BadRequest("a request for deletion has times that 64 bits of nanoseconds can hold")
+    if request.from_ns == request.to_ns:
+        raise BadRequest("a request for deletion ends after it begins")
+    if request.text and request.regex:
+        raise BadRequest("a request for deletion names a text or a regular expression, not both")
+    import pyarrow as pa  # not at the top: to ask for a deletion, a command loads no more
+    import pyarrow.compute as pc
+
+    try:
+        pc.match_substring_regex(pa.array([""]), pattern=request.regex)
+    except pa.ArrowInvalid as error:
+        raise BadRequest(f"request {request.id}: {error}") from error
+    return request

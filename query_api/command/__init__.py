@@ -1,0 +1,1 @@
+"""The command everyline: it starts a role, or asks the query service and prints the answer."""

@@ -1,0 +1,285 @@
+"""The command ``everyline``: starts each process, and asks the query service.
+
+Data goes to standard output, everything about it to standard error. A subcommand loads only what
+it needs. Exit codes: 0 complete, 3 incomplete or unknown, 2 a question that cannot be understood,
+1 any other error.
+"""
+
+import argparse
+import importlib
+import json
+import os
+import sys
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from collector.errors import CollectorError
+from collector.process import own_version
+from indexer.errors import IndexerError
+from query_api.command import deletion
+from query_api.command.client import Client, follow
+from query_api.command.text import (
+    Paint,
+    completeness_lines,
+    gap_lines,
+    row_line,
+    status_lines,
+    stream_lines,
+)
+from query_api.errors import QueryError, ServiceError
+
+PROCESSES = {
+    "collector": ("collector.run", "ship the container logs of this node to the topic"),
+    "indexer": ("indexer.run", "write what the topic has to the table"),
+    "keeper": ("indexer.keeper.run", "compact and expire, fold the ledger and find gaps"),
+    "ledger": ("indexer.keeper.recount", "check or rebuild the ledger from the coverage, and end"),
+    "query": ("query_api.run", "answer searches by HTTP"),
+    "up": ("query_api.local.up", "all of them on this machine; without logs a demo"),
+}
+COMPLETE, FAILED, BAD_QUESTION, NOT_COMPLETE = 0, 1, 2, 3
+_URL = "http://127.0.0.1:8080"
+_BAD = ("bad_query", "bad_parameter")
+
+
+def main(argv: Sequence[str] | None = None, environ: Mapping[str, str] | None = None) -> int:
+    """Run the command; return its exit code."""
+    argv = sys.argv[1:] if argv is None else argv
+    environ = os.environ if environ is None else environ
+    try:
+        if argv and argv[0] in PROCESSES:
+            module = importlib.import_module(PROCESSES[argv[0]][0])
+            code: int = module.main(argv[1:], environ)
+            return code
+        asked = _parser(environ).parse_args(_with_times(argv))
+        code = asked.run(asked, environ)
+        sys.stdout.flush()
+        return code
+    except ServiceError as error:
+        return _show_error(error, "")
+    except (CollectorError, IndexerError, QueryError) as error:
+        print(f"everyline: {error}", file=sys.stderr)
+        return FAILED
+    except BrokenPipeError:
+        # The reader has what it wanted; Python's own flush at exit must not complain either.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return COMPLETE
+    except KeyboardInterrupt:
+        return 130
+
+
+def _with_times(argv: Sequence[str]) -> list[str]:
+    """Return the words with each time joined to its flag: argparse takes `-15m` for a flag."""
+    words: list[str] = []
+    for word in argv:
+        if words and words[-1] in ("--from", "--to") and word.startswith("-"):
+            words[-1] += f"={word}"
+        else:
+            words.append(word)
+    return words
+
+
+def _parser(environ: Mapping[str, str]) -> argparse.ArgumentParser:
+    processes = "\n".join(f"  {name:<10} {text}" for name, (_, text) in PROCESSES.items())
+    parser = argparse.ArgumentParser(
+        prog="everyline",
+        description="A Kubernetes log pipeline that proves what it holds and names what is missing",
+        epilog=f"processes (each has its own --help):\n{processes}\n\n"
+        "exit codes: 0 complete, 3 incomplete or unknown, 2 bad question, 1 any other error",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"everyline {own_version()}")
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    search = commands.add_parser(
+        "search",
+        help="find log lines",
+        description='Find lines that hold all words and "phrases", and no -word.',
+        epilog="For your shell, put the whole query in quotes: everyline search "
+        """'"connection refused" -healthz'""",
+    )
+    search.add_argument("query", nargs="*", metavar="QUERY", help="words, quoted phrases, -words")
+    _add_scope(search, default_from="-1h")
+    search.add_argument("--level", action="append", help="such as error; may be repeated")
+    search.add_argument("--limit", type=int, default=100, help="most lines (default: 100)")
+    search.add_argument(
+        "--order",
+        choices=("desc", "asc"),
+        default="desc",
+        help="which lines if there are more: the newest (desc) or the oldest; "
+        "text is in the order of time either way",
+    )
+    search.add_argument("--follow", "-f", action="store_true", help="go on with new lines")
+    search.set_defaults(run=_search)
+    gaps = commands.add_parser("gaps", help="what is missing, and the proof")
+    _add_scope(gaps, default_from="")
+    gaps.add_argument("--type", action="append", help="such as LOST_TOPIC; may be repeated")
+    gaps.add_argument("--state", action="append", help="LOST, UNKNOWN or RECOVERED")
+    gaps.set_defaults(run=_gaps)
+    streams = commands.add_parser("streams", help="which containers have written")
+    _add_scope(streams, default_from="")
+    streams.set_defaults(run=_streams)
+    status = commands.add_parser("status", help="how far nodes and partitions are")
+    status.set_defaults(run=_status)
+    deletion.add_commands(commands)
+    for command in (search, gaps, streams, status):
+        command.add_argument(
+            "--url",
+            default=environ.get("EVERYLINE_URL") or _URL,
+            help=f"the query service (default: EVERYLINE_URL or {_URL})",
+        )
+        command.add_argument("--output", "-o", choices=("text", "json", "ndjson"), default="text")
+    return parser
+
+
+def _add_scope(command: argparse.ArgumentParser, default_from: str) -> None:
+    since = default_from or "the start"
+    command.add_argument(
+        "--from",
+        dest="from_",
+        default=default_from,
+        metavar="TIME",
+        help=f"RFC 3339, or as -15m (default: {since})",
+    )
+    command.add_argument("--to", default="now", metavar="TIME", help="(default: now)")
+    for name in ("namespace", "pod", "container", "node"):
+        command.add_argument(f"--{name}", action="append", help="may be repeated")
+
+
+def _scope(asked: argparse.Namespace) -> dict[str, Any]:
+    names = ("namespace", "pod", "container", "node")
+    return {"from": asked.from_, "to": asked.to, **{name: getattr(asked, name) for name in names}}
+
+
+def _search(asked: argparse.Namespace, environ: Mapping[str, str]) -> int:
+    client = Client(asked.url)
+    parameters = {
+        **_scope(asked),
+        "level": asked.level,
+        "query": " ".join(asked.query),
+        "order": asked.order,
+        "limit": asked.limit,
+    }
+    try:
+        if asked.follow:
+            return _follow(client, asked, parameters, environ)
+        if asked.output == "ndjson":
+            return _stream(client, parameters)
+        answer = client.get("/v1/search", parameters)
+    except ServiceError as error:
+        return _show_error(error, parameters["query"])
+    if asked.output == "json":
+        _print_json(answer)
+    else:
+        rows = answer["rows"] if asked.order == "asc" else reversed(answer["rows"])
+        _print_rows(rows, asked.output, environ)
+        if answer["next"]:
+            print(f"more than {asked.limit} lines: --limit, or a shorter time", file=sys.stderr)
+        _say_completeness(answer["completeness"], environ)
+    return _code(answer["completeness"])
+
+
+def _stream(client: Client, parameters: Mapping[str, Any]) -> int:
+    line = b""
+    for line in client.records("/v1/search", parameters):
+        sys.stdout.write(line.decode())
+    return _code(json.loads(line)["completeness"])
+
+
+def _follow(
+    client: Client,
+    asked: argparse.Namespace,
+    parameters: Mapping[str, Any],
+    environ: Mapping[str, str],
+) -> int:
+    """Show the newest lines, then new ones until Ctrl-C."""
+    output = "ndjson" if asked.output == "json" else asked.output
+    first = client.get("/v1/search", {**parameters, "to": "now", "order": "desc"})
+    _print_rows(reversed(first["rows"]), output, environ)
+    if output == "text":
+        _say_completeness(first["completeness"], environ)
+    try:
+        for rows in follow(client, parameters, first, time.sleep):
+            _print_rows(rows, output, environ)
+    except KeyboardInterrupt:
+        return COMPLETE
+    return COMPLETE
+
+
+def _gaps(asked: argparse.Namespace, environ: Mapping[str, str]) -> int:
+    parameters = {**_scope(asked), "type": asked.type, "state": asked.state}
+    return _list(asked, environ, "gaps", parameters)
+
+
+def _streams(asked: argparse.Namespace, environ: Mapping[str, str]) -> int:
+    return _list(asked, environ, "streams", _scope(asked))
+
+
+def _list(
+    asked: argparse.Namespace, environ: Mapping[str, str], name: str, parameters: Mapping[str, Any]
+) -> int:
+    answer = Client(asked.url).get(f"/v1/{name}", parameters)
+    entries = answer[name]
+    if asked.output == "json":
+        _print_json(answer)
+    elif asked.output == "ndjson":
+        for entry in entries:
+            print(json.dumps(entry, ensure_ascii=False))
+        print(json.dumps({"completeness": answer["completeness"], "total": answer["total"]}))
+    else:
+        if entries:
+            print("\n".join((gap_lines if name == "gaps" else stream_lines)(entries)))
+        else:
+            print(f"no {name}", file=sys.stderr)
+        if answer["total"] > len(entries):
+            print(f"{answer['total'] - len(entries)} more: narrow the scope", file=sys.stderr)
+        _say_completeness(answer["completeness"], environ, gaps=name != "gaps")
+    return _code(answer["completeness"])
+
+
+def _status(asked: argparse.Namespace, environ: Mapping[str, str]) -> int:
+    status = Client(asked.url).get("/v1/status", {})
+    if asked.output == "text":
+        print("\n".join(status_lines(status)))
+    elif asked.output == "json":
+        _print_json(status)
+    else:
+        print(json.dumps(status, ensure_ascii=False))
+    return COMPLETE if status["healthy"] else NOT_COMPLETE
+
+
+def _print_json(answer: Any) -> None:
+    print(json.dumps(answer, indent=2, ensure_ascii=False))
+
+
+def _print_rows(rows: Iterable[Mapping[str, Any]], output: str, environ: Mapping[str, str]) -> None:
+    paint = Paint(sys.stdout.isatty() and not environ.get("NO_COLOR"))
+    for row in rows:
+        text = row_line(row, paint) if output == "text" else json.dumps(row, ensure_ascii=False)
+        print(text)
+    sys.stdout.flush()
+
+
+def _say_completeness(
+    completeness: Mapping[str, Any], environ: Mapping[str, str], gaps: bool = True
+) -> None:
+    sys.stdout.flush()
+    paint = Paint(sys.stderr.isatty() and not environ.get("NO_COLOR"))
+    shown = completeness if gaps else {**completeness, "gaps": [], "gaps_total": 0}
+    print("\n".join(completeness_lines(shown, paint)), file=sys.stderr)
+
+
+def _code(completeness: Mapping[str, Any]) -> int:
+    return COMPLETE if completeness["verdict"] == "complete" else NOT_COMPLETE
+
+
+def _show_error(error: ServiceError, query: str) -> int:
+    print(f"everyline: {error}", file=sys.stderr)
+    if column := error.error.get("column"):
+        print(f"  {query}\n  {' ' * (column - 1)}^", file=sys.stderr)
+    if error.hint:
+        print(f"  {error.hint}", file=sys.stderr)
+    return BAD_QUESTION if error.code in _BAD else FAILED
+
+
+if __name__ == "__main__":
+    sys.exit(main())

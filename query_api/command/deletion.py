@@ -1,0 +1,93 @@
+"""The commands ``everyline delete`` and ``everyline deletions``: ask for rows to be removed.
+
+Flags go in; a request is stored in the bucket, where the keeper finds it. Nothing is deleted here,
+and what was asked for, by whom and why, and what became of it, can be listed at any time.
+"""
+
+import argparse
+import getpass
+import json
+import time
+import uuid
+from collections.abc import Mapping
+
+from indexer.store.bucket import open_bucket
+from indexer.table.request import Deletion, DeletionRequest, Requests
+from query_api.command.text import columns
+from query_api.times import format_time, parse_time
+
+
+def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Add both commands to a parser."""
+    delete = commands.add_parser(
+        "delete",
+        help="ask the keeper to remove rows, with a record of who and why",
+        description="Ask for all rows to be removed that fit everything that is named.",
+    )
+    delete.add_argument("--namespace", required=True)
+    delete.add_argument("--pod", default="", help="only of this pod")
+    delete.add_argument("--container", default="", help="only of this container")
+    delete.add_argument("--text", default="", help="only rows whose message holds it to the letter")
+    delete.add_argument("--regex", default="", help="only rows whose message matches it (RE2)")
+    delete.add_argument("--from", dest="from_", required=True, metavar="TIME")
+    delete.add_argument("--to", default="now", metavar="TIME", help="(default: now)")
+    delete.add_argument("--reason", required=True, help="kept with the request")
+    delete.add_argument("--by", default="", help="(default: the user's name)")
+    delete.set_defaults(run=_delete)
+    deletions = commands.add_parser("deletions", help="what was asked to be removed, and its state")
+    deletions.add_argument("--output", "-o", choices=("text", "ndjson"), default="text")
+    deletions.set_defaults(run=_deletions)
+    for command in (delete, deletions):
+        command.add_argument("--bucket", required=True, help="a directory, or s3://BUCKET/PREFIX")
+        command.add_argument("--cluster", default="local", help="(default: local)")
+
+
+def _delete(asked: argparse.Namespace, environ: Mapping[str, str]) -> int:
+    now_ns = time.time_ns()
+    request = DeletionRequest(
+        id=uuid.uuid4().hex[:12],
+        requested_ns=now_ns,
+        by=asked.by or getpass.getuser(),
+        reason=asked.reason,
+        namespace=asked.namespace,
+        from_ns=parse_time(asked.from_, "from", now_ns),
+        to_ns=parse_time(asked.to, "to", now_ns),
+        pod=asked.pod,
+        container=asked.container,
+        text=asked.text,
+        regex=asked.regex,
+    )
+    Requests(open_bucket(asked.bucket), asked.cluster).add(request)
+    print(request.id)
+    return 0
+
+
+def _deletions(asked: argparse.Namespace, environ: Mapping[str, str]) -> int:
+    found = [
+        _view(request, done)
+        for request, done in Requests(open_bucket(asked.bucket), asked.cluster).all()
+    ]
+    if asked.output == "ndjson":
+        for each in found:
+            print(json.dumps(each, ensure_ascii=False))
+    elif found:
+        print("\n".join(columns(tuple(found[0]), (list(each.values()) for each in found))))
+    return 0
+
+
+def _view(request: DeletionRequest, done: Deletion | None) -> dict[str, str | int | None]:
+    return {
+        "id": request.id,
+        "state": "done" if done else "open",
+        "rows": done.rows if done else None,
+        "requested": format_time(request.requested_ns),
+        "done": format_time(done.done_ns) if done else None,
+        "by": request.by,
+        "namespace": request.namespace,
+        "pod": request.pod,
+        "container": request.container,
+        "from": format_time(request.from_ns),
+        "to": format_time(request.to_ns),
+        "text": request.text or request.regex,
+        "reason": request.reason,
+    }

@@ -1,0 +1,171 @@
+"""What an answer may be missing: complete, incomplete or unknown, and why.
+
+A snapshot, the scope of a question and what its scan went through go in, the completeness
+statement comes out. Loss makes incomplete; what nobody has vouched for yet is unknown, and only
+what every node in scope has proved, up to the end of the question, is complete.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+from indexer.ledger.ledger import FileEntry, Ledger, NodeEntry
+from query_api.completeness.gaps import Gap, file_in_scope
+from query_api.completeness.removed import Removal, removals
+from query_api.completeness.replica import Snapshot
+from query_api.questions.answer import Completeness, HeldBack, RemovedView, Scan, Streams, gap_view
+from query_api.scan.plan import Scope
+from query_api.times import format_optional, format_time
+
+GAPS_SHOWN = 100
+"""How many gaps a statement lists; it gives the number of all, and ``/v1/gaps`` has them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """How far a node is complete, None if nothing proves it; ``why`` says what holds it back."""
+
+    node: str
+    complete_until_ns: int | None
+    partition: int | None
+    why: str
+
+
+@dataclass(slots=True)
+class Trouble:
+    """What a scan could not do: segments that failed, and why it stopped early."""
+
+    failed: list[str] = field(default_factory=list)
+    cut_off: str = ""
+
+
+def nodes_in_scope(ledger: Ledger, scope: Scope) -> frozenset[str]:
+    """Return the nodes that may hold lines of the scope: all, unless node or pod say better."""
+    if wanted := scope.equals.get("node"):
+        return frozenset(wanted)
+    if scope.equals.get("pod"):
+        found = frozenset(f.node for f in ledger.files.values() if file_in_scope(f, scope))
+        if found:
+            return found
+    everybody = {node for node, _ in ledger.nodes}
+    return frozenset(everybody.union(file.node for file in ledger.files.values()))
+
+
+def node_marks(ledger: Ledger, nodes: Iterable[str]) -> list[Mark]:
+    """Return the mark of each node, the one that holds back the others first."""
+    entries: dict[str, dict[int, NodeEntry]] = {}
+    for (node, partition), entry in ledger.nodes.items():
+        entries.setdefault(node, {})[partition] = entry
+    marks = [_mark(node, entries.get(node, {})) for node in nodes]
+    return sorted(marks, key=lambda mark: (mark.complete_until_ns or 0, mark.node))
+
+
+def _mark(node: str, entries: dict[int, NodeEntry]) -> Mark:
+    if not entries:
+        return Mark(node, None, None, "no inventory of this node has come")
+    for partition in sorted({p for entry in entries.values() for p in entry.partitions}):
+        if partition not in entries:
+            return Mark(node, None, partition, "no inventory has come in this partition")
+    last = min(entries.values(), key=lambda entry: (entry.complete_until_ns, entry.partition))
+    why = last.holds_back or (last.errors[0] if last.errors else "its next inventory is to come")
+    return Mark(node, last.complete_until_ns or None, last.partition, why)
+
+
+def harmful_gaps(snapshot: Snapshot, scope: Scope, nodes: frozenset[str]) -> list[Gap]:
+    """Return the gaps that make an answer of this scope incomplete, the latest found first."""
+    found = [gap for gap in snapshot.gaps if gap.harms and gap.touches(scope, nodes)]
+    return sorted(found, key=lambda gap: (-gap.found_ns, gap.id))
+
+
+def judge(snapshot: Snapshot, scope: Scope, cluster: str, trouble: Trouble) -> Completeness:
+    """Return the completeness statement of an answer."""
+    nodes = nodes_in_scope(snapshot.ledger, scope)
+    marks = node_marks(snapshot.ledger, nodes)
+    gaps = harmful_gaps(snapshot, scope, nodes)
+    holder = marks[0] if marks else None
+    until_ns = holder.complete_until_ns if holder else None
+    gone = removals(snapshot.ledger, scope)
+    loss = _losses(gaps, gone, trouble)
+    doubt = _doubts(holder, until_ns, scope)
+    return Completeness(
+        verdict="incomplete" if loss else "unknown" if doubt else "complete",
+        complete_until=format_optional(until_ns),
+        held_back_by=HeldBack(node=holder.node, partition=holder.partition, why=holder.why)
+        if holder
+        else None,
+        reasons=loss + doubt,
+        gaps=[gap_view(gap, cluster) for gap in gaps[:GAPS_SHOWN]],
+        gaps_total=len(gaps),
+        removed=[_removed_view(each) for each in gone[:GAPS_SHOWN]],
+        removed_total=len(gone),
+        streams=_count_streams(snapshot.ledger, scope, marks, gaps),
+        scan=Scan(
+            segments_failed=len(trouble.failed),
+            errors=trouble.failed[:GAPS_SHOWN],
+            cut_off=trouble.cut_off,
+        ),
+    )
+
+
+def _removed_view(removal: Removal) -> RemovedView:
+    return RemovedView(
+        kind=removal.kind,
+        namespace=removal.namespace,
+        pod=removal.pod,
+        container=removal.container,
+        from_=format_time(removal.from_ns),
+        to=format_time(removal.to_ns),
+        rows=removal.rows,
+        why=removal.why,
+    )
+
+
+def _losses(gaps: Sequence[Gap], gone: Sequence[Removal], trouble: Trouble) -> list[str]:
+    found = []
+    if gaps:
+        found.append(f"{len(gaps)} gap{'s' if len(gaps) > 1 else ''} in what was asked")
+    for kind, how in (("EXPIRED", "have expired"), ("DELETED", "were deleted on request")):
+        if whose := sorted({each.namespace for each in gone if each.kind == kind}):
+            more = f" and {len(whose) - 3} more" if len(whose) > 3 else ""
+            found.append(f"rows of {', '.join(whose[:3])}{more} {how}")
+    if trouble.failed:
+        found.append(f"{len(trouble.failed)} segment(s) could not be read")
+    if trouble.cut_off:
+        found.append(trouble.cut_off)
+    return found
+
+
+def _doubts(holder: Mark | None, until_ns: int | None, scope: Scope) -> list[str]:
+    if holder is None:
+        return ["no node has said yet what it has"]
+    if until_ns is None:
+        return [f"node {holder.node}: {holder.why}"]
+    if scope.to_ns > until_ns:
+        return [f"after {format_time(until_ns)} lines of node {holder.node} may be on their way"]
+    return []
+
+
+def _count_streams(
+    ledger: Ledger, scope: Scope, marks: Sequence[Mark], gaps: Sequence[Gap]
+) -> Streams:
+    """Count streams whose lines may be in scope: covered and unknown ones, or with a gap."""
+    until = {mark.node: mark.complete_until_ns for mark in marks}
+    gapped_files = {(gap.file.node, gap.file.stream) for gap in gaps if gap.file is not None}
+    gapped_nodes = {node for gap in gaps if gap.file is None for node in gap.nodes or until}
+    streams = {
+        (file.node, file.stream)
+        for file in ledger.files.values()
+        if file_in_scope(file, scope) and _may_have_written(file, scope)
+    }
+    unknown = covered = 0
+    for node, stream in streams:
+        if (node, stream) in gapped_files or node in gapped_nodes:
+            continue
+        if scope.to_ns > (until.get(node) or 0):
+            unknown += 1
+        else:
+            covered += 1
+    return Streams(expected=len(streams), covered=covered, unknown=unknown)
+
+
+def _may_have_written(file: FileEntry, scope: Scope) -> bool:
+    return scope.overlaps(file.first_ns or None, file.last_ns if file.sealed else None)

@@ -1,0 +1,1 @@
+"""Routes, and the shapes of answers and errors: the service as HTTP clients see it."""

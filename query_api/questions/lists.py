@@ -1,0 +1,143 @@
+"""Gaps, streams and the state of the pipeline, as the ledger of one version has them.
+
+A snapshot and a scope go in, models of the answer come out; nothing is read from storage.
+"""
+
+from collections.abc import Iterable
+
+from indexer.ledger.ledger import FileEntry
+from query_api.completeness.gaps import file_in_scope
+from query_api.completeness.replica import Snapshot
+from query_api.completeness.verdict import Trouble, judge, node_marks, nodes_in_scope
+from query_api.questions.answer import (
+    Gaps,
+    NodeView,
+    PartitionView,
+    Status,
+    StreamList,
+    StreamView,
+    gap_view,
+)
+from query_api.questions.parameters import GapParameters
+from query_api.scan.plan import Scope
+from query_api.times import format_optional, format_time
+
+
+def list_gaps(snapshot: Snapshot, scope: Scope, asked: GapParameters, cluster: str) -> Gaps:
+    """Return the gaps of a scope in each state, the latest found first."""
+    nodes = nodes_in_scope(snapshot.ledger, scope)
+    found = [
+        gap
+        for gap in snapshot.gaps
+        if gap.touches(scope, nodes)
+        and (not asked.type or gap.type in asked.type)
+        and (not asked.state or gap.state in asked.state)
+    ]
+    found.sort(key=lambda gap: (-gap.found_ns, gap.id))
+    return Gaps(
+        gaps=[gap_view(gap, cluster) for gap in found[: asked.limit]],
+        total=len(found),
+        completeness=judge(snapshot, scope, cluster, Trouble()),
+        version=snapshot.version,
+        from_=format_time(scope.from_ns) if asked.from_ else None,
+        to=format_time(scope.to_ns),
+    )
+
+
+def list_streams(snapshot: Snapshot, scope: Scope, limit: int, cluster: str) -> StreamList:
+    """Return the streams that have, or may have, lines in the scope."""
+    ledger = snapshot.ledger
+    until = {m.node: m.complete_until_ns for m in node_marks(ledger, nodes_in_scope(ledger, scope))}
+    files: dict[tuple[object, ...], list[FileEntry]] = {}
+    for file in ledger.files.values():
+        spans = scope.overlaps(file.first_ns or None, file.last_ns if file.sealed else None)
+        if spans and file_in_scope(file, scope):
+            files.setdefault((file.stream, file.node), []).append(file)
+    lost: dict[bytes, int] = {}
+    for gap in snapshot.gaps:
+        if gap.file is not None and gap.harms:
+            lost[gap.file.file_id] = lost.get(gap.file.file_id, 0) + (gap.size_bytes or 0)
+    named = sorted(files.values(), key=lambda of: (of[0].stream, of[0].node))
+    return StreamList(
+        streams=[_stream_view(of, lost, until, cluster) for of in named[:limit]],
+        total=len(named),
+        completeness=judge(snapshot, scope, cluster, Trouble()),
+        version=snapshot.version,
+    )
+
+
+def _stream_view(
+    files: list[FileEntry], lost: dict[bytes, int], until: dict[str, int | None], cluster: str
+) -> StreamView:
+    one = files[0]
+    ids = dict.fromkeys(file.file_id for file in sorted(files, key=lambda each: each.first_ns))
+    return StreamView(
+        cluster=cluster,
+        node=one.node,
+        namespace=one.namespace,
+        pod=one.pod,
+        pod_uid=one.pod_uid,
+        container=one.container,
+        restart=one.restart,
+        files=[file_id.hex() for file_id in ids],
+        first_time=format_optional(min((f.first_ns for f in files if f.first_ns), default=None)),
+        last_time=format_optional(max(file.last_ns for file in files) or None),
+        rows=sum(file.rows for file in files),
+        bytes=sum(_covered_bytes(files)),
+        missing_bytes=sum(lost.get(file_id, 0) for file_id in ids),
+        ended=all(file.sealed or file.gone for file in files),
+        complete_until=format_optional(until.get(one.node)),
+    )
+
+
+def _covered_bytes(files: Iterable[FileEntry]) -> Iterable[int]:
+    return (part.end - part.start for file in files for part in file.covered)
+
+
+def show_status(snapshot: Snapshot, cluster: str, program: str, now_ns: int) -> Status:
+    """Return how far each node and each partition is, and what is missing."""
+    ledger = snapshot.ledger
+    everything = Scope(-(2**63), 2**63 - 1, {})
+    marks = node_marks(ledger, nodes_in_scope(ledger, everything))
+    errors: dict[str, dict[str, None]] = {}
+    partitions: dict[str, set[int]] = {}
+    for (node, _), entry in ledger.nodes.items():
+        errors.setdefault(node, {}).update(dict.fromkeys(entry.errors))
+        partitions.setdefault(node, set()).update(entry.partitions)
+    open_gaps = sum(gap.harms for gap in snapshot.gaps)
+    bounds = snapshot.segments.time_bounds_ns
+    return Status(
+        healthy=not open_gaps and all(mark.complete_until_ns for mark in marks),
+        cluster=cluster,
+        version=snapshot.version,
+        everyline=program,
+        now=format_time(now_ns),
+        nodes=[
+            NodeView(
+                node=mark.node,
+                complete_until=format_optional(mark.complete_until_ns),
+                lag_ms=mark.complete_until_ns
+                and max(0, (now_ns - mark.complete_until_ns) // 10**6),
+                held_back_by=mark.why,
+                partitions=sorted(partitions.get(mark.node, ())),
+                errors=list(errors.get(mark.node, ())),
+            )
+            for mark in marks
+        ],
+        partitions=[
+            PartitionView(
+                partition=number,
+                topic=position.topic,
+                generation=position.generation,
+                position=position.end,
+                last_record=format_time(position.last.created_ns) if position.last else None,
+            )
+            for number, position in sorted(ledger.positions.items())
+        ],
+        open_gaps=open_gaps,
+        segments=len(snapshot.segments),
+        rows=snapshot.segments.rows,
+        bytes=snapshot.segments.size_bytes,
+        first_time=format_optional(bounds[0] if bounds else None),
+        last_time=format_optional(bounds[1] if bounds else None),
+    )

@@ -1,0 +1,120 @@
+"""The parameters of each endpoint, from the text of a URL to a scope.
+
+Text goes in; a value out of bounds or a name that is not known is an error that says what to do,
+so that a misspelt filter never gives an answer to another question.
+"""
+
+import hashlib
+import json
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+
+from indexer.schema import LEVELS
+from query_api.completeness.gaps import STATES
+from query_api.errors import BadParameter
+from query_api.scan.plan import Scope
+from query_api.times import parse_time
+
+
+def _split(given: object) -> list[str]:
+    """Return the values of a parameter that is given several times, or once with commas."""
+    texts = [given] if isinstance(given, str) else given if isinstance(given, list) else []
+    return [value.strip() for text in texts for value in str(text).split(",") if value.strip()]
+
+
+Words = Annotated[
+    list[str],
+    BeforeValidator(_split),
+    Field(default_factory=list, description="one or several, repeated or separated by commas"),
+]
+_TIME = "RFC 3339, a number since 1970 (s, ms, us or ns), relative as -15m, or now"
+
+
+class _Parameters(BaseModel):
+    model_config = ConfigDict(extra="forbid", populate_by_name=True)
+
+    namespace: Words
+    pod: Words
+    container: Words
+    node: Words
+
+    def _equals(self) -> dict[str, tuple[str, ...]]:
+        names = ("namespace", "pod", "container", "node")
+        return {name: tuple(getattr(self, name)) for name in names if getattr(self, name)}
+
+
+class SearchParameters(_Parameters):
+    """What a search asks for."""
+
+    from_: Annotated[str, Field(alias="from", description=_TIME)] = "-1h"
+    to: Annotated[str, Field(description=_TIME + "; rows before it")] = "now"
+    level: Words
+    query: Annotated[
+        str,
+        Field(description='words and "phrases" that a message must hold, -before one it must not'),
+    ] = ""
+    order: Annotated[
+        Literal["desc", "asc"], Field(description="by time: newest or oldest first")
+    ] = "desc"
+    limit: Annotated[int, Field(ge=1, description="most rows of a page")] = 100
+    cursor: Annotated[str, Field(description="`next` of the page before")] = ""
+    require: Annotated[
+        Literal["", "complete"], Field(description="complete: else answer with an error")
+    ] = ""
+
+    def scope(self, now_ns: int) -> Scope:
+        """Return what is asked for; raise BadParameter."""
+        equals = self._equals()
+        if self.level:
+            for level in self.level:
+                if level not in LEVELS:
+                    raise BadParameter(f"level={level!r} is none", "one of " + ", ".join(LEVELS))
+            equals["level"] = tuple(self.level)
+        return _bounded(self.from_, self.to, equals, now_ns)
+
+    def question(self) -> str:
+        """Return a text that two pages of one question share."""
+        page = {"cursor", "limit", "require"}
+        plain = json.dumps(self.model_dump(exclude=page), sort_keys=True)
+        return hashlib.blake2b(plain.encode(), digest_size=8).hexdigest()
+
+
+class _ListParameters(_Parameters):
+    from_: Annotated[str, Field(alias="from", description=_TIME + "; else from the start")] = ""
+    to: Annotated[str, Field(description=_TIME)] = "now"
+    limit: Annotated[int, Field(ge=1, description="most entries of the list")] = 1_000
+
+    def scope(self, now_ns: int) -> Scope:
+        """Return what is asked for; raise BadParameter."""
+        return _bounded(self.from_ or "0", self.to, self._equals(), now_ns)
+
+
+class GapParameters(_ListParameters):
+    """Which gaps to list."""
+
+    type: Words
+    state: Words
+
+    def check(self) -> None:
+        """Raise BadParameter for a state that does not exist."""
+        for state in self.state:
+            if state not in STATES:
+                raise BadParameter(f"state={state!r} is none", "one of " + ", ".join(STATES))
+
+
+class StreamParameters(_ListParameters):
+    """Which streams to list."""
+
+
+class NoParameters(BaseModel):
+    """An endpoint without parameters."""
+
+    model_config = ConfigDict(extra="forbid")
+
+
+def _bounded(from_: str, to: str, equals: dict[str, tuple[str, ...]], now_ns: int) -> Scope:
+    from_ns, to_ns = parse_time(from_, "from", now_ns), parse_time(to, "to", now_ns)
+    if from_ns >= to_ns:
+        raise BadParameter(f"from={from_!r} is not before to={to!r}", "swap or widen them")
+    return Scope(from_ns, to_ns, equals)

@@ -1,0 +1,188 @@
+"""From a snapshot's add actions to the segments that a query has to read.
+
+In go statistics as the Delta log has them, out come the segments whose bounds allow a row of the
+scope. Only the statistics of ``time`` count, never the hour of a path: rows from outside of the
+accepted window are filed under the hour of their commit.
+"""
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from indexer.table.table import COVERAGE_FOLDER, LogEntry
+
+WORDS = ("namespace", "pod", "container", "node", "level")
+"""Columns that a query may ask to be equal to one of some values."""
+
+_TIME = pa.timestamp("us", tz="UTC")
+_PLANNED = ("path", "size_bytes", "num_records", "min.time", "max.time")
+_SCHEMA = pa.schema(
+    [
+        ("path", pa.string()),
+        ("size_bytes", pa.int64()),
+        ("num_records", pa.int64()),
+        *((f"{bound}.{name}", _TIME if name == "time" else pa.string())
+          for name in ("time", *WORDS) for bound in ("min", "max")),
+    ]
+)  # fmt: skip
+_CHUNKS_MAX = 64  # each refresh adds one
+# Other writers may cut the statistics of times to milliseconds, which the Delta protocol allows.
+_CUT_US = 999
+
+
+@dataclass(frozen=True, slots=True)
+class Scope:
+    """What is asked: times ``[from_ns, to_ns)``, and for some columns the values allowed."""
+
+    from_ns: int
+    to_ns: int
+    equals: Mapping[str, tuple[str, ...]]
+
+    def allows(self, name: str, value: str) -> bool:
+        """Return whether the scope allows this value of a column."""
+        wanted = self.equals.get(name)
+        return not wanted or value in wanted
+
+    def overlaps(self, from_ns: int | None, to_ns: int | None) -> bool:
+        """Return whether a span of time touches the scope; an unknown bound is open."""
+        starts = from_ns is None or from_ns < self.to_ns
+        return starts and (to_ns is None or to_ns >= self.from_ns)
+
+
+@dataclass(frozen=True, slots=True)
+class Planned:
+    """A segment to read, and the bounds of its rows' times in nanoseconds, both inclusive."""
+
+    name: str
+    size_bytes: int
+    rows: int
+    low_ns: int
+    high_ns: int
+
+
+class Segments:
+    """All segments of one version of the table, with their statistics as Arrow columns."""
+
+    def __init__(self, add_actions: pa.Table) -> None:
+        """Take what ``DeltaTable.get_add_actions(flatten=True)`` gives."""
+        coverage = pc.starts_with(add_actions.column("path"), COVERAGE_FOLDER)
+        kept = add_actions.filter(pc.invert(coverage))
+        columns = [
+            kept[field.name].cast(field.type)
+            if field.name in kept.column_names
+            else pa.nulls(kept.num_rows, field.type)
+            for field in _SCHEMA
+        ]
+        self._actions = pa.table(columns, schema=_SCHEMA)
+
+    def after(self, entries: Iterable[LogEntry]) -> "Segments":
+        """Return the segments of a later version, given what each version since then did."""
+        added: dict[str, Mapping[str, Any]] = {}
+        removed: set[str] = set()
+        for entry in entries:
+            removed.update(entry.removed)
+            for name in entry.removed:
+                added.pop(name, None)
+            added.update((action["path"], action) for action in entry.actions)
+        later = Segments(_from_log(added.values()))
+        kept = self._actions
+        if removed:
+            gone = pc.is_in(kept["path"], value_set=pa.array(list(removed), pa.string()))
+            kept = kept.filter(pc.invert(gone))
+        later._actions = pa.concat_tables([kept, later._actions])
+        if later._actions["path"].num_chunks > _CHUNKS_MAX:
+            later._actions = later._actions.combine_chunks()
+        return later
+
+    def __len__(self) -> int:
+        """Return how many segments there are."""
+        return int(self._actions.num_rows)
+
+    @property
+    def size_bytes(self) -> int:
+        """Bytes of all segments."""
+        return pc.sum(self._actions.column("size_bytes")).as_py() or 0
+
+    @property
+    def rows(self) -> int:
+        """Rows of all segments, as far as their statistics say."""
+        return pc.sum(self._actions.column("num_records")).as_py() or 0
+
+    @property
+    def time_bounds_ns(self) -> tuple[int, int] | None:
+        """Lowest and highest time of a row, in whole microseconds; None if there is no row."""
+        low = pc.min(self._actions.column("min.time")).cast(pa.int64()).as_py()
+        high = pc.max(self._actions.column("max.time")).cast(pa.int64()).as_py()
+        return None if low is None or high is None else (low * 1000, high * 1000)
+
+    def plan(self, scope: Scope) -> list[Planned]:
+        """Return the segments that may hold a row of the scope; without statistics, all may."""
+        # Microseconds that hold a nanosecond of the scope, widened by what a bound may lack.
+        lowest = _timestamp(scope.from_ns // 1000 - _CUT_US)
+        highest = _timestamp((scope.to_ns - 1) // 1000)
+        keep = pc.and_(
+            self._may(pc.greater_equal(self._actions.column("max.time"), lowest)),
+            self._may(pc.less_equal(self._actions.column("min.time"), highest)),
+        )
+        for name in WORDS:
+            if wanted := scope.equals.get(name):
+                keep = pc.and_(keep, self._may_hold(name, wanted))
+        kept = self._actions.filter(keep)
+        return [_planned(row) for row in kept.select(_PLANNED).to_pylist()]
+
+    def _may_hold(self, name: str, wanted: Sequence[str]) -> pa.ChunkedArray:
+        low = self._actions.column(f"min.{name}")
+        high = self._actions.column(f"max.{name}")
+        found = None
+        for value in wanted:
+            inside = pc.and_(pc.less_equal(low, value), pc.greater_equal(high, value))
+            found = inside if found is None else pc.or_(found, inside)
+        return self._may(found)
+
+    def _may(self, known: pa.ChunkedArray) -> pa.ChunkedArray:
+        return pc.fill_null(known, fill_value=True)
+
+
+def _timestamp(time_us: int) -> pa.Scalar:
+    return pa.scalar(time_us, pa.int64()).cast(_TIME)
+
+
+def _from_log(actions: Iterable[Mapping[str, Any]]) -> pa.Table:
+    """Return the add actions of the log as Delta Lake's library shows them."""
+    columns: dict[str, list[Any]] = {field.name: [] for field in _SCHEMA}
+    for action in actions:
+        stats = json.loads(action.get("stats") or "{}") or {}
+        columns["path"].append(action["path"])
+        columns["size_bytes"].append(action["size"])
+        columns["num_records"].append(stats.get("numRecords"))
+        for name in ("time", *WORDS):
+            columns[f"min.{name}"].append((stats.get("minValues") or {}).get(name))
+            columns[f"max.{name}"].append((stats.get("maxValues") or {}).get(name))
+    arrays = [
+        pa.array(columns[field.name], pa.string()).cast(_TIME)
+        if field.type == _TIME
+        else pa.array(columns[field.name], field.type)
+        for field in _SCHEMA
+    ]
+    return pa.table(arrays, schema=_SCHEMA)
+
+
+def _planned(row: Mapping[str, Any]) -> Planned:
+    low, high = row.get("min.time"), row.get("max.time")
+    return Planned(
+        name=row["path"],
+        size_bytes=row["size_bytes"],
+        rows=row.get("num_records") or 0,
+        low_ns=-(2**63) if low is None else _ns(low),
+        high_ns=2**63 - 1 if high is None else _ns(high) + _CUT_US * 1000 + 999,
+    )
+
+
+def _ns(time: datetime) -> int:
+    since = time.astimezone(UTC) - datetime(1970, 1, 1, tzinfo=UTC)
+    return ((since.days * 86_400 + since.seconds) * 10**6 + since.microseconds) * 1000

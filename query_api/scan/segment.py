@@ -1,0 +1,338 @@
+"""The scan of one segment: a function of plain values that returns the rows of a page.
+
+A segment's name and what is asked go in; out come at most ``limit`` matching rows in the order of
+the answer, and what they cost. Only the footer, the row groups that may match and the columns
+needed of those are read, and of a row group without a match nothing but what showed that.
+"""
+
+import functools
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from indexer.errors import BucketError, ObjectMissing
+from indexer.schema import open_segment
+from indexer.segment.ranged_file import RangedFile, column_places
+from indexer.segment.token_filter import TokenFilter, tokens_within
+from indexer.store.bucket import Bucket, open_bucket
+from query_api.language.terms import Term, parse_query
+from query_api.scan.filter import Filter
+
+_TAIL_BYTES = 64 << 10  # what Arrow reads first; holds most footers
+_TOGETHER_BYTES = 64 << 10  # a gap between two ranges that costs less than another request
+_WHOLE_BYTES = 1 << 20  # a segment or row group of so few bytes is read by one request
+_TOKENS_ASKED_MAX = 4  # of one segment's filter; each costs a request
+
+_KEYS = ("ns", "file_id", "epoch", "offset")
+_SHOWN = ("namespace", "pod", "container", "node", "output", "level", "message", "raw", "partial")
+RESULT_SCHEMA = pa.schema(
+    [
+        pa.field("ns", pa.int64()),  # time in nanoseconds
+        pa.field("file_id", pa.binary(16)),
+        pa.field("epoch", pa.int32()),
+        pa.field("offset", pa.int64()),
+        *(pa.field(name, pa.string()) for name in _SHOWN[:-2]),
+        pa.field("raw", pa.binary()),
+        pa.field("partial", pa.bool_()),
+    ]
+)
+_NO_ROWS = RESULT_SCHEMA.empty_table()
+
+Key = tuple[int, bytes, int, int]
+"""What orders rows: time in nanoseconds, file_id, epoch, offset."""
+
+
+@dataclass(frozen=True, slots=True)
+class ScanTask:
+    """What to look for in which segment: rows of ``[from_ns, to_ns)`` whose columns are equal to
+    one of the values given, whose message matches ``query``, and that come after ``after``.
+    """
+
+    bucket: str  # URL, as open_bucket takes it
+    name: str
+    size_bytes: int
+    from_ns: int
+    to_ns: int
+    equals: tuple[tuple[str, tuple[str, ...]], ...]
+    query: str
+    newest_first: bool
+    after: Key | None
+    limit: int
+
+
+@dataclass(frozen=True, slots=True)
+class Scanned:
+    """Rows in the order of the answer (RESULT_SCHEMA), and their cost.
+
+    ``error`` says why a segment could not be read, ``missing`` that there is no such object.
+    """
+
+    rows: pa.Table
+    gets: int
+    bytes: int
+    error: str = ""
+    missing: bool = False
+
+
+def scan_segment(
+    task: ScanTask,
+    bucket: Bucket | None = None,
+    cancelled: Callable[[], bool] = lambda: False,
+) -> Scanned:
+    """Return the first ``limit`` rows that match; ``bucket`` spares opening the task's URL.
+
+    ``cancelled`` is asked before each row group. Raises BadQuery; never for a bad segment.
+    """
+    terms = parse_query(task.query)
+    matching = Filter(terms)
+    file = _HeldFile(bucket or open_bucket(task.bucket), task.name, task.size_bytes)
+    best = _NO_ROWS
+    try:
+        tail_bytes = _WHOLE_BYTES if task.size_bytes <= _WHOLE_BYTES else _TAIL_BYTES
+        file.fetch([(max(0, task.size_bytes - tail_bytes), task.size_bytes)])
+        parquet = open_segment(file)
+        groups = _row_groups(parquet.metadata, task)
+        for group in _with_tokens(groups, terms, parquet.metadata, file):
+            if cancelled():
+                break
+            from_ns, to_ns = tightened(task, best)
+            if from_ns <= group.high_ns and group.low_ns < to_ns:
+                reader = _RowGroup(parquet, file, group)
+                rows = _matches(reader, task, matching, from_ns, to_ns)
+                if len(rows):
+                    best = first_rows([best, rows], task.limit, task.newest_first)
+    except ObjectMissing as error:
+        return Scanned(_NO_ROWS, file.gets, file.bytes, str(error), True)
+    except (pa.ArrowException, BucketError, OSError, KeyError, ValueError) as error:
+        reason = f"cannot read segment {task.name}: {error}"
+        return Scanned(_NO_ROWS, file.gets, file.bytes, reason)
+    return Scanned(best, file.gets, file.bytes)
+
+
+def first_rows(tables: Sequence[pa.Table], limit: int, newest_first: bool) -> pa.Table:
+    """Return the first ``limit`` rows of the tables, in the order of the answer."""
+    rows = pa.concat_tables([table for table in tables if len(table)] or tables[:1])
+    order = "descending" if newest_first else "ascending"
+    keys = [(name, order) for name in _KEYS]
+    return rows.take(pc.select_k_unstable(rows.select(_KEYS), k=limit, sort_keys=keys))
+
+
+def tightened(task: ScanTask, best: pa.Table) -> tuple[int, int]:
+    """Return the times that can still enter ``best``: all of the task until that is full."""
+    if len(best) < task.limit:
+        return task.from_ns, task.to_ns
+    last_ns: int = best.column("ns")[-1].as_py()
+    if task.newest_first:
+        return max(task.from_ns, last_ns), task.to_ns
+    return task.from_ns, min(task.to_ns, last_ns + 1)
+
+
+class _HeldFile(RangedFile):
+    """A segment of which all that was read is held; ``gets`` and ``bytes`` say what that cost."""
+
+    def __init__(self, bucket: Bucket, name: str, size_bytes: int) -> None:
+        super().__init__(bucket, name, size_bytes)
+        self._held: list[tuple[int, bytes]] = []
+        self.gets = 0
+        self.bytes = 0
+
+    def fetch(self, ranges: Iterable[tuple[int, int]]) -> None:
+        """Read ``[start, end)`` ranges that are not held yet, near ones by one request."""
+        wanted = [(start, end) for start, end in sorted(ranges) if not self._has(start, end)]
+        for start, end in _together(wanted):
+            self._held.append((start, super().part(start, end)))
+            self.gets += 1
+            self.bytes += end - start
+
+    def read_range(self, offset: int, length: int) -> bytes:
+        """Return the bytes of a range, fewer where the segment ends before it."""
+        self.seek(min(offset, self._size))
+        return self.read(length)
+
+    def forget(self) -> None:
+        """Let go of what was fetched, but for the first range."""
+        del self._held[1:]
+
+    def _has(self, start: int, end: int) -> bool:
+        return any(at <= start and end <= at + len(data) for at, data in self._held)
+
+    def part(self, start: int, end: int) -> bytes:
+        """Return bytes ``[start, end)``, from what is held if it has them."""
+        self.fetch([(start, end)])
+        for at, data in self._held:
+            if at <= start and end <= at + len(data):
+                return data[start - at : end - at]
+        return b""
+
+
+def _together(ranges: Iterable[tuple[int, int]]) -> Iterator[tuple[int, int]]:
+    """Yield ranges in order, those that are near each other as one."""
+    pending: tuple[int, int] | None = None
+    for start, end in ranges:
+        if pending is not None and start - pending[1] <= _TOGETHER_BYTES:
+            pending = pending[0], max(pending[1], end)
+            continue
+        if pending is not None:
+            yield pending
+        pending = start, end
+    if pending is not None:
+        yield pending
+
+
+@dataclass(frozen=True, slots=True)
+class _Group:
+    """A row group that may match: bounds of its times, columns that must be compared."""
+
+    number: int
+    low_ns: int
+    high_ns: int
+    compared: tuple[str, ...]
+
+
+def _row_groups(metadata: Any, task: ScanTask) -> list[_Group]:
+    """Return the row groups whose statistics allow a match, those that come first first."""
+    groups = []
+    for number in range(metadata.num_row_groups):
+        group = metadata.row_group(number)
+        columns = {c.path_in_schema: c for c in map(group.column, range(group.num_columns))}
+        low, high = _bounds(columns["time"], raw=True) or (-(2**63) // 1000, (2**63 - 1) // 1000)
+        if not (low * 1000 < task.to_ns and task.from_ns <= high * 1000 + 999):
+            continue
+        compared = []
+        for name, wanted in task.equals:
+            bounds = _bounds(columns[name])
+            if bounds is None or (bounds[0] != bounds[1] and _between(bounds, wanted)):
+                compared.append(name)
+            elif not _between(bounds, wanted):
+                break
+        else:
+            groups.append(_Group(number, low * 1000, high * 1000 + 999, tuple(compared)))
+    if task.newest_first:
+        return sorted(groups, key=lambda group: -group.high_ns)
+    return sorted(groups, key=lambda group: group.low_ns)
+
+
+def _with_tokens(
+    groups: list[_Group], terms: Iterable[Term], metadata: Any, file: _HeldFile
+) -> list[_Group]:
+    """Return the row groups that may hold the tokens of all terms, by the segment's filter."""
+    tokens = {
+        token
+        for term in terms
+        if not term.negated
+        for token in tokens_within(term.text, term.starts_token, term.ends_token)
+    }
+    found = TokenFilter(metadata.metadata, metadata.num_row_groups, file.read_range)
+    # The longest are the rarest as a rule.
+    for token in sorted(tokens, key=lambda token: (-len(token), token))[:_TOKENS_ASKED_MAX]:
+        if not groups:
+            break
+        held = found.row_groups(token)
+        groups = [group for group in groups if held[group.number]]
+    return groups
+
+
+def _bounds(column: Any, raw: bool = False) -> tuple[Any, Any] | None:
+    statistics = column.statistics
+    if statistics is None or not statistics.has_min_max:
+        return None
+    if raw:
+        return statistics.min_raw, statistics.max_raw
+    return statistics.min, statistics.max
+
+
+def _between(bounds: tuple[str, str], wanted: Iterable[str]) -> bool:
+    return any(bounds[0] <= value <= bounds[1] for value in wanted)
+
+
+class _RowGroup:
+    """Reads columns of one row group."""
+
+    def __init__(self, parquet: Any, file: _HeldFile, group: _Group) -> None:
+        self.parquet = parquet
+        self.group = group
+        self._file = file
+        file.forget()
+        meta = parquet.metadata.row_group(group.number)
+        self.rows: int = meta.num_rows
+        self._read: dict[str, pa.ChunkedArray] = {}
+        self._places = column_places(meta)
+        starts, ends = zip(*self._places.values(), strict=True)
+        if max(ends) - min(starts) <= _WHOLE_BYTES:
+            file.fetch([(min(starts), max(ends))])
+
+    @functools.cached_property
+    def ns(self) -> pa.ChunkedArray:
+        """The time of every row in nanoseconds; read only where it is needed."""
+        times = self.read(["time", "time_ns"])
+        us = times.column("time").cast(pa.int64())
+        return pc.add(pc.multiply(us, 1000), times.column("time_ns").cast(pa.int64()))
+
+    def read(self, names: Sequence[str]) -> pa.Table:
+        """Return the columns, all rows; none is read twice."""
+        if missing := [name for name in names if name not in self._read]:
+            self._file.fetch(self._places[name] for name in missing)
+            read = self.parquet.read_row_group(
+                self.group.number, columns=missing, use_threads=False
+            )
+            self._read.update(zip(read.column_names, read.columns, strict=True))
+        return pa.table({name: self._read[name] for name in names})
+
+
+def _matches(
+    reader: _RowGroup, task: ScanTask, matching: Filter, from_ns: int, to_ns: int
+) -> pa.Table:
+    """Return the matching rows of a row group (RESULT_SCHEMA), no more than the limit."""
+    kept = _in_scope(reader, task, from_ns, to_ns)
+    if matching and kept.any():
+        matching.strike_out(reader.read(["message"]).column("message"), kept)
+    chosen = pa.array(np.flatnonzero(kept))
+    if not len(chosen):
+        return _NO_ROWS
+    keys = reader.read(["file_id", "epoch", "offset"]).add_column(0, "ns", reader.ns)
+    if len(chosen) < len(keys):
+        keys = keys.take(chosen)
+    keys = keys.append_column("row", chosen)
+    if task.after is not None:
+        keys = keys.filter(_after(keys, task.after, task.newest_first))
+    keys = first_rows([keys], task.limit, task.newest_first)
+    if not len(keys):
+        return _NO_ROWS
+    shown = reader.read(_SHOWN).take(keys.column("row"))
+    found_rows = {**{name: keys.column(name) for name in _KEYS}}
+    found_rows.update({name: shown.column(name) for name in _SHOWN})
+    # Words are dictionaries of this row group; those of several would have to be unified.
+    return pa.table(found_rows).cast(RESULT_SCHEMA)
+
+
+def _in_scope(reader: _RowGroup, task: ScanTask, from_ns: int, to_ns: int) -> NDArray[np.bool_]:
+    """Return for each row whether its time and words are in scope."""
+    group, kept = reader.group, np.ones(reader.rows, np.bool_)
+    if from_ns > group.low_ns:
+        kept &= reader.ns.to_numpy() >= from_ns
+    if to_ns <= group.high_ns:
+        kept &= reader.ns.to_numpy() < to_ns
+    for name, wanted in task.equals:
+        if name in group.compared:
+            words = reader.read([name]).column(name)
+            kept &= pc.is_in(words, value_set=pa.array(wanted, pa.string())).to_numpy()
+    return kept
+
+
+def _after(keys: pa.Table, after: Key, newest_first: bool) -> pa.ChunkedArray:
+    """Return which rows come after a key in the order of the answer."""
+    beyond = pc.less if newest_first else pc.greater
+    mask: Any = None
+    for name, value in reversed(list(zip(_KEYS, after, strict=True))):
+        column = keys.column(name)
+        bound = pa.scalar(value, column.type)
+        further = beyond(column, bound)
+        if mask is not None:
+            further = pc.or_(further, pc.and_(pc.equal(column, bound), mask))
+        mask = further
+    return mask
