@@ -6,24 +6,22 @@ an error only where somebody has to act.
 
 import asyncio
 import contextlib
-import fcntl
 import logging
-import os
 import resource
 import signal
 import time
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 
 import prometheus_client
 
 from collector.collect import Collector
+from collector.durable import locked
 from collector.errors import AnotherCollector, CollectorError
 from collector.metrics import CollectorMetrics
 from collector.process import Page, data_directory, load_settings, log_to_stderr
 from collector.settings import CollectorSettings
-from collector.topic.interface import open_topic
+from collector.topic.open import open_topic
 from collector.topic.security import Security
 
 _log = logging.getLogger(__name__)
@@ -37,22 +35,11 @@ def main(argv: Sequence[str], environ: Mapping[str, str]) -> int:
     log_to_stderr(settings.log_level)
     state = data_directory(settings.state)
     _raise_file_limit()
-    with _only_one(state):
+    taken = AnotherCollector(
+        f"another collector uses {state}; stop it, or give this one its own --state"
+    )
+    with locked(state / "lock", or_raise=taken):
         return asyncio.run(_run(settings))
-
-
-@contextlib.contextmanager
-def _only_one(state: Path) -> Iterator[None]:
-    fd = os.open(state / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        yield
-    except BlockingIOError:
-        raise AnotherCollector(
-            f"another collector uses {state}; stop it, or give this one its own --state"
-        ) from None
-    finally:
-        os.close(fd)
 
 
 def _raise_file_limit() -> None:

@@ -11,11 +11,11 @@ from dataclasses import dataclass, field
 
 import zstandard
 
+from collector.checksum import crc32
 from collector.errors import NewerWireVersion, PositionOutOfRange, TornBatch
 from collector.topic.interface import Record, Topic
 from collector.wire import batch as wire
 from collector.wire.batch import Batch
-from collector.wire.range import crc32
 from indexer.assemble import DeadLetter, Intake
 from indexer.ledger.ledger import LOST_RETENTION, LOST_TOPIC, TOPIC_RESET, UNPARSED
 from indexer.table.coverage import Jump, LaneSpan, LastRecord, Position

@@ -16,14 +16,15 @@ import prometheus_client
 
 from collector.errors import CollectorError
 from collector.process import Page, load_settings, log_to_stderr
-from collector.topic.interface import open_topic
+from collector.topic.open import open_topic
 from collector.topic.security import Security
 from indexer.allocator import keep_pages
 from indexer.errors import IndexerError
 from indexer.index import Indexer
 from indexer.metrics import IndexerMetrics
 from indexer.settings import IndexerSettings
-from indexer.store.bucket import BucketLimits, open_bucket
+from indexer.store.bucket import BucketLimits
+from indexer.store.open import open_bucket
 from indexer.store.probe import probe
 
 _log = logging.getLogger(__name__)

@@ -8,8 +8,9 @@ content, time or equal cuts.
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from collector.checksum import crc32
 from collector.wire.batch import Elided
-from collector.wire.range import CRC_UNKNOWN, Range, crc32, open_outputs
+from collector.wire.range import CRC_UNKNOWN, Range, open_outputs
 from indexer.ledger.entries import FileEntry, FileKey, holes, united
 
 

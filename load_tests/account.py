@@ -17,7 +17,7 @@ from deltalake import DeltaTable
 
 from collector.wire.range import FIRST_LINE_BYTES, Stream, file_id
 from indexer.ledger.stored import LedgerTable, bring_up
-from indexer.store.bucket import open_bucket
+from indexer.store.open import open_bucket
 from indexer.table.table import Table
 from load_tests.truth import File, Lines, read
 from load_tests.verify import time_ns

@@ -19,7 +19,7 @@ import pytest
 from indexer.keeper.jobs import Jobs
 from indexer.metrics import KeeperMetrics
 from indexer.settings import KeeperSettings
-from indexer.store.bucket import open_bucket
+from indexer.store.open import open_bucket
 from indexer.table.table import MERGED_FOLDER, live
 from tests.indexer.place import COVERAGE, LOG, SEGMENT, check_log, orphans
 from tests.indexer.shipped import File, Run

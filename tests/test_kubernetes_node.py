@@ -21,7 +21,7 @@ import duckdb
 import pytest
 from deltalake import DeltaTable
 
-from collector.topic.interface import open_topic
+from collector.topic.open import open_topic
 from indexer.ledger.ledger import LOST_ROTATED
 from indexer.table.table import Table
 from query_api.completeness.gaps import Gap

@@ -20,7 +20,8 @@ import psutil
 from indexer.errors import TableError
 from indexer.ledger.ledger import Ledger, missing
 from indexer.ledger.stored import LedgerTable, bring_up
-from indexer.store.bucket import Bucket, open_bucket
+from indexer.store.bucket import Bucket
+from indexer.store.open import open_bucket
 from indexer.table.table import Table
 from load_tests.verify import Sum, sums_of_files, sums_of_table
 from query_api.completeness.gaps import RECOVERED, Gap, find_gaps

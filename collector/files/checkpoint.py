@@ -4,19 +4,19 @@ File states go in; a CRC-checked JSON file comes out, written aside, fsynced and
 one before it kept. It never runs ahead of the topic, so losing it costs duplicates, never lines.
 """
 
-import contextlib
 import logging
-import os
 from pathlib import Path
 
 import msgspec
 
+from collector.checksum import checked_body, with_checksum
+from collector.durable import replace_file
 from collector.errors import CheckpointError
-from collector.topic.frame import sync_directory
-from collector.wire.range import Stream, crc32
+from collector.wire.range import Stream
 
 _HEAD = b"everyline checkpoint 1 "
 _NAME = "checkpoint"
+_PREVIOUS = "checkpoint.previous"
 TAIL_BYTES = 256
 """How many bytes before the offset are kept, to see that a file is still the same."""
 
@@ -114,21 +114,8 @@ def save(directory: Path, checkpoint: Checkpoint) -> None:
     After an error, or a crash at any point, the previous one is still there.
     """
     body = msgspec.json.encode(checkpoint)
-    path = directory / _NAME
-    temporary = directory / f"{_NAME}.tmp"
-    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-    try:
-        with os.fdopen(fd, "wb") as file:
-            file.write(_HEAD + b"%08x\n" % crc32(body) + body)
-            file.flush()
-            os.fsync(file.fileno())
-        with contextlib.suppress(FileNotFoundError):
-            os.replace(path, directory / f"{_NAME}.previous")
-        os.replace(temporary, path)
-    except OSError:
-        temporary.unlink(missing_ok=True)
-        raise
-    sync_directory(directory)
+    content = with_checksum(_HEAD, body)
+    replace_file(directory / _NAME, content, previous=directory / _PREVIOUS)
 
 
 def load(directory: Path) -> Checkpoint | None:
@@ -137,7 +124,7 @@ def load(directory: Path) -> Checkpoint | None:
     A damaged one is named in the log, and the previous one is taken: files are then read again
     from where that one stands, and what is sent twice is trimmed by the indexer.
     """
-    for name in (_NAME, f"{_NAME}.previous"):
+    for name in (_NAME, _PREVIOUS):
         path = directory / name
         try:
             data = path.read_bytes()
@@ -145,8 +132,8 @@ def load(directory: Path) -> Checkpoint | None:
             continue
         except OSError as error:
             raise CheckpointError(f"cannot read {path}: {error}") from error
-        head, _, body = data.partition(b"\n")
-        if head != _HEAD + b"%08x" % crc32(body):
+        body = checked_body(_HEAD, data)
+        if body is None:
             _log.error("checkpoint is damaged; taking an older one", extra={"path": str(path)})
             continue
         try:

@@ -6,10 +6,10 @@ by its running CRC, is looked for at the start of the copy.
 
 from collections.abc import Iterable
 
+from collector.checksum import crc32
 from collector.files.checkpoint import TAIL_BYTES, FileState
 from collector.files.content import Content
 from collector.files.tail import Tail, is_same_content
-from collector.wire.range import crc32
 
 _STEP_BYTES = 1 << 20
 

@@ -9,6 +9,7 @@ from collections import deque
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from collector.checksum import crc32
 from collector.files.checkpoint import TAIL_BYTES, FileState, Mark
 from collector.files.content import Content, open_content
 from collector.files.discover import Found
@@ -18,7 +19,6 @@ from collector.wire.range import (
     Range,
     Stream,
     closed_cut,
-    crc32,
     file_id,
     open_outputs,
 )

@@ -18,6 +18,7 @@ from urllib.parse import urlsplit
 
 import msgspec
 
+from collector.checksum import checked_body, with_checksum
 from collector.errors import MetadataError, MetadataExpired, SettingError
 from collector.labels.http import Server
 from collector.labels.pod import Described
@@ -26,7 +27,6 @@ from collector.labels.source import ApiServer, Change, Kubelet, Listing, Source
 from collector.process import setting
 from collector.topic.security import KafkaSettings
 from collector.wire.batch import Meta
-from collector.wire.range import crc32
 
 _HEAD = b"everyline metadata 1 "
 _NAME = "metadata"
@@ -289,7 +289,7 @@ class Metadata:
         temporary = self._state / f"{_NAME}.tmp"
         try:
             # Not synced, which could hold up the reading: what a power cut tears is asked for anew.
-            temporary.write_bytes(_HEAD + b"%08x\n" % crc32(body) + body)
+            temporary.write_bytes(with_checksum(_HEAD, body))
             temporary.replace(self._state / _NAME)
             self.save_error = ""
         except OSError as error:
@@ -302,8 +302,8 @@ def _load(state: Path) -> dict[str, Meta]:
     """Return what the run before knew, by pod uid; nothing if its file is damaged."""
     path = state / _NAME
     try:
-        head, _, body = path.read_bytes().partition(b"\n")
-        if head != _HEAD + b"%08x" % crc32(body):
+        body = checked_body(_HEAD, path.read_bytes())
+        if body is None:
             raise ValueError("damaged, or of another version")
         return {meta.pod_uid: meta for meta in msgspec.json.decode(body, type=list[Meta])}
     except FileNotFoundError:

@@ -19,11 +19,12 @@ from itertools import chain
 from pathlib import Path
 from typing import TypeVar
 
+from collector.checksum import crc32
 from collector.errors import SettingError
 from collector.policy.events import Events, Knot, Line
 from collector.policy.rules import Drop, DropLevels, RateLimit, Redact, Rule, read_rules
 from collector.wire.batch import Elided
-from collector.wire.range import Range, Stream, crc32
+from collector.wire.range import Range, Stream
 
 K = TypeVar("K")
 V = TypeVar("V")

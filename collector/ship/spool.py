@@ -6,13 +6,13 @@ taken out or replaced by a smaller one at once.
 """
 
 import contextlib
-import errno
 import logging
 import os
 from collections.abc import Iterable, Iterator, Set
 from pathlib import Path
 
-from collector.topic.frame import frame, frames, sync_directory
+from collector.durable import replace_file
+from collector.topic.frame import frame, frames
 from collector.topic.interface import Headers, Record
 
 _log = logging.getLogger(__name__)
@@ -92,22 +92,8 @@ class Spool:
         self._write(record.position, record.value, record.headers)
 
     def _write(self, position: int, value: bytes, headers: Headers) -> None:
-        path = self._path(position)
-        temporary = path.with_suffix(".tmp")
         data = frame(position, headers, value)
-        fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-        try:
-            try:
-                if os.write(fd, data) < len(data):
-                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
-                os.fsync(fd)
-            finally:
-                os.close(fd)
-            os.rename(temporary, path)
-        except OSError:
-            temporary.unlink(missing_ok=True)
-            raise
-        sync_directory(self._directory)
+        replace_file(self._path(position), data)
         self._note(position, len(data))
 
     def size(self, position: int) -> int:

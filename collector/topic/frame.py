@@ -4,15 +4,13 @@ A record and its headers go in as one frame; out come whole frames, whatever a c
 has left between them. The local topic and the collector's spool keep their records this way.
 """
 
-import os
 import struct
 from collections.abc import Iterator
-from pathlib import Path
 
 import msgspec
 
+from collector.checksum import crc32
 from collector.topic.interface import Headers, Record
-from collector.wire.range import crc32
 
 _MAGIC = b"ELF1"
 # magic, CRC-32 of all that follows, position, bytes of headers, bytes of value
@@ -58,12 +56,3 @@ def frames(data: bytes, at: int = 0) -> Iterator[tuple[Record, int]]:
             continue
         yield parsed
         at = parsed[1]
-
-
-def sync_directory(path: Path) -> None:
-    """Make what was made, renamed or removed in a directory survive a crash."""
-    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)

@@ -1,17 +1,13 @@
-"""The ordered, durable hand-over between collector and indexer: one interface, two bodies.
+"""The ordered, durable hand-over between collector and indexer: what every topic promises.
 
-Wire bytes of batches go in under a partition and come out under positions that only grow. What
-``append`` has acknowledged survives a crash of every process; ``open_topic`` picks the body, Kafka
-or a local directory, from the URL.
+Records go in under a partition and come out under positions that only grow. What ``append`` has
+acknowledged survives a crash of every process.
 """
 
 import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
-
-from collector.errors import SettingError
-from collector.topic.security import KafkaSettings, Security
 
 Headers = Sequence[tuple[str, bytes]]
 
@@ -119,25 +115,3 @@ class Topic(Protocol):
     async def close(self) -> None:
         """Release everything; records whose future is not done may be lost."""
         ...
-
-
-def open_topic(url: str, *, partitions: int = 1, security: Security | None = None) -> Topic:
-    """Return the topic at ``url``: ``kafka://HOST:PORT[,HOST:PORT]/NAME`` or a directory.
-
-    A local directory is made with ``partitions`` partitions; with 0 it must be there already.
-    ``security`` is for Kafka, and may be that of several topics; without it nothing is encrypted.
-    Raises SettingError for another URL.
-    """
-    scheme, separator, rest = url.partition("://")
-    if not separator or scheme == "file":
-        from collector.topic.local import LocalTopic
-
-        return LocalTopic(rest if separator else url, partitions=partitions)
-    if scheme == "kafka":
-        brokers, _, name = rest.partition("/")
-        if not brokers or not name or "/" in name:
-            raise SettingError(f"topic {url!r} is not of the form kafka://HOST:PORT/NAME")
-        from collector.topic.kafka import KafkaTopic
-
-        return KafkaTopic(brokers.split(","), name, security or Security(KafkaSettings()))
-    raise SettingError(f"topic {url!r}: expected a directory or kafka://HOST:PORT/NAME")

@@ -6,22 +6,21 @@ its position is missing and readers can tell.
 """
 
 import asyncio
-import contextlib
 import errno
-import fcntl
 import json
 import logging
 import os
-import threading
 import time
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
 
+from collector.durable import locked, replace_file, sync_directory
 from collector.errors import BatchTooLarge, PositionOutOfRange, TopicMissing, TopicUnavailable
-from collector.topic.frame import FRAME_BYTES_MIN, frame, frames, sync_directory
+from collector.topic.frame import FRAME_BYTES_MIN, frame, frames
 from collector.topic.interface import Headers, Membership, Record, TopicLimits
 
 FILE_BYTES = 64 << 20
@@ -63,8 +62,6 @@ class _Head:
 @dataclass
 class _Partition:
     directory: Path
-    lock: int  # orders processes; threads of this one share it, hence the mutex
-    mutex: threading.Lock = field(default_factory=threading.Lock)
     tail: _Tail = field(default_factory=_Tail)
     head: _Head | None = None
     queue: list[tuple[Headers, bytes, "asyncio.Future[int]"]] = field(default_factory=list)
@@ -109,25 +106,18 @@ class LocalTopic:
         try:
             self._root.mkdir(parents=True, exist_ok=True)
             about = self._root / "topic.json"
-            with _locked(self._root / "lock"):
+            with locked(self._root / "lock"):
                 if not about.exists() and not self._wanted:
                     raise TopicUnavailable(f"no topic in {self._root} yet; start a collector")
                 if not about.exists():
                     made = {"id": uuid.uuid4().hex, "partitions": self._wanted}
-                    temporary = about.with_suffix(".tmp")
-                    with temporary.open("w") as file:
-                        file.write(json.dumps(made))
-                        file.flush()
-                        os.fsync(file.fileno())
-                    temporary.rename(about)
-                    sync_directory(self._root)
+                    replace_file(about, json.dumps(made).encode(), mode=0o666)
             known = json.loads(about.read_text())
             self._id = known["id"]
             for number in range(known["partitions"]):
                 directory = self._root / str(number)
                 directory.mkdir(exist_ok=True)
-                lock = os.open(directory / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-                self._partitions.append(_Partition(directory, lock))
+                self._partitions.append(_Partition(directory))
         except OSError as error:
             raise TopicUnavailable(f"cannot open the topic in {self._root}: {error}") from error
         return self._partitions
@@ -223,36 +213,18 @@ class LocalTopic:
                 _file(part.directory, base).unlink(missing_ok=True)
 
     async def close(self) -> None:
-        """Wait for what is queued, unless the disk refuses it, and close the locks."""
+        """Wait for what is queued, unless the disk refuses it."""
         writers = [part.writer for part in self._partitions if part.writer is not None]
         if writers:
             await asyncio.wait(writers, timeout=_RETRY_S)
             for writer in writers:
                 writer.cancel()
-        for part in self._partitions:
-            os.close(part.lock)
         self._partitions = []
 
 
-@contextlib.contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(fd)
-
-
-@contextlib.contextmanager
-def _alone(part: _Partition) -> Iterator[None]:
+def _alone(part: _Partition) -> AbstractContextManager[None]:
     """Keep every other thread and process from the partition's end."""
-    with part.mutex:
-        fcntl.flock(part.lock, fcntl.LOCK_EX)
-        try:
-            yield
-        finally:
-            fcntl.flock(part.lock, fcntl.LOCK_UN)
+    return locked(part.directory / "lock")
 
 
 def _append(part: _Partition, records: list[tuple[Headers, bytes]]) -> int:

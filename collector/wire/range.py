@@ -8,8 +8,6 @@ back from the end for the last line of each output tells whether an event is sti
 import hashlib
 from dataclasses import dataclass
 
-from isal import isal_zlib
-
 FORMATS = ("cri", "docker", "plain")
 """How lines are written: by the kubelet's runtimes, by Docker's json-file driver, by a program."""
 
@@ -34,11 +32,6 @@ _HEAD_BYTES_MAX = _TIME_BYTES_MAX + len(" stdout P ")
 # A line of Docker's is `{"log":"…","stream":"stdout",…,"time":"…"}`. A quote inside a JSON string
 # is escaped, so these bytes stand nowhere but at the end of `log` (moby, jsonlog.JSONLogs).
 _LOG_ENDS = {STDOUT: b'","stream":"stdout"', STDERR: b'","stream":"stderr"'}
-
-
-def crc32(data: bytes | memoryview, before: int = 0) -> int:
-    """Return the running CRC-32 (zlib's polynomial) of ``data`` after ``before``."""
-    return isal_zlib.crc32(data, before)
 
 
 @dataclass(frozen=True, slots=True, order=True)

@@ -17,7 +17,8 @@ from indexer.keeper.fold import split_ns
 from indexer.ledger.ledger import JumpEntry, Ledger
 from indexer.ledger.stored import LedgerTable, fold_anew
 from indexer.settings import KeeperSettings
-from indexer.store.bucket import Bucket, open_bucket
+from indexer.store.bucket import Bucket
+from indexer.store.open import open_bucket
 from indexer.table.table import Table
 
 _SHOWN = 20

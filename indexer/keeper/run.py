@@ -20,7 +20,7 @@ from indexer.errors import BucketUnavailable, IndexerError, PositionMoved
 from indexer.keeper.jobs import Jobs
 from indexer.metrics import KeeperMetrics
 from indexer.settings import KeeperSettings
-from indexer.store.bucket import open_bucket
+from indexer.store.open import open_bucket
 from indexer.store.probe import probe
 
 _log = logging.getLogger(__name__)

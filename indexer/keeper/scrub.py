@@ -16,7 +16,7 @@ import msgspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from collector.wire.range import crc32
+from collector.checksum import crc32
 from indexer.errors import CoverageError, ObjectMissing
 from indexer.schema import HOUR_NS
 from indexer.store.bucket import Bucket

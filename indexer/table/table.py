@@ -19,7 +19,7 @@ import pyarrow as pa
 from deltalake import CommitProperties, DeltaTable, Schema
 from deltalake.exceptions import DeltaError, TableNotFoundError
 
-from collector.wire.range import crc32
+from collector.checksum import crc32
 from indexer.errors import (
     BucketUnavailable,
     ObjectMissing,

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from indexer.store.bucket import LocalBucket
+from indexer.store.local import LocalBucket
 from indexer.table.table import Added, Table, segment_folder
 from query_api.scan.plan import Scope, Segments
 

@@ -29,7 +29,8 @@ from indexer.parse import parse
 from indexer.segment import write as segment
 from indexer.segment.tokens import TokenFilterWriter
 from indexer.settings import IndexerSettings
-from indexer.store.bucket import LocalBucket, open_bucket
+from indexer.store.local import LocalBucket
+from indexer.store.open import open_bucket
 from indexer.table.table import Table
 from load_tests.bench.indexer import linked
 

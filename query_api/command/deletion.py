@@ -11,7 +11,7 @@ import time
 import uuid
 from collections.abc import Mapping
 
-from indexer.store.bucket import open_bucket
+from indexer.store.open import open_bucket
 from indexer.table.request import Deletion, DeletionRequest, Requests
 from query_api.command.text import columns
 from query_api.times import format_time, parse_time

@@ -27,7 +27,8 @@ from starlette.exceptions import HTTPException
 
 from collector.process import own_version
 from indexer.errors import BucketUnavailable, IndexerError, TableError, VersionGone
-from indexer.store.bucket import Bucket, open_bucket
+from indexer.store.bucket import Bucket
+from indexer.store.open import open_bucket
 from query_api.completeness.replica import Replica
 from query_api.errors import BadParameter, BadQuery, NotComplete, QueryError
 from query_api.metrics import QueryMetrics

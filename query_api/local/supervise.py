@@ -19,8 +19,9 @@ from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
-from typing import IO, Any
+from typing import Any
 
+from collector.durable import replace_file
 from query_api.errors import QueryError
 
 LOG_BYTES = 10 << 20
@@ -237,7 +238,7 @@ class Supervisor:
         ]
         text = json.dumps({"supervisor": os.getpid(), "processes": processes}, indent=1)
         try:
-            write_whole(self._record, text)
+            replace_file(self._record, f"{text}\n".encode(), mode=0o666)
         except OSError as error:
             self._say(f"cannot write {self._record}: {error}; going on without")
 
@@ -252,17 +253,6 @@ def _die_with(parent: int) -> Callable[[], None]:
             os._exit(1)
 
     return prepare
-
-
-def write_whole(path: Path, text: str) -> None:
-    """Write a small file so that readers see the old or the new one, never a part."""
-    new = path.with_suffix(".new")
-    file: IO[str]
-    with new.open("w") as file:
-        file.write(text + "\n")
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(new, path)
 
 
 def free_port(wanted: int = 0) -> int:

@@ -7,7 +7,6 @@ directory at a time, and a file keeps the names it was first read under: they ar
 
 import argparse
 import contextlib
-import fcntl
 import json
 import os
 import re
@@ -23,7 +22,8 @@ from typing import Any
 
 import msgspec
 
-from query_api.local.supervise import CannotStart, Child, Supervisor, free_port, write_whole
+from collector.durable import locked, replace_file
+from query_api.local.supervise import CannotStart, Child, Supervisor, free_port
 from query_api.times import format_time, parse_time
 
 DEFAULT_PORT = 8080
@@ -139,20 +139,15 @@ def _query_port(wanted: int) -> int:
 @contextlib.contextmanager
 def _only_one(data: Path) -> Iterator[None]:
     """Hold the lock of ``data``, which is made if it is not there."""
-    try:
-        data.mkdir(parents=True, exist_ok=True)
-        fd = os.open(data / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    except OSError as error:
-        raise CannotStart(f"cannot keep data in {data}: {error}; choose another --data") from error
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    taken = CannotStart(f"another `everyline up` uses {data}; stop it or choose another --data")
+    with contextlib.ExitStack() as held:
+        try:
+            data.mkdir(parents=True, exist_ok=True)
+            held.enter_context(locked(data / "lock", or_raise=taken))
+        except OSError as error:
+            said = f"cannot keep data in {data}: {error}; choose another --data"
+            raise CannotStart(said) from error
         yield
-    except BlockingIOError:
-        raise CannotStart(
-            f"another `everyline up` uses {data}; stop it or choose another --data"
-        ) from None
-    finally:
-        os.close(fd)
 
 
 def settle_names(
@@ -181,7 +176,7 @@ def settle_names(
             )
         here.add(name)
     try:
-        write_whole(data / "names.json", msgspec.json.encode(names).decode())
+        replace_file(data / "names.json", msgspec.json.encode(names) + b"\n", mode=0o666)
     except OSError as error:
         raise CannotStart(f"cannot write {data / 'names.json'}: {error}") from error
     nodes: dict[str, list[Path]] = {name: [] for name in sorted(here)}

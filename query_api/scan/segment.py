@@ -19,7 +19,8 @@ from indexer.errors import BucketError, ObjectMissing
 from indexer.schema import open_segment
 from indexer.segment.ranged_file import RangedFile, column_places
 from indexer.segment.token_filter import TokenFilter, tokens_within
-from indexer.store.bucket import Bucket, open_bucket
+from indexer.store.bucket import Bucket
+from indexer.store.open import open_bucket
 from query_api.language.terms import Term, parse_query
 from query_api.scan.filter import Filter
 

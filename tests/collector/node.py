@@ -14,6 +14,7 @@ from typing import Any
 import prometheus_client
 import zstandard
 
+from collector.checksum import crc32
 from collector.collect import Collector
 from collector.files.checkpoint import LaneState, load
 from collector.metrics import CollectorMetrics
@@ -21,7 +22,7 @@ from collector.settings import CollectorSettings
 from collector.topic.interface import Headers, Topic
 from collector.topic.local import LocalTopic
 from collector.wire.batch import Batch, Gap, Seal, decode
-from collector.wire.range import Range, crc32
+from collector.wire.range import Range
 
 SECOND = 1_000_000_000
 BEGIN_NS = 1_700_000_000 * SECOND

@@ -96,7 +96,7 @@ def test_a_crash_between_the_two_renames_leaves_the_one_before(tmp_path: Path) -
 
 
 def test_another_version_is_named_and_not_taken_for_damage(tmp_path: Path) -> None:
-    from collector.wire.range import crc32
+    from collector.checksum import crc32
 
     body = b'{"run": 5}'
     (tmp_path / "checkpoint").write_bytes(b"everyline checkpoint 1 %08x\n" % crc32(body) + body)

@@ -10,8 +10,9 @@ from itertools import pairwise
 import msgspec
 import pytest
 
+from collector.checksum import crc32
 from collector.topic.local import LocalTopic
-from collector.wire.range import STDERR, STDOUT, crc32
+from collector.wire.range import STDERR, STDOUT
 from tests.collector.node import (
     SECOND,
     HeldTopic,

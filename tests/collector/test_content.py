@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from collector.checksum import crc32
 from collector.files.content import Content, open_content
-from collector.wire.range import crc32
 from tests.collector.node import Node, content_of, gaps_of, lines, seals_of
 
 Make = Callable[..., Node]

@@ -10,12 +10,13 @@ from typing import get_args, get_type_hints
 import msgspec
 import pytest
 
+from collector.checksum import crc32
 from collector.errors import TopicError
 from collector.files.place import Place
 from collector.settings import CollectorSettings
 from collector.ship.pack import halves
 from collector.wire.batch import RAW_BYTES_MAX, Batch, Inventory, Seen, Unborn
-from collector.wire.range import Stream, crc32
+from collector.wire.range import Stream
 from tests.collector.node import (
     SECOND,
     HeldTopic,

@@ -14,12 +14,13 @@ from typing import Any
 import msgspec
 import pytest
 
+from collector.checksum import crc32
 from collector.errors import SettingError
 from collector.files.birth import birth_ns
 from collector.files.content import open_content
 from collector.files.discover import Discovery
 from collector.files.layout import NODE_NAMESPACE, Pods, plain_roots
-from collector.wire.range import STDERR, STDOUT, Range, Stream, crc32
+from collector.wire.range import STDERR, STDOUT, Range, Stream
 from tests.collector.node import SECOND, Node, content_of, gaps_of, ranges_of, seals_of
 
 Make = Callable[..., Node]

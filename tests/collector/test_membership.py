@@ -11,7 +11,8 @@ from aiokafka import AIOKafkaProducer
 from aiokafka.admin import AIOKafkaAdminClient, NewPartitions
 
 from collector.errors import TopicUnavailable
-from collector.topic.interface import Membership, Topic, open_topic
+from collector.topic.interface import Membership, Topic
+from collector.topic.open import open_topic
 from tests.real_parts.guard import free_port
 from tests.real_parts.kafka import Broker
 

@@ -18,6 +18,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from collector.checksum import crc32
 from collector.errors import SettingError
 from collector.policy.apply import Policy
 from collector.policy.events import Events
@@ -25,7 +26,7 @@ from collector.policy.level import WORDS, level_of
 from collector.policy.rules import RuleTable, finder_of, read_rules
 from collector.process import described
 from collector.wire.batch import Elided
-from collector.wire.range import CRC_UNKNOWN, Range, Stream, crc32
+from collector.wire.range import CRC_UNKNOWN, Range, Stream
 from indexer.schema import LEVELS, OUTPUTS, TIME_SOURCES
 from tests.collector.test_range import malformed, slow_open
 from tests.indexer.pieces import Piece, parsed

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from collector.checksum import crc32
 from collector.errors import SettingError
 from collector.files.place import Place, in_use, line_time_ns
-from collector.wire.range import crc32
 from tests.collector.node import SECOND, HeldTopic, Node, gaps_of, line, lines, ranges_of, seals_of
 
 Make = Callable[..., Node]

@@ -14,7 +14,8 @@ import pytest
 import zstandard
 
 from collector.errors import SettingError, TopicUnavailable
-from collector.topic.interface import Record, Topic, open_topic
+from collector.topic.interface import Record, Topic
+from collector.topic.open import open_topic
 from collector.topic.security import KafkaSettings, Security
 from collector.wire.batch import Batch, decode
 from tests.collector.node import Node, check_lanes, content_of, gaps_of, lines

@@ -20,8 +20,9 @@ from collector.errors import (
     TopicUnavailable,
 )
 from collector.topic import local as topic_local
-from collector.topic.interface import Record, Topic, open_topic
+from collector.topic.interface import Record, Topic
 from collector.topic.local import LocalTopic
+from collector.topic.open import open_topic
 from tests.real_parts.kafka import Broker
 
 Opener = Callable[[], Topic]

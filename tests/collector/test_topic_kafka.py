@@ -25,7 +25,8 @@ from collector.process import Seldom
 from collector.topic import kafka as topic_kafka
 from collector.topic import kafka_append as append
 from collector.topic import kafka_connection as connection
-from collector.topic.interface import Topic, TopicLimits, open_topic
+from collector.topic.interface import Topic, TopicLimits
+from collector.topic.open import open_topic
 from collector.topic.security import KafkaSettings, Security
 from tests.collector.test_topic import BYTES_MAX, HEADERS, put, read_often, take
 from tests.real_parts.guard import free_port
@@ -334,7 +335,7 @@ import asyncio, sys
 from collector.topic import kafka_append as append
 from collector.topic import kafka_connection as connection
 from collector.topic import kafka as topic_kafka
-from collector.topic.interface import open_topic
+from collector.topic.open import open_topic
 connection.REQUEST_S = 1.5
 async def main():
     topic = open_topic(sys.argv[1])

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from indexer.store.bucket import Bucket, open_bucket
+from indexer.store.bucket import Bucket
+from indexer.store.open import open_bucket
 from tests.real_parts.s3 import Bucket as RealBucket
 from tests.way import environment
 

@@ -10,9 +10,10 @@ from itertools import pairwise
 
 import zstandard
 
+from collector.checksum import crc32
 from collector.topic.interface import Record
 from collector.wire.batch import Batch, Inventory, Replaces, Seen, encode, record_headers
-from collector.wire.range import Range, Stream, crc32, file_id, open_outputs
+from collector.wire.range import Range, Stream, file_id, open_outputs
 from indexer.assemble import Assembled, assemble
 from indexer.consume import Consumer
 from indexer.ledger.ledger import Ledger

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from indexer.errors import BucketUnavailable
-from indexer.store.bucket import Bucket, BucketLimits, open_bucket, put_own
+from indexer.store.bucket import Bucket, BucketLimits, put_own
+from indexer.store.open import open_bucket
 from indexer.store.s3 import MULTIPART_BYTES
 from tests.indexer.test_index import Place, expected
 from tests.real_parts.fault_proxy import (

@@ -19,7 +19,9 @@ from indexer.errors import (
     ObjectMissing,
     TableUnavailable,
 )
-from indexer.store.bucket import Bucket, BucketLimits, LocalBucket, open_bucket, put_own
+from indexer.store.bucket import Bucket, BucketLimits, put_own
+from indexer.store.local import LocalBucket
+from indexer.store.open import open_bucket
 from indexer.store.s3 import MULTIPART_BYTES, PART_BYTES
 from indexer.table.table import Table
 from tests.real_parts.guard import free_port
@@ -247,7 +249,7 @@ def test_a_file_size_limit_leaves_no_object_and_no_temporary_file(tmp_path: Path
     """As a full disk does: the write fails in the middle."""
     program = (
         "import resource, signal, sys; from pathlib import Path\n"
-        "from indexer.bucket import LocalBucket\n"
+        "from indexer.store.local import LocalBucket\n"
         "from indexer.errors import BucketUnavailable\n"
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))\n"
@@ -281,7 +283,8 @@ def test_a_directory_that_is_a_file_is_said(tmp_path: Path) -> None:
 def test_a_put_that_is_killed_leaves_no_object_under_the_name(tmp_path: Path) -> None:
     """Objects are there whole or not at all, whenever the process ends."""
     program = (
-        "import itertools, sys; from pathlib import Path; from indexer.bucket import LocalBucket\n"
+        "import itertools, sys; from pathlib import Path\n"
+        "from indexer.store.local import LocalBucket\n"
         "bucket = LocalBucket(Path(sys.argv[1]))\n"
         "for n in itertools.count(): bucket.put(f'o/{sys.argv[2]}-{n}', b'x' * 2_000_000)\n"
     )

@@ -14,7 +14,7 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 
 from indexer.index import Indexer
 from indexer.run import Patience
-from indexer.store.bucket import open_bucket
+from indexer.store.open import open_bucket
 from tests.indexer.place import check_log
 from tests.indexer.test_index import Place, expected
 from tests.real_parts.kafka import Broker

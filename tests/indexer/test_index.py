@@ -17,7 +17,7 @@ from aiokafka.structs import TopicPartition
 from deltalake import DeltaTable
 
 from collector.errors import CollectorError, TopicUnavailable
-from collector.topic.interface import open_topic
+from collector.topic.open import open_topic
 from collector.wire.batch import Batch, Elided, Gone, encode, record_headers
 from indexer.assemble import assemble
 from indexer.errors import (
@@ -32,7 +32,8 @@ from indexer.ledger.ledger import LOST_RETENTION, LOST_TOPIC, TOPIC_RESET, UNPAR
 from indexer.ledger.stored import LedgerTable, bring_up
 from indexer.metrics import IndexerMetrics
 from indexer.settings import IndexerSettings
-from indexer.store.bucket import Bucket, open_bucket
+from indexer.store.bucket import Bucket
+from indexer.store.open import open_bucket
 from indexer.table.table import CLOSED, Table
 from query_api.completeness.gaps import Gap, find_gaps
 from tests.indexer.shipped import CLUSTER, COMPRESSOR, START_NS, File, Run

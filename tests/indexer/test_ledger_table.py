@@ -18,7 +18,8 @@ from indexer.keeper.fold import Fold
 from indexer.ledger.entries import FileEntry
 from indexer.ledger.ledger import Ledger
 from indexer.ledger.stored import LedgerTable, bring_up
-from indexer.store.bucket import Bucket, open_bucket
+from indexer.store.bucket import Bucket
+from indexer.store.open import open_bucket
 from indexer.table.coverage import Coverage
 from indexer.table.table import Table
 from tests.indexer.shipped import CLUSTER, SECOND, START_NS, File, Run, Way

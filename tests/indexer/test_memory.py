@@ -12,7 +12,7 @@ import asyncio, sys
 from dataclasses import replace
 from pathlib import Path
 from indexer.allocator import keep_pages
-from indexer.store.bucket import open_bucket
+from indexer.store.open import open_bucket
 from tests.indexer.shipped import File
 from tests.indexer.test_index import Place
 

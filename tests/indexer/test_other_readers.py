@@ -10,7 +10,8 @@ import pyarrow as pa
 import pytest
 from deltalake import DeltaTable
 
-from indexer.store.bucket import Bucket, LocalBucket
+from indexer.store.bucket import Bucket
+from indexer.store.local import LocalBucket
 from indexer.table.table import COVERAGE_FOLDER
 from tests.indexer.three_tables import BETWEEN, NULL, TABLES, by_pyarrow, checksum, opened, write
 

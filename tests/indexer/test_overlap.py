@@ -8,7 +8,7 @@ import pytest
 
 from indexer import index
 from indexer.errors import BucketUnavailable
-from indexer.store.bucket import open_bucket
+from indexer.store.open import open_bucket
 from indexer.table.table import Table
 from indexer.upload import upload
 from tests.indexer.shipped import File

@@ -5,7 +5,9 @@ from pathlib import Path
 import pytest
 
 from indexer.errors import ObjectExists, StoreUnfit
-from indexer.store.bucket import Bucket, LocalBucket, open_bucket
+from indexer.store.bucket import Bucket
+from indexer.store.local import LocalBucket
+from indexer.store.open import open_bucket
 from indexer.store.probe import probe
 from query_api.command.cli import main
 from tests.real_parts.fault_proxy import FaultProxy, without

@@ -9,7 +9,8 @@ from indexer.keeper.fold import Fold
 from indexer.keeper.recount import main
 from indexer.ledger.ledger import Ledger
 from indexer.ledger.stored import LedgerTable, bring_up
-from indexer.store.bucket import Bucket, open_bucket
+from indexer.store.bucket import Bucket
+from indexer.store.open import open_bucket
 from indexer.table.coverage import Coverage
 from indexer.table.table import Table
 from query_api.command.cli import main as everyline

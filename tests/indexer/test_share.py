@@ -13,7 +13,7 @@ from indexer.errors import IndexerError
 from indexer.index import Indexer
 from indexer.settings import IndexerSettings
 from indexer.share import membership
-from indexer.store.bucket import open_bucket
+from indexer.store.open import open_bucket
 from tests.indexer.test_index import Place, expected
 from tests.real_parts.kafka import Broker
 from tests.way import a_way, eventually

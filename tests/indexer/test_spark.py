@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from indexer.store.bucket import LocalBucket
+from indexer.store.local import LocalBucket
 from tests.indexer.shipped import CLUSTER
 from tests.indexer.three_tables import TABLES, by_pyarrow, opened, write
 from tests.real_parts.guard import ROOT, TOOLS

@@ -25,7 +25,7 @@ from indexer.keeper.jobs import Jobs
 from indexer.ledger.ledger import UNPARSED
 from indexer.metrics import KeeperMetrics
 from indexer.settings import KeeperSettings
-from indexer.store.bucket import open_bucket
+from indexer.store.open import open_bucket
 from tests.indexer.place import COVERAGE, LETTER, LOG, SEGMENT, check_log, orphans
 from tests.indexer.shipped import CLUSTER
 from tests.indexer.test_index import Place, expected

@@ -24,7 +24,8 @@ from indexer.ledger.streams import (
     StreamsTable,
     history,
 )
-from indexer.store.bucket import Bucket, LocalBucket
+from indexer.store.bucket import Bucket
+from indexer.store.local import LocalBucket
 from indexer.table.coverage import Balance, Coverage, FileCover, Note, Span, note_body, to_object
 from indexer.table.table import COVERAGE_FOLDER, Added, Table
 

@@ -11,7 +11,9 @@ import pytest
 from deltalake import DeltaTable
 
 from indexer.errors import PositionMoved, TableError, TableUnavailable, VersionGone
-from indexer.store.bucket import Bucket, LocalBucket, open_bucket
+from indexer.store.bucket import Bucket
+from indexer.store.local import LocalBucket
+from indexer.store.open import open_bucket
 from indexer.table.coverage import Balance, Coverage, Position, to_object
 from indexer.table.table import CLOSED, COVERAGE_FOLDER, TABLE_SCHEMA, Added, Table, in_order
 from tests.indexer.shipped import CLUSTER, File, Run, Way
@@ -183,7 +185,7 @@ def test_a_table_that_is_not_there_is_no_empty_table(store: Bucket) -> None:
 def test_eight_processes_make_one_table(store: Bucket) -> None:
     program = """\
 import os, sys
-from indexer.store.bucket import open_bucket
+from indexer.store.open import open_bucket
 from indexer.table.table import Table
 children = []
 for _ in range(8):

@@ -15,7 +15,7 @@ from aiokafka.admin import AIOKafkaAdminClient, NewTopic, RecordsToDelete
 
 from collector.wire.batch import Elided
 from indexer.ledger.ledger import LOST_RETENTION, TOPIC_RESET
-from indexer.store.bucket import open_bucket
+from indexer.store.open import open_bucket
 from tests.indexer.place import check_log
 from tests.indexer.shipped import Run
 from tests.indexer.test_index import FILES, Place, expected, resets

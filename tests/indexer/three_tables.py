@@ -15,7 +15,7 @@ import prometheus_client
 import pyarrow as pa
 from deltalake import DeltaTable
 
-from collector.topic.interface import open_topic
+from collector.topic.open import open_topic
 from collector.wire.batch import Batch, Meta, encode, record_headers
 from indexer.index import Indexer
 from indexer.keeper.jobs import Jobs

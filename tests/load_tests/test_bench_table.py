@@ -8,7 +8,7 @@ import pytest
 from collector.topic.local import LocalTopic
 from collector.wire.batch import encode, record_headers
 from indexer.keeper.fence import FencedTable
-from indexer.store.bucket import open_bucket
+from indexer.store.open import open_bucket
 from indexer.table.table import Table
 from load_tests.bench import growth, table
 from load_tests.bench.profile import Steps, profile

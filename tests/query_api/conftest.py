@@ -7,7 +7,9 @@ from contextlib import asynccontextmanager
 import httpx2
 import pytest
 
-from indexer.store.bucket import Bucket, LocalBucket, open_bucket
+from indexer.store.bucket import Bucket
+from indexer.store.local import LocalBucket
+from indexer.store.open import open_bucket
 from query_api.http.app import make_app
 from query_api.settings import QuerySettings
 from tests.query_api.written import CLUSTER, HOUR, START_NS, Written

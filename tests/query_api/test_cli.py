@@ -195,7 +195,7 @@ def test_help_and_version_say_what_there_is():
 def test_starting_a_collector_loads_no_heavy_library():
     code = (
         "import sys\n"
-        "from query_api.cli import main\n"
+        "from query_api.command.cli import main\n"
         "try: main(['collector', '--help'], {})\n"
         "except SystemExit: pass\n"
         "print(sorted({name.split('.')[0] for name in sys.modules}), file=sys.stderr)\n"

@@ -15,7 +15,7 @@ from tests.way import cri
 @pytest.fixture
 def kept(tmp_path: Path) -> Kept:
     """One pod that named a person."""
-    from indexer.store.bucket import open_bucket
+    from indexer.store.open import open_bucket
 
     kept = Kept(open_bucket(str(tmp_path / "bucket")))
     kept.commit(PodFile(cri(1) + cri(2, "eve@example.org came") + cri(3)))

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from indexer.store.bucket import LocalBucket
+from indexer.store.local import LocalBucket
 from query_api.questions.answer import Answer
 from query_api.scan.segment import ScanTask, scan_segment
 from tests.query_api.conftest import served

@@ -25,9 +25,9 @@ from tests.real_parts.guard import ROOT, free_port
 
 pytestmark = pytest.mark.real  # each test starts processes
 
-UP = "import os, sys; from query_api.cli import main; sys.exit(main(['up', *sys.argv[1:]]))"
+UP = "import os, sys; from query_api.command.cli import main; sys.exit(main(['up', *sys.argv[1:]]))"
 QUICK_DEMO = (
-    "import os, sys; from query_api.standalone import Rollout, main;"
+    "import os, sys; from query_api.local.up import Rollout, main;"
     "sys.exit(main(sys.argv[1:], os.environ, Rollout(first_s=4, period_s=600)))"
 )
 

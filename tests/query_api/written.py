@@ -8,8 +8,9 @@ import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from collector.checksum import crc32
 from collector.wire.batch import Batch, Gap, Inventory, Seal, Seen
-from collector.wire.range import Range, Stream, crc32, file_id
+from collector.wire.range import Range, Stream, file_id
 from indexer.assemble import Intake, assemble
 from indexer.ledger.ledger import Ledger
 from indexer.store.bucket import Bucket
