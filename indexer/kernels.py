@@ -11,7 +11,7 @@ import stat
 import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar, cast
+from typing import Any, TypeVar, cast
 
 import numba
 import numpy as np
@@ -108,49 +108,9 @@ Flags = NDArray[Any]  # bool
 integer: Any = np.int64
 """Widens a byte: unsigned numbers would turn what is reckoned with them unsigned or a float."""
 
-# Indices into schema.OUTPUTS and schema.TIME_SOURCES.
-UNKNOWN_OUTPUT = 2
-LINE, PREVIOUS, READ = 0, 1, 2
-
-# In place of the row of an output's open event: there is none, or it began in no row of the piece
-# that it could be joined to.
-NO_EVENT, EARLIER = -1, -2
 
 NEWLINE, BLANK, QUOTE, COMMA, COLON, EQUALS = 10, 32, 34, 44, 58, 61
 OPENING, BACKSLASH, CLOSING, BRACE = 91, 92, 93, 123
-
-
-class Lines(NamedTuple):
-    """For each line its row, and where its message stands in the bytes that are gathered."""
-
-    row: Longs
-    start: Longs
-    end: Longs
-
-
-class Columns(NamedTuple):
-    """What is known of each row but its text; ``offset`` is from the start of its piece.
-
-    ``tail``: its event, or its line, began before it. ``opens``: the bit set of outputs whose event
-    begins with it, though it is malformed.
-    """
-
-    time_ns: Longs
-    time_source: Codes
-    output: Codes
-    opens: Codes
-    offset: Longs
-    partial: Flags
-    tail: Flags
-
-
-class Around(NamedTuple):
-    """What is known about the edge of a piece; the times are 0 if unknown."""
-
-    open_before: int  # bit set of outputs whose event began before it
-    torn: bool  # its first line began before it
-    previous_ns: int
-    read_ns: int
 
 
 @compiled
@@ -181,51 +141,6 @@ def string_end(data: Bytes, at: int, end: int) -> int:
             return at
         at += 1
     return end
-
-
-@compiled
-def set_time(columns: Columns, row: int, last_ns: int, read_ns: int) -> None:
-    """Give a row without a time of its own that of the line before it, else of reading."""
-    columns.time_ns[row] = last_ns if last_ns != 0 else read_ns
-    columns.time_source[row] = PREVIOUS if last_ns != 0 else READ
-
-
-@compiled
-def open_events(open_before: int) -> Longs:
-    """Return for each output the row of its open event, as far as there is one."""
-    event = np.full(UNKNOWN_OUTPUT, NO_EVENT)
-    for out in range(UNKNOWN_OUTPUT):
-        if open_before & (1 << out):
-            event[out] = EARLIER
-    return event
-
-
-@compiled
-def place_malformed(
-    columns: Columns, event: Longs, row: int, offset: int, torn: bool, claims: int, opens: int
-) -> None:
-    """Make a row of a line that is kept whole; its time is left to ``set_time``.
-
-    The collector takes it for one of each output that it ``claims``, and for a fragment of those
-    that it ``opens``, and may cut behind it. So it ends and begins events here too: a row must not
-    depend on where its file was cut.
-    """
-    columns.output[row], columns.offset[row] = UNKNOWN_OUTPUT, offset
-    columns.partial[row] = columns.tail[row] = torn
-    columns.opens[row] = opens
-    for out in range(UNKNOWN_OUTPUT):
-        if claims & (1 << out):
-            if event[out] >= 0:
-                columns.partial[event[out]] = True
-            event[out] = EARLIER if opens & (1 << out) else NO_EVENT
-
-
-@compiled
-def leave_open(columns: Columns, event: Longs) -> None:
-    """Say of the rows whose event is still open where their piece ends that more may follow."""
-    for out in range(UNKNOWN_OUTPUT):
-        if event[out] >= 0:
-            columns.partial[event[out]] = True
 
 
 @compiled

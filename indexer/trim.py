@@ -11,7 +11,8 @@ from dataclasses import dataclass, field
 from collector.checksum import crc32
 from collector.wire.batch import Elided
 from collector.wire.range import CRC_UNKNOWN, Range, open_outputs
-from indexer.ledger.entries import FileEntry, FileKey, holes, united
+from indexer.ledger.entries import FileEntry, FileKey
+from indexer.ledger.intervals import holes, united
 
 
 @dataclass(frozen=True, slots=True)

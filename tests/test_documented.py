@@ -11,8 +11,10 @@ import pytest
 from collector.metrics import CollectorMetrics
 from collector.process import described
 from collector.settings import CollectorSettings
-from indexer.metrics import IndexerMetrics, KeeperMetrics
-from indexer.settings import IndexerSettings, KeeperSettings
+from indexer.keeper.metrics import KeeperMetrics
+from indexer.keeper.settings import KeeperSettings
+from indexer.metrics import IndexerMetrics
+from indexer.settings import IndexerSettings
 from query_api.metrics import QueryMetrics
 from query_api.settings import QuerySettings
 

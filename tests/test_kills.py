@@ -17,8 +17,8 @@ import prometheus_client
 import pytest
 
 from indexer.keeper.jobs import Jobs
-from indexer.metrics import KeeperMetrics
-from indexer.settings import KeeperSettings
+from indexer.keeper.metrics import KeeperMetrics
+from indexer.keeper.settings import KeeperSettings
 from indexer.store.open import open_bucket
 from indexer.table.table import MERGED_FOLDER, live
 from tests.indexer.place import COVERAGE, LOG, SEGMENT, check_log, orphans

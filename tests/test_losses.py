@@ -20,7 +20,7 @@ from indexer.ledger.ledger import LOST_RETENTION, LOST_ROTATED, LOST_TOPIC, TOPI
 from query_api.completeness.gaps import LOST, STAMP_SLACK_NS, UNKNOWN, Gap
 from query_api.completeness.replica import Replica
 from query_api.completeness.verdict import Trouble, judge
-from query_api.scan.plan import Scope
+from query_api.scope import Scope
 from tests.real_parts.kafka import Broker
 from tests.way import CLUSTER, Way, a_way, eventually, lines
 

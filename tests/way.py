@@ -27,7 +27,7 @@ from load_tests.verify import Sum, sums_of_files, sums_of_table
 from query_api.completeness.gaps import RECOVERED, Gap, find_gaps
 from query_api.completeness.replica import Replica
 from query_api.completeness.verdict import Trouble, judge
-from query_api.scan.plan import Scope
+from query_api.scope import Scope
 
 CLUSTER = "test"
 _COLLECTOR = {

@@ -6,7 +6,7 @@ was acknowledged without a hole.
 """
 
 from collections import deque
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from collector.checksum import crc32
@@ -14,7 +14,6 @@ from collector.files.checkpoint import TAIL_BYTES, FileState, Mark
 from collector.files.content import Content, open_content
 from collector.files.discover import Found
 from collector.wire.range import (
-    CRC_UNKNOWN,
     FIRST_LINE_BYTES,
     Range,
     Stream,
@@ -278,26 +277,3 @@ def _newlines(data: bytes) -> int:
     # On lines of more than a few bytes `replace` is two to four times as fast as `count`: it goes
     # from one newline to the next by memchr.
     return len(data) - len(data.replace(b"\n", b""))
-
-
-def split(whole: Range) -> tuple[Range, Range]:
-    """Return two halves of a range of at least two bytes, cut at a newline if there is one."""
-    middle = len(whole.data) // 2
-    at = whole.data.rfind(b"\n", 0, middle) + 1 or middle
-    left = whole.data[:at]
-    head = left.find(b"\n") + 1 if whole.torn_before else 0
-    state = whole.open_before
-    if not whole.torn_before or head:
-        state = open_outputs(left[head:], whole.open_before, None, whole.format)
-    lines = left.count(b"\n")
-    first = replace(whole, data=left, lines=lines, open_after=state, crc_after=None)
-    second = replace(
-        whole,
-        start=first.end,
-        data=whole.data[at:],
-        lines=whole.lines - lines,
-        crc_before=CRC_UNKNOWN if whole.redacted else crc32(left, whole.crc_before),
-        open_before=state,
-        torn_before=not left.endswith(b"\n"),
-    )
-    return first, second

@@ -12,10 +12,9 @@ from typing import Any
 import msgspec
 import zstandard
 
-from collector.files.tail import split
 from collector.wire import batch as wire
 from collector.wire.batch import Batch, Elided, Gap, Gone, Inventory, Meta, Open, Seal
-from collector.wire.range import Range, Stream
+from collector.wire.range import Range, Stream, split
 
 Entry = Open | Seal | Gap | Elided | Gone
 _PLACES: dict[type, str] = {

@@ -6,7 +6,9 @@ back from the end for the last line of each output tells whether an event is sti
 """
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+
+from collector.checksum import crc32
 
 FORMATS = ("cri", "docker", "plain")
 """How lines are written: by the kubelet's runtimes, by Docker's json-file driver, by a program."""
@@ -193,3 +195,26 @@ def _opened_at(data: bytes, output: int, before: int, end: int, line_format: str
             return start
         start = last[0]
     return 0 if before & output else start
+
+
+def split(whole: Range) -> tuple[Range, Range]:
+    """Return two halves of a range of at least two bytes, cut at a newline if there is one."""
+    middle = len(whole.data) // 2
+    at = whole.data.rfind(b"\n", 0, middle) + 1 or middle
+    left = whole.data[:at]
+    head = left.find(b"\n") + 1 if whole.torn_before else 0
+    state = whole.open_before
+    if not whole.torn_before or head:
+        state = open_outputs(left[head:], whole.open_before, None, whole.format)
+    lines = left.count(b"\n")
+    first = replace(whole, data=left, lines=lines, open_after=state, crc_after=None)
+    second = replace(
+        whole,
+        start=first.end,
+        data=whole.data[at:],
+        lines=whole.lines - lines,
+        crc_before=CRC_UNKNOWN if whole.redacted else crc32(left, whole.crc_before),
+        open_before=state,
+        torn_before=not left.endswith(b"\n"),
+    )
+    return first, second

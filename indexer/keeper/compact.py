@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 from indexer.errors import BucketError, IndexerError, NotBalanced, SegmentUnsorted
 from indexer.keeper.fence import FencedTable
 from indexer.segment.merge import merge
-from indexer.segment.write import ROW_GROUP_BYTES, stats_of
+from indexer.segment.parquet import ROW_GROUP_BYTES, stats_of
 from indexer.table.table import Added, Live, segment_folder
 
 _HOUR = timedelta(hours=1)

@@ -13,9 +13,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from indexer.keeper.exchange import LEFT_ALONE, batches, exchange
 from indexer.keeper.fence import FencedTable
 from indexer.segment.conserve import row_groups
-from indexer.segment.rewrite import LEFT_ALONE, Rewritten, batches, exchange, without
+from indexer.segment.rewrite import Rewritten, without
 from indexer.table.coverage import Balance, Coverage, Deleted
 from indexer.table.request import DeletionRequest, checked
 from indexer.table.table import Live

@@ -16,10 +16,11 @@ import pyarrow.compute as pc
 
 from collector.errors import SettingError
 from indexer.errors import IndexerError, NotBalanced
+from indexer.keeper.exchange import LEFT_ALONE, batches, exchange
 from indexer.keeper.fence import FencedTable
 from indexer.keeper.footer import SegmentFile
 from indexer.schema import HOUR_NS
-from indexer.segment.rewrite import LEFT_ALONE, Rewritten, batches, exchange, without
+from indexer.segment.rewrite import Rewritten, without
 from indexer.table.coverage import Balance, Coverage, Expired
 from indexer.table.table import Live
 

@@ -16,16 +16,16 @@ from deltalake.exceptions import DeltaError
 from indexer.errors import BadRequest, TableUnavailable
 from indexer.keeper.compact import CompactionLimits, compact, plan_compactions
 from indexer.keeper.delete import Examined, delete
+from indexer.keeper.exchange import LEFT_ALONE
 from indexer.keeper.expire import Namespaces, expire, parse_retention
 from indexer.keeper.fence import FencedTable
 from indexer.keeper.fold import Fold
 from indexer.keeper.gather import Versions, gather
+from indexer.keeper.metrics import KeeperMetrics
 from indexer.keeper.scrub import Scrubber
+from indexer.keeper.settings import KeeperSettings
 from indexer.ledger.streams import StreamsTable
-from indexer.metrics import KeeperMetrics
 from indexer.schema import HOUR_NS
-from indexer.segment.rewrite import LEFT_ALONE
-from indexer.settings import KeeperSettings
 from indexer.store.bucket import Bucket
 from indexer.table.request import Deletion, DeletionRequest, Requests
 from indexer.table.table import Table, one_line

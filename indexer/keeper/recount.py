@@ -14,9 +14,9 @@ import msgspec
 
 from collector.process import load_settings
 from indexer.keeper.fold import split_ns
+from indexer.keeper.settings import KeeperSettings
 from indexer.ledger.ledger import JumpEntry, Ledger
 from indexer.ledger.stored import LedgerTable, fold_anew
-from indexer.settings import KeeperSettings
 from indexer.store.bucket import Bucket
 from indexer.store.open import open_bucket
 from indexer.table.table import Table

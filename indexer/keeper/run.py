@@ -18,8 +18,8 @@ import prometheus_client
 from collector.process import Page, load_settings, log_to_stderr
 from indexer.errors import BucketUnavailable, IndexerError, PositionMoved
 from indexer.keeper.jobs import Jobs
-from indexer.metrics import KeeperMetrics
-from indexer.settings import KeeperSettings
+from indexer.keeper.metrics import KeeperMetrics
+from indexer.keeper.settings import KeeperSettings
 from indexer.store.open import open_bucket
 from indexer.store.probe import probe
 

@@ -11,6 +11,7 @@ from typing import TypeVar
 import msgspec
 
 from collector.wire.range import Stream
+from indexer.ledger.intervals import holes
 from indexer.table.coverage import Jump
 
 LOST_TOPIC = "LOST_TOPIC"  # the topic acknowledged it and does not have it
@@ -232,20 +233,6 @@ class Entries(dict[_Key, _Entry]):
         return entry
 
 
-def holes(parts: Iterable[tuple[int, int]], start: int, end: int) -> Iterator[tuple[int, int]]:
-    """Yield the stretches of ``[start, end)`` that lie in none of ``parts``, sorted by start."""
-    for part_start, part_end in parts:
-        if part_end <= start:
-            continue
-        if part_start >= end:
-            break
-        if start < part_start:
-            yield start, part_start
-        start = part_end
-    if start < end:
-        yield start, end
-
-
 def joined(parts: Iterable[SeenNumbers]) -> list[SeenNumbers]:
     """Return numbers in order, those that follow each other as one; changes the parts."""
     found: list[SeenNumbers] = []
@@ -256,17 +243,6 @@ def joined(parts: Iterable[SeenNumbers]) -> list[SeenNumbers]:
                 last.last, last.last_created_ns = part.last, part.last_created_ns
         else:
             found.append(part)
-    return found
-
-
-def united(parts: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
-    """Return the parts sorted, those that touch or overlap as one."""
-    found: list[tuple[int, int]] = []
-    for start, end in sorted(parts):
-        if found and start <= found[-1][1]:
-            found[-1] = found[-1][0], max(found[-1][1], end)
-        else:
-            found.append((start, end))
     return found
 
 

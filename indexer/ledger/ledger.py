@@ -35,11 +35,10 @@ from indexer.ledger.entries import (
     PendingInventory,
     SeenNumbers,
     copied,
-    holes,
     joined,
     missing,
-    united,
 )
+from indexer.ledger.intervals import holes, united
 from indexer.table.coverage import (
     Coverage,
     Deleted,

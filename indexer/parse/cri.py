@@ -5,21 +5,16 @@ output. Of a malformed line the collector's reading decides which events it ends
 a cut by the collector never changes a row.
 """
 
-from indexer.kernels import (
-    BLANK,
-    COLON,
+from indexer.kernels import BLANK, COLON, NEWLINE, Bytes, compiled, memchr
+from indexer.parse.lines import (
     EARLIER,
     LINE,
-    NEWLINE,
     NO_EVENT,
     UNKNOWN_OUTPUT,
     Around,
-    Bytes,
     Columns,
     Lines,
-    compiled,
     leave_open,
-    memchr,
     open_events,
     place_malformed,
     set_time,

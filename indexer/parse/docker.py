@@ -10,26 +10,28 @@ import numpy as np
 
 from indexer.kernels import (
     BACKSLASH,
-    EARLIER,
-    LINE,
     NEWLINE,
-    NO_EVENT,
     QUOTE,
-    UNKNOWN_OUTPUT,
-    Around,
     Bytes,
-    Columns,
-    Lines,
     compiled,
     integer,
-    leave_open,
     memchr,
     memcpy,
+    starts_with,
+    string_end,
+)
+from indexer.parse.lines import (
+    EARLIER,
+    LINE,
+    NO_EVENT,
+    UNKNOWN_OUTPUT,
+    Around,
+    Columns,
+    Lines,
+    leave_open,
     open_events,
     place_malformed,
     set_time,
-    starts_with,
-    string_end,
 )
 from indexer.parse.timestamp import TIME_BYTES_MAX, rfc3339
 

@@ -16,16 +16,15 @@ from indexer.kernels import (
     BLANK,
     COLON,
     OPENING,
-    UNKNOWN_OUTPUT,
     Bytes,
     Codes,
-    Columns,
     Ints,
     Longs,
     compiled,
     integer,
     starts_with,
 )
+from indexer.parse.lines import UNKNOWN_OUTPUT, Columns
 
 STATE_SIZE = 5
 """Longs of a state: the last event's offset per output, what they are, the last line's time."""

@@ -6,7 +6,8 @@ fragments of each joined, and which of them are no UTF-8. Of those, a text that 
 
 import numpy as np
 
-from indexer.kernels import Bytes, Flags, Ints, Lines, Longs, compiled, integer, memcpy
+from indexer.kernels import Bytes, Flags, Ints, Longs, compiled, integer, memcpy
+from indexer.parse.lines import Lines
 
 _REPLACEMENT = (0xEF, 0xBF, 0xBD)  # U+FFFD
 

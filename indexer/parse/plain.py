@@ -4,19 +4,9 @@ In come the bytes of a piece; out go its lines and rows. A line's time is read a
 described it, else guessed; a line without one has that of the line before it.
 """
 
-from indexer.kernels import (
-    LINE,
-    NEWLINE,
-    UNKNOWN_OUTPUT,
-    Around,
-    Bytes,
-    Columns,
-    Lines,
-    compiled,
-    memchr,
-    set_time,
-)
+from indexer.kernels import NEWLINE, Bytes, compiled, memchr
 from indexer.parse.guess import guessed_time
+from indexer.parse.lines import LINE, UNKNOWN_OUTPUT, Around, Columns, Lines, set_time
 from indexer.parse.patterns import described_time
 from indexer.parse.timestamp import NO_TIME
 

@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from indexer.errors import SegmentUnsorted
 from indexer.schema import open_segment
 from indexer.segment.conserve import check, tally
-from indexer.segment.write import ROW_GROUP_BYTES, ROW_GROUP_ROWS, SegmentWriter, row_group_bounds
+from indexer.segment.parquet import ROW_GROUP_BYTES, ROW_GROUP_ROWS
+from indexer.segment.write import SegmentWriter, row_group_bounds
 
 ZSTD_LEVEL = 9
 

@@ -5,10 +5,9 @@ Delta log says of each. The order of the rows stays, each row is in exactly one 
 reader of Parquet can read what is written here, with or without a blob before the footer.
 """
 
-import json
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from typing import Any
 
 import numpy as np
@@ -19,38 +18,23 @@ from numpy.typing import NDArray
 from indexer.parse.parse import Rows
 from indexer.schema import HOUR_NS, LEVELS, OUTPUTS, SEGMENT_SCHEMA, TIME_SOURCES
 from indexer.segment import token_filter
+from indexer.segment.parquet import (
+    EPOCH,
+    FRESH_ZSTD_LEVEL,
+    ROW_GROUP_BYTES,
+    ROW_GROUP_ROWS,
+    parquet_writer,
+    stats_of,
+)
 from indexer.segment.tokens import TokenFilterWriter
 
-ROW_GROUP_ROWS = 65_536
-ROW_GROUP_BYTES = 32 << 20
 HOURS_MAX = 512
 """Segments of one commit: whoever writes lines chooses their times, and each hour is an object.
 
 The rows of further hours, those with the fewest rows, are filed under the hour of the commit.
 """
-# One page a column: zstd starts anew at each, and Arrow joins what it read of several. An index of
-# pages would say no more than the footer.
-_PAGE_BYTES = 2 * ROW_GROUP_BYTES
-FRESH_ZSTD_LEVEL = 2  # of most logs as small as 3 and 4, for less; from 5 on at four times the cost
-_NUMBERS_ZSTD_LEVEL_MIN = 6  # they are few bytes to search, and steps of offsets repeat
 
 _OUTSIDE = TIME_SOURCES.index("line-outside")  # added to the index of a source
-
-_DELTA = ("time", "event_offset", "offset")
-_REPEATED = [
-    name for name in SEGMENT_SCHEMA.names
-    if name not in (*_DELTA, "time_ns", "message", "raw", "partial")
-]  # fmt: skip
-# A dictionary of a thousand numbers makes ten bits of each, and pays only where there are many.
-_TIME_NS_DICTIONARY_ROWS_MIN = 16_384
-
-_STATS = ("time", "namespace", "pod", "container", "pod_uid", "node", "output", "level")
-# Of the order of rows. A message's bounds prune nothing, and may be as long as the message.
-_BOUNDED = [*_STATS, "file_id", "offset"]
-
-_BLOB_KEY = "everyline."
-
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 _Chosen = slice | NDArray[np.intp]  # rows, in ascending order
 
@@ -97,7 +81,7 @@ class SegmentWriter:
     def append(self, row_group: pa.Table) -> None:
         """Add rows (SEGMENT_SCHEMA, at least one) as one row group."""
         if self._writer is None:
-            self._writer = _parquet_writer(self._sink, self._zstd_level, row_group.num_rows)
+            self._writer = parquet_writer(self._sink, self._zstd_level, row_group.num_rows)
         # Segments of earlier versions have no nulls where the schema now allows them.
         row_group = row_group.cast(SEGMENT_SCHEMA)
         self._writer.write_table(row_group, row_group_size=row_group.num_rows)
@@ -112,56 +96,6 @@ class SegmentWriter:
         self._writer.close()
         data: bytes = self._sink.getvalue().to_pybytes()
         return data
-
-
-def write_blob(blob: bytes, name: str) -> bytes:
-    """Return a Parquet object (SEGMENT_SCHEMA) without rows, with ``blob`` before the footer.
-
-    The footer's metadata says under ``everyline.<name>`` where the blob stands (``offset,length``).
-    """
-    sink = pa.BufferOutputStream()
-    with _parquet_writer(sink, FRESH_ZSTD_LEVEL, rows=0) as writer:
-        place = f"{sink.tell()},{len(blob)}"
-        sink.write(blob)
-        writer.add_key_value_metadata({_BLOB_KEY + name: place})
-    data: bytes = sink.getvalue().to_pybytes()
-    return data
-
-
-def _parquet_writer(sink: pa.NativeFile, zstd_level: int, rows: int) -> Any:
-    """Return a writer of row groups of about ``rows``."""
-    levels = dict.fromkeys(SEGMENT_SCHEMA.names, zstd_level)
-    numbers = ("time_ns", "event_offset", "offset")
-    levels |= dict.fromkeys(numbers, max(zstd_level, _NUMBERS_ZSTD_LEVEL_MIN))
-    is_many = rows >= _TIME_NS_DICTIONARY_ROWS_MIN
-    return pq.ParquetWriter(
-        sink,
-        SEGMENT_SCHEMA,
-        compression="zstd",
-        compression_level=levels,
-        use_dictionary=[*_REPEATED, "time_ns"] if is_many else _REPEATED,
-        column_encoding=dict.fromkeys(
-            _DELTA if is_many else (*_DELTA, "time_ns"), "DELTA_BINARY_PACKED"
-        ),
-        write_statistics=_BOUNDED,
-        store_schema=False,  # what Parquet's own does not say is in SEGMENT_SCHEMA
-        data_page_size=_PAGE_BYTES,
-        max_rows_per_page=ROW_GROUP_ROWS,
-    )
-
-
-def read_blob(
-    metadata: Mapping[bytes, bytes] | None, name: str, read_range: Callable[[int, int], bytes]
-) -> bytes:
-    """Return the blob ``name`` of a Parquet object, empty if it has none.
-
-    ``metadata`` is the key-value metadata of its footer, ``read_range(offset, length)`` reads it.
-    """
-    place = (metadata or {}).get((_BLOB_KEY + name).encode())
-    if place is None:
-        return b""
-    offset, length = (int(number) for number in place.split(b","))
-    return read_range(offset, length)
 
 
 def build_segments(
@@ -185,7 +119,7 @@ def build_segments(
             writer.append(_row_group(rows, pieces, _part(chosen, start, end), source))
         data = writer.finish()
         time_us = rows.time_ns[chosen] // 1000
-        begin = _EPOCH + timedelta(hours=hour)
+        begin = EPOCH + timedelta(hours=hour)
         segments.append(
             Segment(
                 date=begin.date().isoformat(),
@@ -308,34 +242,3 @@ def _taken(array: pa.Array, chosen: _Chosen) -> pa.Array:
 
 def _offsets(array: pa.StringArray) -> NDArray[np.int32]:
     return np.frombuffer(array.buffers()[1], np.int32)[array.offset :][: len(array) + 1]
-
-
-def stats_of(footer: pq.FileMetaData) -> str:
-    """Return what the Delta log says of a segment, by the statistics in its footer.
-
-    Strings are whole and times exact to the microsecond, so that no bound excludes a row. A column
-    without bounds in a row group has none here.
-    """
-    groups = [footer.row_group(number) for number in range(footer.num_row_groups)]
-    bounds: dict[str, tuple[str, str]] = {}
-    for index, name in enumerate(SEGMENT_SCHEMA.names):
-        if name in _STATS:
-            found = [group.column(index).statistics for group in groups]
-            if found and all(each is not None and each.has_min_max for each in found):
-                low = min(each.min_raw for each in found)
-                high = max(each.max_raw for each in found)
-                bounds[name] = (_text(low), _text(high))
-    stats = {
-        "numRecords": footer.num_rows,
-        "minValues": {name: low for name, (low, _) in bounds.items()},
-        "maxValues": {name: high for name, (_, high) in bounds.items()},
-        "nullCount": dict.fromkeys(bounds, 0),
-    }
-    return json.dumps(stats, separators=(",", ":"), ensure_ascii=False)
-
-
-def _text(bound: int | bytes) -> str:
-    """Return a time in microseconds or a word as the Delta protocol has it."""
-    if isinstance(bound, bytes):
-        return bound.decode()
-    return f"{_EPOCH + timedelta(microseconds=bound):%Y-%m-%dT%H:%M:%S.%fZ}"

@@ -19,7 +19,7 @@ import zstandard
 
 from collector.wire.batch import Gap, Gone, Inventory, Meta, Open, Seal
 from indexer.errors import CoverageError
-from indexer.segment.write import read_blob, write_blob
+from indexer.segment.blob import read_blob, write_blob
 
 _BLOB = "coverage-2"
 _OLD_BLOB = "coverage"  # one record alone, of the first version

@@ -18,7 +18,8 @@ import pyarrow as pa
 
 from indexer.store.local import LocalBucket
 from indexer.table.table import Added, Table, segment_folder
-from query_api.scan.plan import Scope, Segments
+from query_api.scan.plan import Segments
+from query_api.scope import Scope
 
 SEGMENTS = (100, 10_000, 50_000)
 _ADDS_A_COMMIT = 1_000

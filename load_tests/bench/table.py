@@ -13,8 +13,8 @@ import pyarrow.parquet as pq
 
 from indexer.keeper.compact import CompactionLimits, compact, plan_compactions
 from indexer.keeper.fence import FencedTable
+from indexer.keeper.settings import KeeperSettings
 from indexer.segment.token_filter import KEY, TAG_BYTES, Place, TokenFilter
-from indexer.settings import KeeperSettings
 from indexer.store.open import open_bucket
 from indexer.table.table import Live, Table
 from load_tests.bench.cost import Cost

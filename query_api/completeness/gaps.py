@@ -20,7 +20,7 @@ from indexer.ledger.ledger import (
     holes,
     united,
 )
-from query_api.scan.plan import Scope
+from query_api.scope import Scope
 
 LOST = "LOST"  # proved
 UNKNOWN = "UNKNOWN"  # an end that nobody has seen: there may be more, or nothing

@@ -10,7 +10,7 @@ from typing import Literal
 
 from indexer.ledger.ledger import Ledger
 from indexer.schema import HOUR_NS
-from query_api.scan.plan import Scope
+from query_api.scope import Scope
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,8 +12,15 @@ from indexer.ledger.ledger import FileEntry, Ledger, NodeEntry
 from query_api.completeness.gaps import Gap, file_in_scope
 from query_api.completeness.removed import Removal, removals
 from query_api.completeness.replica import Snapshot
-from query_api.questions.answer import Completeness, HeldBack, RemovedView, Scan, Streams, gap_view
-from query_api.scan.plan import Scope
+from query_api.completeness.statement import (
+    Completeness,
+    HeldBack,
+    RemovedView,
+    Scan,
+    Streams,
+    gap_view,
+)
+from query_api.scope import Scope
 from query_api.times import format_optional, format_time
 
 GAPS_SHOWN = 100

@@ -30,17 +30,10 @@ from indexer.errors import BucketUnavailable, IndexerError, TableError, VersionG
 from indexer.store.bucket import Bucket
 from indexer.store.open import open_bucket
 from query_api.completeness.replica import Replica
+from query_api.completeness.statement import plain
 from query_api.errors import BadParameter, BadQuery, NotComplete, QueryError
 from query_api.metrics import QueryMetrics
-from query_api.questions.answer import (
-    Answer,
-    ErrorAnswer,
-    ErrorBody,
-    Gaps,
-    Status,
-    StreamList,
-    plain,
-)
+from query_api.questions.answer import Answer, ErrorAnswer, ErrorBody, Gaps, Status, StreamList
 from query_api.questions.lists import list_gaps, list_streams, show_status
 from query_api.questions.parameters import (
     GapParameters,

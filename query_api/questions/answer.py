@@ -8,19 +8,13 @@ import base64
 from typing import Annotated, Any, Literal
 
 import pyarrow as pa
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
-from query_api.completeness.gaps import Gap
-from query_api.times import format_optional, format_time
-
-Time = Annotated[str, Field(description="RFC 3339 in UTC, nanoseconds")]
+from query_api.completeness.statement import Completeness, GapView, Model, Time
+from query_api.times import format_time
 
 
-class _Model(BaseModel):
-    model_config = ConfigDict(extra="forbid", populate_by_name=True)
-
-
-class Row(_Model):
+class Row(Model):
     """One log line, or several that the container runtime had split."""
 
     time: Time
@@ -41,94 +35,7 @@ class Row(_Model):
     ] = None
 
 
-class GapView(_Model):
-    """Something that is missing; what is null is not known, or does not apply to its type."""
-
-    id: Annotated[str, Field(description="stays the same from version to version")]
-    type: str
-    state: Literal["LOST", "UNKNOWN", "RECOVERED"]
-    explained: Annotated[
-        bool,
-        Field(description="a later inventory named its bytes; those lost are gaps of their files"),
-    ]
-    cluster: str
-    node: str | None
-    namespace: str | None
-    pod: str | None
-    container: str | None
-    pod_uid: str | None
-    restart: int | None
-    file_id: str | None
-    epoch: int | None
-    start: Annotated[int | None, Field(description="first missing byte of the file")]
-    end: Annotated[int | None, Field(description="byte behind the last one known to be missing")]
-    end_exact: Annotated[bool | None, Field(description="false: more may be missing behind end")]
-    bytes: Annotated[int | None, Field(description="end - start")]
-    from_: Annotated[Time | None, Field(alias="from", description="nothing older is missing")]
-    to: Annotated[Time | None, Field(description="nothing later is missing")]
-    partition: int
-    positions: Annotated[tuple[int, int] | None, Field(description="of the topic: first, end")]
-    run: str | None
-    batches: Annotated[tuple[int, int] | None, Field(description="missing numbers: first, last")]
-    reason: str
-    proof: str
-    object: Annotated[str | None, Field(description="where a dead letter is kept")]
-    found_at: Time
-
-
-class HeldBack(_Model):
-    """The node that holds back ``complete_until``."""
-
-    node: str
-    partition: int | None
-    why: str
-
-
-class Streams(_Model):
-    """Streams that may have lines in what was asked; the rest of ``expected`` have gaps."""
-
-    expected: int
-    covered: int
-    unknown: int
-
-
-class Scan(_Model):
-    """What the scan could not do."""
-
-    segments_failed: int
-    errors: list[str]
-    cut_off: str
-
-
-class RemovedView(_Model):
-    """Rows that were taken out on purpose, and may have been asked for."""
-
-    kind: Literal["EXPIRED", "DELETED"]
-    namespace: str
-    pod: str
-    container: str
-    from_: Annotated[Time, Field(alias="from")]
-    to: Time
-    rows: int | None
-    why: str
-
-
-class Completeness(_Model):
-    """Whether all lines that were asked for are there, as far as it can be proved."""
-
-    verdict: Literal["complete", "incomplete", "unknown"]
-    complete_until: Annotated[Time | None, Field(description="null: nothing is proved yet")]
-    held_back_by: HeldBack | None
-    reasons: list[str]
-    gaps: Annotated[list[GapView], Field(description="the latest hundred")]
-    gaps_total: int
-    removed: Annotated[list[RemovedView], Field(description="the latest hundred")]
-    removed_total: int
-    streams: Streams
-    scan: Scan
-
-
-class Cost(_Model):
+class Cost(Model):
     """What the answer took: segments, requests to the bucket, bytes read, time."""
 
     segments_considered: int
@@ -139,7 +46,7 @@ class Cost(_Model):
     ms: float
 
 
-class Answer(_Model):
+class Answer(Model):
     """The answer to a search."""
 
     rows: list[Row]
@@ -151,7 +58,7 @@ class Answer(_Model):
     to: Time
 
 
-class Gaps(_Model):
+class Gaps(Model):
     """The gaps of a scope, the latest found first."""
 
     gaps: list[GapView]
@@ -162,7 +69,7 @@ class Gaps(_Model):
     to: Time | None
 
 
-class StreamView(_Model):
+class StreamView(Model):
     """One stream on one node, summed over its files."""
 
     cluster: str
@@ -182,7 +89,7 @@ class StreamView(_Model):
     complete_until: Time | None
 
 
-class StreamList(_Model):
+class StreamList(Model):
     """The streams of a scope."""
 
     streams: list[StreamView]
@@ -191,7 +98,7 @@ class StreamList(_Model):
     version: int
 
 
-class NodeView(_Model):
+class NodeView(Model):
     """How far one node is complete."""
 
     node: str
@@ -202,7 +109,7 @@ class NodeView(_Model):
     errors: list[str]
 
 
-class PartitionView(_Model):
+class PartitionView(Model):
     """How far the table has read a partition of the topic."""
 
     partition: int
@@ -212,7 +119,7 @@ class PartitionView(_Model):
     last_record: Annotated[Time | None, Field(description="when its collector made it")]
 
 
-class Status(_Model):
+class Status(Model):
     """The pipeline as the table shows it."""
 
     healthy: Annotated[bool, Field(description="no open gap, and no node of unknown state")]
@@ -230,7 +137,7 @@ class Status(_Model):
     last_time: Time | None
 
 
-class ErrorBody(_Model):
+class ErrorBody(Model):
     """Why there is no answer."""
 
     code: str
@@ -240,15 +147,10 @@ class ErrorBody(_Model):
     completeness: Completeness | None = None
 
 
-class ErrorAnswer(_Model):
+class ErrorAnswer(Model):
     """The one shape of every error."""
 
     error: ErrorBody
-
-
-def plain(model: BaseModel) -> dict[str, Any]:
-    """Return a model as JSON shows it."""
-    return model.model_dump(mode="json", by_alias=True)
 
 
 _SAME = ("namespace", "pod", "container", "node", "output", "level", "message")
@@ -270,38 +172,3 @@ def plain_rows(table: pa.Table) -> list[dict[str, Any]]:
             shown["raw"] = base64.b64encode(raw[at]).decode()
         answer.append(shown)
     return answer
-
-
-def gap_view(gap: Gap, cluster: str) -> GapView:
-    """Return a gap as JSON shows it."""
-    file = gap.file
-    single = gap.nodes[0] if gap.nodes is not None and len(gap.nodes) == 1 else None
-    return GapView(
-        id=gap.id,
-        type=gap.type,
-        state=gap.state,  # type: ignore[arg-type]
-        explained=gap.explained,
-        cluster=cluster,
-        node=file.node if file else single,
-        namespace=file.namespace if file else None,
-        pod=file.pod if file else None,
-        container=file.container if file else None,
-        pod_uid=file.pod_uid if file else None,
-        restart=file.restart if file else None,
-        file_id=file.file_id.hex() if file else None,
-        epoch=file.epoch if file else None,
-        start=gap.start,
-        end=gap.end,
-        end_exact=gap.end_exact,
-        bytes=gap.size_bytes,
-        from_=format_optional(gap.from_ns),
-        to=format_optional(gap.to_ns),
-        partition=gap.partition,
-        positions=gap.positions,
-        run=gap.run.hex() if gap.run else None,
-        batches=gap.batches,
-        reason=gap.reason,
-        proof=gap.proof,
-        object=gap.object or None,
-        found_at=format_time(gap.found_ns),
-    )

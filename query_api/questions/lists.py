@@ -8,18 +8,11 @@ from collections.abc import Iterable
 from indexer.ledger.ledger import FileEntry
 from query_api.completeness.gaps import file_in_scope
 from query_api.completeness.replica import Snapshot
+from query_api.completeness.statement import gap_view
 from query_api.completeness.verdict import Trouble, judge, node_marks, nodes_in_scope
-from query_api.questions.answer import (
-    Gaps,
-    NodeView,
-    PartitionView,
-    Status,
-    StreamList,
-    StreamView,
-    gap_view,
-)
+from query_api.questions.answer import Gaps, NodeView, PartitionView, Status, StreamList, StreamView
 from query_api.questions.parameters import GapParameters
-from query_api.scan.plan import Scope
+from query_api.scope import Scope
 from query_api.times import format_optional, format_time
 
 

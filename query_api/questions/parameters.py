@@ -13,7 +13,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 from indexer.schema import LEVELS
 from query_api.completeness.gaps import STATES
 from query_api.errors import BadParameter
-from query_api.scan.plan import Scope
+from query_api.scope import Scope
 from query_api.times import parse_time
 
 

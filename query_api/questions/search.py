@@ -13,15 +13,18 @@ import pyarrow as pa
 
 from indexer.errors import VersionGone
 from query_api.completeness.replica import Replica, Snapshot
+from query_api.completeness.statement import Completeness, plain
 from query_api.completeness.verdict import Trouble, judge
 from query_api.errors import BadParameter, NotComplete
 from query_api.language.terms import parse_query
 from query_api.metrics import QueryMetrics
-from query_api.questions.answer import Completeness, Cost, plain, plain_rows
+from query_api.questions.answer import Cost, plain_rows
 from query_api.questions.parameters import SearchParameters
-from query_api.scan.page import Cursor, Scans, read_cursor, write_cursor
-from query_api.scan.plan import Planned, Scope
+from query_api.scan.cursor import Cursor, read_cursor, write_cursor
+from query_api.scan.page import Scans
+from query_api.scan.plan import Planned
 from query_api.scan.segment import Key, Scanned, ScanTask
+from query_api.scope import Scope
 from query_api.settings import QuerySettings
 from query_api.times import format_time
 

@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from indexer.table.table import COVERAGE_FOLDER, LogEntry
+from query_api.scope import Scope
 
 WORDS = ("namespace", "pod", "container", "node", "level")
 """Columns that a query may ask to be equal to one of some values."""
@@ -33,25 +34,6 @@ _SCHEMA = pa.schema(
 _CHUNKS_MAX = 64  # each refresh adds one
 # Other writers may cut the statistics of times to milliseconds, which the Delta protocol allows.
 _CUT_US = 999
-
-
-@dataclass(frozen=True, slots=True)
-class Scope:
-    """What is asked: times ``[from_ns, to_ns)``, and for some columns the values allowed."""
-
-    from_ns: int
-    to_ns: int
-    equals: Mapping[str, tuple[str, ...]]
-
-    def allows(self, name: str, value: str) -> bool:
-        """Return whether the scope allows this value of a column."""
-        wanted = self.equals.get(name)
-        return not wanted or value in wanted
-
-    def overlaps(self, from_ns: int | None, to_ns: int | None) -> bool:
-        """Return whether a span of time touches the scope; an unknown bound is open."""
-        starts = from_ns is None or from_ns < self.to_ns
-        return starts and (to_ns is None or to_ns >= self.from_ns)
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,8 +6,16 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from collector.checksum import crc32
-from collector.files.tail import split
-from collector.wire.range import STDERR, STDOUT, Range, Stream, closed_cut, file_id, open_outputs
+from collector.wire.range import (
+    STDERR,
+    STDOUT,
+    Range,
+    Stream,
+    closed_cut,
+    file_id,
+    open_outputs,
+    split,
+)
 
 TIME = b"2024-03-01T00:00:00.1Z"
 STREAM = Stream("payments", "api-0", "uid-1", "api", 0)

@@ -13,11 +13,11 @@ from deltalake import DeltaTable
 
 from collector.wire.range import Stream, file_id
 from indexer.keeper.jobs import Jobs
+from indexer.keeper.metrics import KeeperMetrics
 from indexer.keeper.run import Keeper
+from indexer.keeper.settings import KeeperSettings
 from indexer.ledger.ledger import Ledger
 from indexer.ledger.stored import bring_up
-from indexer.metrics import KeeperMetrics
-from indexer.settings import KeeperSettings
 from indexer.store.bucket import Bucket
 from indexer.table.coverage import to_object
 from indexer.table.table import (

@@ -18,7 +18,8 @@ from indexer.keeper.compact import CompactionLimits, plan_compactions
 from indexer.schema import SEGMENT_SCHEMA
 from indexer.segment.conserve import check, row_hashes, tally
 from indexer.segment.merge import in_row_groups, merge
-from indexer.segment.write import ROW_GROUP_ROWS, SegmentWriter
+from indexer.segment.parquet import ROW_GROUP_ROWS
+from indexer.segment.write import SegmentWriter
 from indexer.store.bucket import Bucket
 from indexer.table.table import Live
 from tests.indexer.kept import A_DAY_LATER, Kept, PodFile, before_commit

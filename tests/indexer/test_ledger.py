@@ -14,6 +14,8 @@ from hypothesis import strategies as st
 from collector.wire.batch import Batch, Gap, Gone, Open, Replaces, Seal, Unborn
 from indexer.errors import TableUnavailable
 from indexer.keeper.jobs import Jobs
+from indexer.keeper.metrics import KeeperMetrics
+from indexer.keeper.settings import KeeperSettings
 from indexer.ledger.ledger import (
     LOST_ROTATED,
     LOST_TOPIC,
@@ -26,8 +28,6 @@ from indexer.ledger.ledger import (
 )
 from indexer.ledger.rows import file_rows, state_rows, take_files, take_state
 from indexer.ledger.stored import LedgerTable, bring_up
-from indexer.metrics import KeeperMetrics
-from indexer.settings import KeeperSettings
 from indexer.store.bucket import Bucket
 from indexer.table.coverage import Balance, Coverage, Deleted, Expired, LaneSpan
 from indexer.table.table import Table, in_order

@@ -19,15 +19,10 @@ from hypothesis import strategies as st
 from indexer.parse.parse import Rows
 from indexer.schema import SEGMENT_SCHEMA, open_segment
 from indexer.segment import write as segment
+from indexer.segment.blob import read_blob, write_blob
+from indexer.segment.parquet import stats_of
 from indexer.segment.token_filter import TokenFilter
-from indexer.segment.write import (
-    PieceHeader,
-    SegmentWriter,
-    build_segments,
-    read_blob,
-    stats_of,
-    write_blob,
-)
+from indexer.segment.write import PieceHeader, SegmentWriter, build_segments
 from tests.indexer import pieces as pieces_of
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)

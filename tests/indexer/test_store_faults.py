@@ -22,9 +22,9 @@ from indexer.errors import (
 )
 from indexer.index import Indexer
 from indexer.keeper.jobs import Jobs
+from indexer.keeper.metrics import KeeperMetrics
+from indexer.keeper.settings import KeeperSettings
 from indexer.ledger.ledger import UNPARSED
-from indexer.metrics import KeeperMetrics
-from indexer.settings import KeeperSettings
 from indexer.store.open import open_bucket
 from tests.indexer.place import COVERAGE, LETTER, LOG, SEGMENT, check_log, orphans
 from tests.indexer.shipped import CLUSTER

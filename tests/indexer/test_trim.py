@@ -6,9 +6,8 @@ from dataclasses import replace
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from collector.files.tail import split
 from collector.wire.batch import Elided
-from collector.wire.range import CRC_UNKNOWN, Range, open_outputs
+from collector.wire.range import CRC_UNKNOWN, Range, open_outputs, split
 from indexer.ledger.ledger import ENDS_KEPT
 from indexer.trim import Trimmer
 from tests.indexer.shipped import File, Run, Way

@@ -19,9 +19,11 @@ from collector.topic.open import open_topic
 from collector.wire.batch import Batch, Meta, encode, record_headers
 from indexer.index import Indexer
 from indexer.keeper.jobs import Jobs
+from indexer.keeper.metrics import KeeperMetrics
 from indexer.keeper.run import Keeper
-from indexer.metrics import IndexerMetrics, KeeperMetrics
-from indexer.settings import IndexerSettings, KeeperSettings
+from indexer.keeper.settings import KeeperSettings
+from indexer.metrics import IndexerMetrics
+from indexer.settings import IndexerSettings
 from indexer.store.bucket import Bucket
 from load_tests.generate import EVERYTHING, START_NS, generate
 from tests.indexer.shipped import CLUSTER, COMPRESSOR, File, Run

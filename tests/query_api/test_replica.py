@@ -10,7 +10,7 @@ from indexer.store.bucket import Bucket
 from indexer.table.coverage import Balance, Coverage, Expired
 from indexer.table.table import live
 from query_api.completeness.replica import Replica, Snapshot
-from query_api.scan.plan import Scope
+from query_api.scope import Scope
 from tests.query_api.written import CLUSTER, SECOND, START_NS, Line, Written
 
 ALL = Scope(START_NS - HOUR_NS, START_NS + HOUR_NS, {})

@@ -5,7 +5,8 @@ from typing import Any
 import pytest
 
 from indexer.table.coverage import Balance, Coverage, Deleted, Expired
-from query_api.questions.answer import Completeness, Gaps, Status, StreamList
+from query_api.completeness.statement import Completeness
+from query_api.questions.answer import Gaps, Status, StreamList
 from tests.query_api.conftest import NOW_NS, served
 from tests.query_api.written import HOUR, SECOND, START_NS, Line, Written
 
