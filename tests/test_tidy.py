@@ -1,14 +1,11 @@
-"""The tree keeps its own rules: sizes, names, words, and the direction of imports.
+"""The tree keeps its own rules: sizes, names and words.
 
 A rule that a linter can hold is in pyproject.toml; here are those that only this project has.
 """
 
 import ast
-import json
 import re
 import subprocess
-import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -16,32 +13,6 @@ import pytest
 from tests.real_parts.guard import ROOT
 
 PACKAGES = ("collector", "indexer", "query_api")
-
-# Package -> what it may import of the packages before it. These modules are the contracts.
-# What a package writes or raises is its contract, and the interfaces that it shares.
-COLLECTOR_CONTRACTS = {
-    f"collector.{name}" for name in ("range", "batch", "topic", "security", "process", "errors")
-}
-INDEXER_CONTRACTS = {
-    f"indexer.{name}"
-    for name in (
-        "bucket", "table", "schema", "coverage", "entries", "ledger", "ledger_table", "errors",
-        "request", "token_filter",
-        "streams", "selector", "kernels", "ranged_file",
-    )
-}  # fmt: skip
-MAY_IMPORT: dict[str, set[str]] = {
-    "collector": set(),
-    "indexer": COLLECTOR_CONTRACTS,
-    "query_api": COLLECTOR_CONTRACTS | INDEXER_CONTRACTS,
-}
-
-# These two put the whole together: inside a function they may import any package's run module.
-COMPOSITION_ROOTS = {"query_api/command/cli.py", "query_api/local/up.py"}
-RUN_MODULES = {f"{package}.run" for package in PACKAGES}
-
-# What a process on each node must not pay for.
-HEAVY = {"boto3", "deltalake", "fastapi", "numba", "numpy", "polars", "pyarrow", "pydantic"}
 
 VAGUE_NAMES = {"base", "common", "core", "helper", "helpers", "manager", "misc", "shared"}
 VAGUE_NAMES |= {"util", "utils"}
@@ -81,43 +52,6 @@ def tree() -> list[Path]:
 def python_files(*packages: str) -> list[Path]:
     files = [path for path in tree() if path.suffix == ".py"]
     return [path for path in files if not packages or _name(path).split("/")[0] in packages]
-
-
-def imports(module: ast.AST) -> Iterator[tuple[str, int]]:
-    """Each dotted name that a module imports, also by `import_module("...")`, with its line."""
-    for node in ast.walk(module):
-        if isinstance(node, ast.Import):
-            for alias in node.names:
-                yield alias.name, node.lineno
-        elif isinstance(node, ast.ImportFrom):
-            for alias in node.names:
-                if node.module in PACKAGES:
-                    yield f"{node.module}.{alias.name}", node.lineno
-                else:
-                    yield node.module or "", node.lineno
-        elif isinstance(node, ast.Call) and node.args:
-            name = ast.unparse(node.func).rpartition(".")[2]
-            first = node.args[0]
-            if name in {"import_module", "__import__"} and isinstance(first, ast.Constant):
-                yield str(first.value), node.lineno
-
-
-def forbidden_imports(path: Path) -> Iterator[str]:
-    name = _name(path)
-    package = name.split("/")[0]
-    module = ast.parse(path.read_text(), name)
-    # What a function imports is imported later; all else runs with the module.
-    at_top = [node for node in module.body if not isinstance(node, FUNCTIONS)]
-    eager = {line for node in at_top for _, line in imports(node)}
-    for imported, line in imports(module):
-        owner = imported.split(".")[0]
-        if owner not in PACKAGES or owner == package:
-            continue
-        if any(f"{imported}.".startswith(f"{allowed}.") for allowed in MAY_IMPORT[package]):
-            continue
-        if name in COMPOSITION_ROOTS and imported in RUN_MODULES and line not in eager:
-            continue
-        yield f"{name}:{line} imports {imported}"
 
 
 def _name(path: Path) -> str:
@@ -181,36 +115,3 @@ def test_the_tree_does_not_name(what: str) -> None:
             continue  # not text
         found += [f"{_name(path)}:{n}: {x}" for n, x in enumerate(lines, 1) if pattern.search(x)]
     assert not found, "\n".join(found)
-
-
-@pytest.mark.parametrize("package", PACKAGES)
-def test_imports_point_against_the_flow_and_only_into_contracts(package: str) -> None:
-    found = [line for path in python_files(package) for line in forbidden_imports(path)]
-    assert not found, "\n".join(found)
-
-
-def test_the_collector_names_no_heavy_library() -> None:
-    found = [
-        f"{_name(path)}:{line} imports {name}"
-        for path in python_files("collector")
-        for name, line in imports(ast.parse(path.read_text(), str(path)))
-        if name.split(".")[0] in HEAVY
-    ]
-    assert not found, "\n".join(found)
-
-
-def test_a_running_collector_has_loaded_no_heavy_library() -> None:
-    names = [_name(path)[:-3].replace("/", ".") for path in python_files("collector")]
-    modules = [name.removesuffix(".__init__") for name in names if not name.endswith("__main__")]
-    code = (
-        "import importlib, json, sys\n"
-        f"for name in {modules!r}: importlib.import_module(name)\n"
-        "print(json.dumps(sorted({name.split('.')[0] for name in sys.modules})))\n"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", code], cwd=ROOT, check=False, capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stderr
-    loaded = set(json.loads(done.stdout))
-    assert "collector" in loaded
-    assert not loaded & {*HEAVY, "indexer", "query_api"}

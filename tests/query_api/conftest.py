@@ -21,7 +21,7 @@ def local(tmp_path) -> LocalBucket:
     return LocalBucket(tmp_path / "bucket")
 
 
-@pytest.fixture(params=["directory", "s3"])
+@pytest.fixture(params=["directory", pytest.param("s3", marks=pytest.mark.real)])
 def any_bucket(request, tmp_path, monkeypatch) -> Iterator[Bucket]:
     """A bucket in a directory, then one on a real S3 server."""
     if request.param == "directory":

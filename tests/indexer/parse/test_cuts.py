@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from collector.wire.range import FORMATS, STDERR, STDOUT, open_outputs
 from indexer.parse.parse import NO_STATE, Rows
 from indexer.schema import LEVELS
+from tests.indexer.parse.test_docker import docker
 from tests.indexer.pieces import Piece, Row, parsed, rows_of
-from tests.indexer.test_docker import docker
 
 TIME = "2026-01-02T15:04:05Z"
 

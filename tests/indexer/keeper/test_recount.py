@@ -14,10 +14,10 @@ from indexer.store.open import open_bucket
 from indexer.table.coverage import Coverage
 from indexer.table.table import Table
 from query_api.command.cli import main as everyline
+from tests.indexer.ledger.test_ledger import WEB, sample
+from tests.indexer.ledger.test_stored import LATER_NS, shipped
 from tests.indexer.shipped import CLUSTER, START_NS
-from tests.indexer.test_ledger import WEB, sample
-from tests.indexer.test_ledger_table import LATER_NS, shipped
-from tests.indexer.test_table import add_coverage
+from tests.indexer.table.test_table import add_coverage
 
 
 @pytest.fixture

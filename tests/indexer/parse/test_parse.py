@@ -23,7 +23,7 @@ from indexer.schema import LEVELS, OUTPUTS
 from load_tests.generate import EVERYTHING, generate, row_bytes
 from tests.indexer.pieces import Piece, Row, parsed, rows_of
 
-ROOT = Path(parse_module.__file__).parents[1]
+ROOT = Path(parse_module.__file__).parents[2]
 
 quiet = settings(deadline=None)  # the first call compiles
 

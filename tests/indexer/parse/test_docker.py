@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from collector.wire.range import closed_cut, open_outputs
 from indexer.schema import OUTPUTS
+from tests.indexer.parse.test_parse import time_of
 from tests.indexer.pieces import READ_NS, Piece, Row, parsed, rows_of, table
-from tests.indexer.test_parse import time_of
 
 quiet = settings(deadline=None)
 TIME = "2026-01-02T15:04:05.123456789Z"

@@ -202,7 +202,7 @@ def test_starting_a_collector_loads_no_heavy_library():
     )
     done = subprocess.run(
         [sys.executable, "-c", code],
-        cwd=Path(__file__).parents[2], capture_output=True, text=True, check=True,
+        cwd=Path(__file__).parents[3], capture_output=True, text=True, check=True,
     )  # fmt: skip
     loaded = set(json.loads(done.stderr.replace("'", '"')))
     assert "collector" in loaded

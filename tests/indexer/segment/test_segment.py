@@ -237,7 +237,7 @@ def test_delta_lake_prunes_by_the_statistics_and_loses_no_row(tmp_path):
 
 @pytest.mark.parametrize("version", [2, 3])
 def test_a_segment_with_a_token_filter_of_the_first_version_is_still_read(version, request):
-    path = Path(__file__).parents[1] / "golden" / f"segment-v{version}.parquet"
+    path = Path(__file__).parents[2] / "golden" / f"segment-v{version}.parquet"
     lines = [f"often only{n} {n % 5} caf\xe9 {'Connection refused ' * 20}" for n in range(100)]
     rows = parsed([(START_NS + n, line) for n, line in enumerate(lines)])
     [found] = build_segments(rows, [header()], COMMIT_NS, ALWAYS)

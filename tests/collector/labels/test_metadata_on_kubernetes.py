@@ -13,7 +13,7 @@ import pytest
 from collector.errors import MetadataError
 from collector.labels.metadata import Metadata, MetadataSettings
 from collector.wire.batch import Meta
-from tests.collector.test_metadata import EVERYTHING, STATIC, until
+from tests.collector.labels.test_metadata import EVERYTHING, STATIC, until
 from tests.real_parts.kubernetes import COLLECTOR, ApiServer
 
 pytestmark = [pytest.mark.kubernetes, pytest.mark.real]

@@ -22,9 +22,9 @@ from indexer.store.bucket import Bucket
 from indexer.store.open import open_bucket
 from indexer.table.coverage import Coverage
 from indexer.table.table import Table
+from tests.indexer.ledger.test_ledger import fold, histories
 from tests.indexer.shipped import CLUSTER, SECOND, START_NS, File, Run, Way
-from tests.indexer.test_ledger import fold, histories
-from tests.indexer.test_table import add_coverage
+from tests.indexer.table.test_table import add_coverage
 from tests.way import lines
 
 FILES = [File(lines(0, 12), pod=f"pod-{n}") for n in range(6)]

@@ -31,7 +31,7 @@ from collector.wire.batch import (
 )
 from collector.wire.range import FORMATS, Range, Stream
 
-GOLDEN = Path(__file__).parents[1] / "golden"
+GOLDEN = Path(__file__).parents[2] / "golden"
 COMPRESSOR = zstandard.ZstdCompressor(level=1)
 DECOMPRESSOR = zstandard.ZstdDecompressor()
 

@@ -28,7 +28,7 @@ from collector.topic import kafka_connection as connection
 from collector.topic.interface import Topic, TopicLimits
 from collector.topic.open import open_topic
 from collector.topic.security import KafkaSettings, Security
-from tests.collector.test_topic import BYTES_MAX, HEADERS, put, read_often, take
+from tests.collector.topic.test_topic import BYTES_MAX, HEADERS, put, read_often, take
 from tests.real_parts.guard import free_port
 from tests.real_parts.kafka import Broker, Cluster, SecuredBroker
 

@@ -28,11 +28,11 @@ from collector.process import described
 from collector.wire.batch import Elided
 from collector.wire.range import CRC_UNKNOWN, Range, Stream
 from indexer.schema import LEVELS, OUTPUTS, TIME_SOURCES
-from tests.collector.test_range import malformed, slow_open
+from tests.collector.wire.test_range import malformed, slow_open
 from tests.indexer.pieces import Piece, parsed
 from tests.indexer.shipped import File, Run, Way
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 STREAM = Stream("shop", "web", "uid-web", "app", 0)
 TIME = "2024-03-01T00:00:00.1Z"
 quiet = settings(deadline=None)  # the first call compiles

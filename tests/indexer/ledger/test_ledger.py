@@ -34,7 +34,7 @@ from indexer.table.table import Table, in_order
 from query_api.completeness.gaps import LOST, RECOVERED, UNKNOWN, find_gaps
 from query_api.completeness.gaps import Gap as Found
 from tests.indexer.shipped import CLUSTER, SECOND, START_NS, File, Run, Way
-from tests.indexer.test_table import add_coverage
+from tests.indexer.table.test_table import add_coverage
 from tests.way import lines
 
 WEB = File(lines(0, 40))

@@ -14,7 +14,7 @@ from query_api.times import format_time, parse_time
 from tests.query_api.conftest import served
 from tests.query_api.written import START_NS, Line
 
-GOLDEN = Path(__file__).parents[1] / "golden" / "openapi.json"
+GOLDEN = Path(__file__).parents[2] / "golden" / "openapi.json"
 
 
 async def test_without_a_table_the_service_says_what_to_start(local):
