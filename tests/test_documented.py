@@ -1,6 +1,7 @@
-"""Every setting, metric and route stands in deploy/REFERENCE.md as the code has it."""
+"""The pages say what the code has: settings, metrics and routes, rooms and the places of words."""
 
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -61,3 +62,20 @@ def test_each_setting_and_metric_is_in_the_reference(row: str) -> None:
 @pytest.mark.parametrize("row", list(routes()))
 def test_each_route_is_in_the_reference(row: str) -> None:
     assert any(line.startswith(row) for line in REFERENCE)
+
+
+@pytest.mark.parametrize("package", ["collector", "indexer", "query_api"])
+def test_each_room_is_in_the_architecture(package: str) -> None:
+    page = (ROOT / "ARCHITECTURE.md").read_text("utf-8")
+    rooms = [path.parent.name for path in (ROOT / package).glob("*/__init__.py")]
+    assert rooms
+    assert [room for room in rooms if f"| `{package}/{room}` |" not in page] == []
+
+
+@pytest.mark.parametrize("page", ["ARCHITECTURE.md", "GLOSSARY.md", "README.md"])
+def test_each_place_that_a_page_names_is_there(page: str) -> None:
+    text = (ROOT / page).read_text("utf-8")
+    named = re.findall(
+        r"`((?:collector|indexer|query_api|deploy|load_tests|tests)/[\w./-]+)`", text
+    )
+    assert [place for place in named if not (ROOT / place).exists()] == []
