@@ -260,8 +260,9 @@ def in_order(found: Iterable[Coverage]) -> list[Coverage]:
     after: list[list[int]] = [[] for _ in waiting]
     for queue in queues.values():
         for (*_, first), (*_, second) in itertools.pairwise(sorted(queue)):
-            before[second].add(first)
-            after[first].append(second)
+            if first not in before[second]:  # they may follow each other in several partitions
+                before[second].add(first)
+                after[first].append(second)
     free = [at for at, needs in enumerate(before) if not needs]
     ordered = []
     while free:

@@ -271,3 +271,8 @@ def test_coverage_is_ordered_by_positions_where_clocks_disagree() -> None:
                 for c in found for p in c.positions if p.partition == partition
             ]  # fmt: skip
             assert places == sorted(places)
+
+
+def test_commits_that_share_several_partitions_come_once_each() -> None:
+    ordered = [of_positions(n, (0, 0, n, n + 1), (1, 0, n, n + 1)) for n in range(20)]
+    assert list(map(id, in_order(reversed(ordered)))) == list(map(id, ordered))
