@@ -23,6 +23,7 @@ from collector.files.watch import FileKey, Watch
 from collector.inventory import Inventories
 from collector.labels.metadata import Metadata
 from collector.metrics import CollectorMetrics
+from collector.names import SPOOL
 from collector.policy.apply import Policy
 from collector.read import Reader
 from collector.settings import CollectorSettings
@@ -87,7 +88,7 @@ class Collector:
         before = checkpoint.load(self._state) or Checkpoint()
         self._before_scan_ns = before.scan_began_ns
         place = await self._place(before)
-        spool = Spool(self._state / "spool")
+        spool = Spool(self._state / SPOOL)
         level = settings.compression_level
         self.backlog = Backlog(spool, settings.spool_bytes, level, self._clock)
         self.shipper = Shipper(

@@ -16,9 +16,10 @@ import pyarrow.parquet as pq
 
 from indexer.errors import BucketError, IndexerError, NotBalanced, SegmentUnsorted
 from indexer.keeper.fence import FencedTable
+from indexer.names import segment_folder
 from indexer.segment.merge import merge
 from indexer.segment.parquet import ROW_GROUP_BYTES, stats_of
-from indexer.table.table import Added, Live, segment_folder
+from indexer.table.table import Added, Live
 
 _HOUR = timedelta(hours=1)
 # A source that is so many times larger than all smaller ones together waits for more of them: each

@@ -38,15 +38,15 @@ from indexer.ledger.rows import (
     take_files,
     take_state,
 )
+from indexer.names import LIVE, PAST, STATE, folded_at, folder_uri, ledger_folder, new_name
 from indexer.store.bucket import Bucket, put_own
 from indexer.table.coverage import Coverage
-from indexer.table.table import LOG_CONFIGURATION, LogEntry, Table, new_name, one_line
+from indexer.table.table import LOG_CONFIGURATION, LogEntry, Table, one_line
 
 Lookup = Callable[[Collection[bytes]], dict[FileKey, FileEntry]]
 Seen = Callable[[LogEntry, Sequence[Coverage]], None]
 
 _FOLDED = "folded"
-_STATE, _LIVE, _PAST = "state/", "live/", "past/"
 _ROW_GROUP = 4096  # of past files, so that one of them costs little more than a page
 _VERSIONS_AT_ONCE = 64
 
@@ -71,13 +71,13 @@ class LedgerTable:
     def __init__(self, bucket: Bucket, cluster: str) -> None:
         """Name the table; nothing is read yet."""
         self._bucket = bucket
-        self._folder = f"{cluster}/ledger/"
-        self._uri = f"{bucket.uri}/{cluster}/ledger"
+        self._folder = ledger_folder(cluster)
+        self._uri = folder_uri(bucket.uri, self._folder)
         self._past_ids: dict[str, Prefixes] = {}  # by object; 8 bytes a file
 
     def load(self) -> Ledger:
         """Return the ledger as it was last folded, past files too; an empty one if it never was."""
-        ledger = self._load((_STATE, _LIVE, _PAST), None)
+        ledger = self._load((STATE, LIVE, PAST), None)
         ledger.past_ns = 0
         return ledger
 
@@ -86,7 +86,7 @@ class LedgerTable:
 
         Whatever is not a file is there for all partitions. ``past_ns`` says what may be missing.
         """
-        return self._load((_STATE, _LIVE), partitions)
+        return self._load((STATE, LIVE), partitions)
 
     def _load(self, parts: tuple[str, ...], partitions: Collection[int] | None) -> Ledger:
         with self._reading():
@@ -98,13 +98,13 @@ class LedgerTable:
             wanted = None if partitions is None else pc.field("partition").isin(list(partitions))
             fragments = dict(_fragments(table, parts))
             for name, fragment in fragments.items():
-                if name.startswith(_STATE):
+                if name.startswith(STATE):
                     take_state(ledger, fragment.to_table(columns=["kind", "entry"]))
             columns = ["file_id", "epoch", "version", "entry"]
             files = [
                 fragment.to_table(columns=columns, filter=wanted).cast(_some(columns))
                 for name, fragment in fragments.items()
-                if not name.startswith(_STATE)
+                if not name.startswith(STATE)
             ]
             if files:
                 take_files(ledger, pa.concat_tables(files))
@@ -121,7 +121,7 @@ class LedgerTable:
         found: list[pa.Table] = []
         with self._reading():
             table = self._open()
-            fragments = {} if table is None else dict(_fragments(table, (_PAST,)))
+            fragments = {} if table is None else dict(_fragments(table, (PAST,)))
             self._past_ids = {
                 name: self._past_ids[name] if name in self._past_ids else _ids(fragment)
                 for name, fragment in fragments.items()
@@ -163,7 +163,7 @@ class LedgerTable:
             keys = ledger.files if touched is None else touched
             rows = latest(file_rows([ledger.files[key] for key in keys], ledger.version))
             objects = _objects(table)
-            removed = [each for each in objects if each.name.startswith(_STATE)]
+            removed = [each for each in objects if each.name.startswith(STATE)]
             if touched is None:
                 removed = objects
             else:
@@ -173,8 +173,8 @@ class LedgerTable:
             is_past = gone_before(rows, gone_before_ns)
             past, live = rows.filter(is_past), rows.filter(pc.invert(is_past))
             ledger.past_ns = gone_before_ns if past.num_rows else ledger.past_ns
-            added = [self._put(_STATE, state_rows(ledger), ledger.version)]
-            for part, of in ((_LIVE, live.sort_by("partition")), (_PAST, past)):
+            added = [self._put(STATE, state_rows(ledger), ledger.version)]
+            for part, of in ((LIVE, live.sort_by("partition")), (PAST, past)):
                 if of.num_rows:
                     added.append(self._put(part, of, ledger.version))
             self._commit(table, added, removed, ledger.version)
@@ -190,7 +190,7 @@ class LedgerTable:
         names = {each.name for each in objects}
         found = [
             fragment.to_table().cast(ROW_SCHEMA)
-            for name, fragment in _fragments(table, (_LIVE,))
+            for name, fragment in _fragments(table, (LIVE,))
             if name in names
         ]
         return latest(pa.concat_tables([*found, rows]))
@@ -206,7 +206,7 @@ class LedgerTable:
             store_schema=False,
         )
         data = body.getvalue()
-        name = new_name(f"{part}{version:020d}-", data)
+        name = new_name(folded_at(part, version), data)
         put_own(self._bucket, self._folder + name, data)
         stats = json.dumps({"numRecords": rows.num_rows})
         return AddAction(name, len(data), {}, 0, True, stats)
@@ -279,7 +279,7 @@ def _objects(table: DeltaTable) -> list[_Object]:
 def _to_merge(objects: Iterable[_Object], rows: int, *, whole: bool) -> list[_Object]:
     """Return the newest live objects that new rows are merged with."""
     merged: list[_Object] = []
-    for each in reversed([each for each in objects if each.name.startswith(_LIVE)]):
+    for each in reversed([each for each in objects if each.name.startswith(LIVE)]):
         if not whole and each.rows > 2 * rows:
             break
         merged.append(each)

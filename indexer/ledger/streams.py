@@ -22,6 +22,7 @@ from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundErr
 
 from collector.wire.batch import Meta
 from indexer.errors import ObjectMissing, TableUnavailable, VersionGone
+from indexer.names import folder_uri, streams_folder
 from indexer.store.bucket import Bucket
 from indexer.table.coverage import Coverage, FileCover, note_entry
 from indexer.table.table import LOG_CONFIGURATION, LogEntry, Table, one_line
@@ -257,7 +258,7 @@ class StreamsTable:
 
     def __init__(self, bucket: Bucket, cluster: str) -> None:
         """Name the table; nothing is read yet."""
-        self.uri = f"{bucket.uri}/{cluster}/streams"
+        self.uri = folder_uri(bucket.uri, streams_folder(cluster))
         self._options = bucket.storage_options
         self._streams: Streams | None = None
         self._version = -1

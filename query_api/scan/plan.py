@@ -14,7 +14,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from indexer.table.table import COVERAGE_FOLDER, LogEntry
+from indexer.names import COVERAGE_FOLDER
+from indexer.table.table import LogEntry
 from query_api.scope import Scope
 
 WORDS = ("namespace", "pod", "container", "node", "level")
