@@ -20,8 +20,13 @@ from numba import types
 from numba.extending import intrinsic
 from numpy.typing import NDArray
 
+from collector import tokens
+
 _PACKAGE = Path(__file__).parent
 _PACKAGE_CACHE = _PACKAGE / "__pycache__"
+# Files without kernels of which kernels hold values.
+_WITH_VALUES = ("kernels.py", "schema.py")
+_VALUES_ELSEWHERE = (Path(tokens.__file__),)
 
 
 def _writable(directory: Path) -> bool:
@@ -62,10 +67,10 @@ def cache_directory(environ: Mapping[str, str], package: Path = _PACKAGE_CACHE) 
 def sources_digest(package: Path = _PACKAGE) -> str:
     """Return a name for the state of all files that have kernels, or values that they hold."""
     digest = hashlib.blake2b(digest_size=8)
-    for path in sorted(package.rglob("*.py")):
-        text = path.read_bytes()
-        if b"\n@compiled\n" in text or path.name in ("kernels.py", "schema.py"):
-            digest.update(len(text).to_bytes(8, "big") + text)
+    own = [(path.name, path.read_bytes()) for path in sorted(package.rglob("*.py"))]
+    texts = [text for name, text in own if b"\n@compiled\n" in text or name in _WITH_VALUES]
+    for text in (*texts, *(path.read_bytes() for path in _VALUES_ELSEWHERE)):
+        digest.update(len(text).to_bytes(8, "big") + text)
     return digest.hexdigest()
 
 

@@ -23,12 +23,13 @@ PLAN: Mapping[str, Mapping[str, str]] = {
         "durable": "",
         "names": "",
         "process": "errors",
+        "tokens": "",
         "wire": "checksum errors",
         "topic": "checksum durable errors names process",
         "labels": "checksum errors names process topic wire",
         "settings": "labels process",
         "files": "checksum durable errors names settings wire",
-        "policy": "checksum errors process wire",
+        "policy": "checksum errors process tokens wire",
         "ship": "durable errors names topic wire",
         "inventory": "files ship wire",
         "read": "files policy ship wire",
@@ -82,9 +83,9 @@ PLAN: Mapping[str, Mapping[str, str]] = {
 CONTRACTS: Mapping[str, Mapping[str, str]] = {
     # package -> package before it -> rooms of that which are its contract
     "collector": {},
-    "indexer": {"collector": "checksum durable errors process topic wire"},
+    "indexer": {"collector": "checksum durable errors process tokens topic wire"},
     "query_api": {
-        "collector": "checksum durable errors process topic wire",
+        "collector": "checksum durable errors process tokens topic wire",
         "indexer": "errors kernels ledger names schema segment store table",
     },
 }

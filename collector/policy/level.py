@@ -7,6 +7,8 @@ are regular expressions, since the collector loads no compiler.
 
 import re
 
+from collector.tokens import TOKEN_BYTES
+
 WORDS = {
     "trace": ("trace", "trc"),
     "debug": ("debug", "debu", "dbg"),
@@ -34,7 +36,7 @@ _LETTER_MEANS = {
 }
 
 _WORD = b"|".join(word.encode() for words in WORDS.values() for word in words)
-_END = rb"(?![\w\x80-\xff])"
+_END = rb"(?![%b])" % TOKEN_BYTES
 _VALUE = rb'"?(?P<value>' + _WORD + rb"|[1-5]\d|60)" + _END
 
 # A level's key with a value that is one, or else any string, so that no key is found inside of one.
@@ -51,15 +53,15 @@ _LETTER = re.compile(
 )
 _FIRST = re.compile(rb"(" + _WORD + rb"):", re.IGNORECASE)
 # Each alternative is told by one character, which few characters are: that is what makes it fast.
-_NO_WORD = rb"[^\w\x80-\xff]"
+_NO_TOKEN = rb"[^%b]" % TOKEN_BYTES
 _KEY = b"|".join(
     rb"(?<=%b%b=)" % (before, key)
     for key in (b"level", b"lvl", b"severity")
-    for before in (rb"\A", _NO_WORD)
+    for before in (rb"\A", _NO_TOKEN)
 )
 _TEXT = re.compile(
     rb"[A-Z\[=\]\t](?:"
-    rb"(?<=(?=(?P<upper>" + _WORD.upper() + rb")" + _END + rb")(?<![\w\x80-\xff])[A-Z])"
+    rb"(?<=(?=(?P<upper>" + _WORD.upper() + rb")" + _END + rb")(?<![%b])[A-Z])" % TOKEN_BYTES
     + rb"|(?<=\[)(?i:(?P<word>" + _WORD + rb"))(?=\])"
     + rb"|(?<=\]) (?i:(?P<titled>" + _WORD + rb"))(?=:)"
     + rb"|(?<=\t)(?i:(?P<column>" + _WORD + rb"))(?=\t)"

@@ -26,6 +26,7 @@ that finds a level wins, and in a rule the first place in the text:
 
 import numpy as np
 
+from collector.tokens import IN_TOKEN
 from indexer.kernels import (
     BLANK,
     BRACE,
@@ -78,7 +79,7 @@ _KEY_SIZES = np.array([len(key) for key in _KEYS])
 _TEXT_KEYS = 3  # the first three of _KEYS count in plain text too
 _SIZE_MIN, _SIZE_MAX = 3, 11
 
-_IN_WORD = np.array([chr(byte).isalnum() or byte == 95 for byte in range(128)] + [True] * 128)
+_IN_TOKEN = np.frombuffer(IN_TOKEN, np.bool_)
 
 
 @compiled
@@ -103,7 +104,7 @@ def _value(text: Bytes, at: int, end: int) -> int:
     if at < end and text[at] == QUOTE:
         at += 1
     number = size = decimal = 0
-    while at < end and size <= _SIZE_MAX and _IN_WORD[text[at]]:
+    while at < end and size <= _SIZE_MAX and _IN_TOKEN[text[at]]:
         byte = integer(text[at])
         digit = 48 <= byte <= 57 and decimal >= 0
         decimal = decimal * 10 + byte - 48 if digit else -1
@@ -179,7 +180,7 @@ def _text_level(text: Bytes, start: int, end: int) -> int:
     number = size = bits = before = 0
     for at in range(start, stop + 1):
         byte = integer(text[at]) if at < end else integer(BLANK)
-        if _IN_WORD[byte]:
+        if _IN_TOKEN[byte]:
             number = (number << 8) | byte
             bits |= byte
             size += 1

@@ -15,6 +15,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from collector.tokens import TOKEN_BYTES
+
 KEY = b"everyline.tokens"
 """Key of the metadata in the footer."""
 VERSION = 1
@@ -26,7 +28,7 @@ SALTS = (
     0x47B6137B, 0x44974D91, 0x8824AD5B, 0xA2B7289D, 0x705495C7, 0x2DF1424B, 0x9EFC4947, 0x5C6BFB31,
 )  # fmt: skip
 
-_TOKEN = re.compile(rb"[0-9A-Za-z_\x80-\xff]+")
+_TOKEN = re.compile(rb"[%b]+" % TOKEN_BYTES)
 
 _SIZE = 0xFFFF_FFFF_FFFF_FFFF
 _PRIMES = (
