@@ -20,13 +20,13 @@ from numba import types
 from numba.extending import intrinsic
 from numpy.typing import NDArray
 
-from collector import tokens
+from collector import levels, tokens
 
 _PACKAGE = Path(__file__).parent
 _PACKAGE_CACHE = _PACKAGE / "__pycache__"
 # Files without kernels of which kernels hold values.
 _WITH_VALUES = ("kernels.py", "schema.py")
-_VALUES_ELSEWHERE = (Path(tokens.__file__),)
+_VALUES_ELSEWHERE = (Path(levels.__file__), Path(tokens.__file__))
 
 
 def _writable(directory: Path) -> bool:

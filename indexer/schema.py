@@ -8,6 +8,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from collector import levels
+
 HOUR_NS = 3_600_000_000_000
 """An hour in nanoseconds, as rows are filed by."""
 
@@ -18,7 +20,7 @@ PARTITION_COLUMNS = ("date", "hour")
 OUTPUTS = ("stdout", "stderr", "unknown")
 """Values of ``output``; unknown is a line without a readable CRI header."""
 
-LEVELS = ("trace", "debug", "info", "warn", "error", "fatal", "unknown")
+LEVELS = (*levels.LEVELS, levels.UNKNOWN)
 """Values of ``level``, in order of weight."""
 
 TIME_SOURCES = ("line", "previous", "read", "line-outside", "previous-outside", "read-outside")

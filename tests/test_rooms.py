@@ -20,6 +20,7 @@ PLAN: Mapping[str, Mapping[str, str]] = {
         # room -> rooms of its package that it may import
         "errors": "",
         "checksum": "",
+        "levels": "",
         "durable": "",
         "names": "",
         "process": "errors",
@@ -29,7 +30,7 @@ PLAN: Mapping[str, Mapping[str, str]] = {
         "labels": "checksum errors names process topic wire",
         "settings": "labels process",
         "files": "checksum durable errors names settings wire",
-        "policy": "checksum errors process tokens wire",
+        "policy": "checksum errors levels process tokens wire",
         "ship": "durable errors names topic wire",
         "inventory": "files ship wire",
         "read": "files policy ship wire",
@@ -83,9 +84,9 @@ PLAN: Mapping[str, Mapping[str, str]] = {
 CONTRACTS: Mapping[str, Mapping[str, str]] = {
     # package -> package before it -> rooms of that which are its contract
     "collector": {},
-    "indexer": {"collector": "checksum durable errors process tokens topic wire"},
+    "indexer": {"collector": "checksum durable errors levels process tokens topic wire"},
     "query_api": {
-        "collector": "checksum durable errors process tokens topic wire",
+        "collector": "checksum durable errors levels process tokens topic wire",
         "indexer": "errors kernels ledger names schema segment store table",
     },
 }

@@ -16,8 +16,9 @@ from typing import Annotated, Any, Literal
 import msgspec
 
 from collector.errors import SettingError
+from collector.levels import LEVELS, WORDS
 from collector.policy.events import Finder
-from collector.policy.level import LEVELS, WORDS, level_of
+from collector.policy.level import level_of
 from collector.process import described, setting
 from collector.wire.range import Stream
 
