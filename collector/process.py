@@ -15,7 +15,7 @@ import sys
 import threading
 import time
 import tomllib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any, TypeVar, get_args, get_origin, get_type_hints
@@ -99,9 +99,14 @@ def _from_file(path: Path, section: str, known: Mapping[str, Any]) -> dict[str, 
 
 def _check_known(name: str, known: Mapping[str, Any], where: str) -> None:
     if name not in known:
-        near = difflib.get_close_matches(name, known, n=1)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
-        raise SettingError(f"unknown setting {name!r} in {where}{hint}")
+        hint = did_you_mean(name, known)
+        raise SettingError(f"unknown setting {name!r} in {where}" + (f"; {hint}" if hint else ""))
+
+
+def did_you_mean(name: str, known: Iterable[str], otherwise: str = "") -> str:
+    """Return a question for the known name that is like this one; ``otherwise`` if none is."""
+    near = difflib.get_close_matches(name, list(known), n=1)
+    return f"did you mean {near[0]!r}?" if near else otherwise
 
 
 _PLAIN = frozenset(vars(logging.makeLogRecord({})))
