@@ -24,7 +24,6 @@ from indexer.parse.parse import (
     Rows,
     parse,
 )
-from indexer.schema import HOUR_NS
 from indexer.segment.write import PieceHeader, Segment, build_segments
 from indexer.table.coverage import (
     Balance,
@@ -38,6 +37,7 @@ from indexer.table.coverage import (
     Span,
     note_body,
 )
+from indexer.times import HOUR_NS
 from indexer.trim import Part, Trimmer
 
 

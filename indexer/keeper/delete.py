@@ -7,7 +7,7 @@ trimmed; a request stays open for a while, for rows that were still on their way
 
 import functools
 from collections.abc import Callable, Iterator, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 
 import numpy as np
 import pyarrow as pa
@@ -15,11 +15,13 @@ import pyarrow.compute as pc
 
 from indexer.keeper.exchange import LEFT_ALONE, batches, exchange
 from indexer.keeper.fence import FencedTable
+from indexer.schema import times_ns
 from indexer.segment.conserve import row_groups
 from indexer.segment.rewrite import Rewritten, without
 from indexer.table.coverage import Balance, Coverage, Deleted
 from indexer.table.request import DeletionRequest, checked
 from indexer.table.table import Live
+from indexer.times import to_datetime
 
 _FILE = ("pod", "container", "file_id", "epoch")
 _COLUMNS = (*_FILE, "offset", "time", "time_ns")
@@ -56,11 +58,8 @@ def may_hold(each: Live, request: DeletionRequest) -> bool:
     least, greatest = each.stats.get("time", (None, None))
     if least is None:
         return True
-    return bool(least - _CUT < _time(request.to_ns) and _time(request.from_ns) <= greatest + _CUT)
-
-
-def _time(ns: int) -> datetime:
-    return datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=ns // 1000)
+    begin, end = to_datetime(request.from_ns), to_datetime(request.to_ns)
+    return bool(least - _CUT < end and begin <= greatest + _CUT)
 
 
 def matcher(request: DeletionRequest) -> Callable[[pa.Table], pa.Array]:
@@ -72,7 +71,7 @@ def matcher(request: DeletionRequest) -> Callable[[pa.Table], pa.Array]:
             for name in ("namespace", "pod", "container")
             if (value := getattr(request, name))
         ]
-        ns = _ns(rows)
+        ns = times_ns(rows)
         masks += [pc.greater_equal(ns, request.from_ns), pc.less(ns, request.to_ns)]
         message = rows.column("message")
         if request.text:
@@ -82,11 +81,6 @@ def matcher(request: DeletionRequest) -> Callable[[pa.Table], pa.Array]:
         return functools.reduce(pc.and_, masks)
 
     return fits
-
-
-def _ns(rows: pa.Table) -> pa.ChunkedArray:
-    us = rows.column("time").cast(pa.int64())
-    return pc.add(pc.multiply(us, 1000), rows.column("time_ns").cast(pa.int64()))
 
 
 def delete(
@@ -122,7 +116,7 @@ def delete(
 
 def _marks(request: DeletionRequest, now_ns: int, dropped: Sequence[pa.Table]) -> Coverage:
     rows = pa.concat_tables(dropped).unify_dictionaries().combine_chunks()
-    ns, offsets = _ns(rows).to_numpy(), rows.column("offset").to_numpy()
+    ns, offsets = times_ns(rows).to_numpy(), rows.column("offset").to_numpy()
     changes = np.zeros(rows.num_rows - 1, np.bool_)
     for name in _FILE:
         column = rows.column(name).chunk(0)
