@@ -15,6 +15,7 @@ import pyarrow.compute as pc
 
 from indexer.keeper.exchange import LEFT_ALONE, batches, exchange
 from indexer.keeper.fence import FencedTable
+from indexer.runs import runs
 from indexer.schema import times_ns
 from indexer.segment.conserve import row_groups
 from indexer.segment.rewrite import Rewritten, without
@@ -117,19 +118,9 @@ def delete(
 def _marks(request: DeletionRequest, now_ns: int, dropped: Sequence[pa.Table]) -> Coverage:
     rows = pa.concat_tables(dropped).unify_dictionaries().combine_chunks()
     ns, offsets = times_ns(rows).to_numpy(), rows.column("offset").to_numpy()
-    changes = np.zeros(rows.num_rows - 1, np.bool_)
-    for name in _FILE:
-        column = rows.column(name).chunk(0)
-        if not pa.types.is_integer(column.type):
-            column = column.dictionary_encode().indices
-        changes |= np.diff(column.to_numpy()) != 0
-    starts = np.concatenate(([0], np.flatnonzero(changes) + 1))
+    starts, files = runs(rows.select(_FILE))
     first, last = np.minimum.reduceat(ns, starts), np.maximum.reduceat(ns, starts)
-    files = rows.select(_FILE).take(pa.array(starts))
-    found = zip(
-        zip(*(column.to_pylist() for column in files.columns), strict=True),
-        np.split(offsets, starts[1:]), first.tolist(), last.tolist(), strict=True,
-    )  # fmt: skip
+    found = zip(files, np.split(offsets, starts[1:]), first.tolist(), last.tolist(), strict=True)
     deleted = [
         Deleted(
             request.id,

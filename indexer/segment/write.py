@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from indexer.parse.parse import Rows
+from indexer.runs import run_starts
 from indexer.schema import LEVELS, OUTPUTS, SEGMENT_SCHEMA, TIME, TIME_SOURCES
 from indexer.segment import token_filter
 from indexer.segment.parquet import (
@@ -189,7 +190,7 @@ def _row_group(
     rows: Rows, pieces: Sequence[PieceHeader], chosen: _Chosen, source: NDArray[np.int8]
 ) -> pa.Table:
     piece = rows.piece[chosen]
-    first = np.concatenate(([0], np.flatnonzero(np.diff(piece)) + 1))
+    first = run_starts(piece)
     counts = np.diff(np.append(first, len(piece)))
     headers = [pieces[p] for p in piece[first].tolist()]
 
