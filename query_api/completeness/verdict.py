@@ -8,7 +8,8 @@ what every node in scope has proved, up to the end of the question, is complete.
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
-from indexer.ledger.ledger import FileEntry, Ledger, NodeEntry
+from indexer.ledger.entries import FileEntry, NodeEntry
+from indexer.ledger.ledger import Ledger
 from indexer.times import format_optional, format_time
 from query_api.completeness.gaps import Gap, file_in_scope
 from query_api.completeness.removed import Removal, removals

@@ -5,7 +5,7 @@ A snapshot and a scope go in, models of the answer come out; nothing is read fro
 
 from collections.abc import Iterable
 
-from indexer.ledger.ledger import FileEntry
+from indexer.ledger.entries import FileEntry
 from indexer.times import format_optional, format_time
 from query_api.completeness.gaps import file_in_scope
 from query_api.completeness.replica import Snapshot
