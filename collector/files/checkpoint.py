@@ -64,7 +64,7 @@ class FileState(msgspec.Struct, kw_only=True):
     @property
     def stream(self) -> Stream:
         """Return the stream that wrote the file."""
-        return Stream(self.namespace, self.pod, self.pod_uid, self.container, self.restart)
+        return Stream.of(self)
 
     @property
     def safe(self) -> Mark:

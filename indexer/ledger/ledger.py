@@ -151,11 +151,7 @@ class Ledger(msgspec.Struct):
                 epoch=cover.epoch,
                 partition=cover.partition,
                 node=cover.node,
-                namespace=cover.namespace,
-                pod=cover.pod,
-                pod_uid=cover.pod_uid,
-                container=cover.container,
-                restart=cover.restart,
+                **cover.stream.fields(),
             )
         return file
 

@@ -12,6 +12,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from collector.wire.range import STREAM_FIELDS
 from indexer.errors import NotBalanced
 from indexer.kernels import Bytes, compiled, integer
 from indexer.runs import runs
@@ -20,7 +21,7 @@ from indexer.schema import SEGMENT_SCHEMA, open_segment
 Tally = Mapping[tuple[Any, ...], tuple[int, int]]
 """Stream -> rows, and the sum of their hashes modulo 2^64."""
 
-STREAM = ("namespace", "pod", "pod_uid", "container", "restart", "node")
+STREAM = (*STREAM_FIELDS, "node")
 
 Hashes = NDArray[np.uint64]
 

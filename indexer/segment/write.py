@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from collector.wire.range import Stream
 from indexer.parse.parse import Rows
 from indexer.runs import run_starts
 from indexer.schema import LEVELS, OUTPUTS, SEGMENT_SCHEMA, TIME, TIME_SOURCES
@@ -43,11 +44,7 @@ _Chosen = slice | NDArray[np.intp]  # rows, in ascending order
 class PieceHeader:
     """Whose bytes a piece is, and where in the file they start."""
 
-    namespace: str
-    pod: str
-    container: str
-    pod_uid: str
-    restart: int
+    stream: Stream
     node: str
     file_id: bytes
     epoch: int
@@ -211,11 +208,11 @@ def _row_group(
         "time": pa.array(time_us).view(TIME),
         "time_ns": (time_ns - time_us * 1000).astype(np.int16),
         "time_source": _coded(source[chosen], TIME_SOURCES),
-        "namespace": words(h.namespace for h in headers),
-        "pod": words(h.pod for h in headers),
-        "container": words(h.container for h in headers),
-        "pod_uid": words(h.pod_uid for h in headers),
-        "restart": repeated((h.restart for h in headers), np.int32),
+        "namespace": words(h.stream.namespace for h in headers),
+        "pod": words(h.stream.pod for h in headers),
+        "container": words(h.stream.container for h in headers),
+        "pod_uid": words(h.stream.pod_uid for h in headers),
+        "restart": repeated((h.stream.restart for h in headers), np.int32),
         "node": words(h.node for h in headers),
         "output": _coded(rows.output[chosen], OUTPUTS),
         "level": _coded(rows.level[chosen], LEVELS),

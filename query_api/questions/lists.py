@@ -67,11 +67,7 @@ def _stream_view(
     return StreamView(
         cluster=cluster,
         node=one.node,
-        namespace=one.namespace,
-        pod=one.pod,
-        pod_uid=one.pod_uid,
-        container=one.container,
-        restart=one.restart,
+        **one.stream.fields(),
         files=[file_id.hex() for file_id in ids],
         first_time=format_optional(min((f.first_ns for f in files if f.first_ns), default=None)),
         last_time=format_optional(max(file.last_ns for file in files) or None),
