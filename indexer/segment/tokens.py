@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from collector.tokens import IN_TOKEN
 from indexer.kernels import Bytes, Ints, compiled, integer, zeros_below
-from indexer.segment.token_filter import BLOCK_BYTES, SALTS, TAG_BYTES, Place
+from indexer.segment.token_filter import BLOCK_BYTES, PRIMES, SALTS, TAG_BYTES, Place
 
 HASHES_MAX = 1 << 24
 """Hashes of eight bytes that a segment's filter holds until it is written.
@@ -86,8 +86,7 @@ _HALF, _LAST = word(0xFFFF_FFFF), word(0xFF)
 _HIGH_BITS = word(0x8080_8080_8080_8080)
 _FROM_A = word(0x0101_0101_0101_0101 * (0x80 - ord("A")))
 _BEHIND_Z = word(0x0101_0101_0101_0101 * (0x7F - ord("Z")))
-_P1, _P2, _P3 = word(0x9E3779B185EBCA87), word(0xC2B2AE3D27D4EB4F), word(0x165667B19E3779F9)
-_P4, _P5 = word(0x85EBCA77C2B2AE63), word(0x27D4EB2F165667C5)
+_P1, _P2, _P3, _P4, _P5 = map(word, PRIMES)
 _SHORT_BYTES = 16  # a token up to here is its own key
 
 
