@@ -19,12 +19,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
-from deltalake import CommitProperties, DeltaTable, Transaction
+from deltalake import DeltaTable
 from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
 from deltalake.transaction import AddAction, RemoveAction
 
 from indexer.errors import ObjectMissing, TableError, TableUnavailable, VersionGone
 from indexer.ledger.entries import FileEntry, FileKey
+from indexer.ledger.folded import folded_up_to, folded_version, sweep
 from indexer.ledger.ledger import Ledger
 from indexer.ledger.rows import (
     LEDGER_SCHEMA,
@@ -46,7 +47,6 @@ from indexer.table.table import LOG_CONFIGURATION, LogEntry, Table, one_line
 Lookup = Callable[[Collection[bytes]], dict[FileKey, FileEntry]]
 Seen = Callable[[LogEntry, Sequence[Coverage]], None]
 
-_FOLDED = "folded"
 _ROW_GROUP = 4096  # of past files, so that one of them costs little more than a page
 _VERSIONS_AT_ONCE = 64
 
@@ -93,8 +93,7 @@ class LedgerTable:
             table = self._open()
             if table is None:
                 return Ledger()
-            version = table.transaction_version(_FOLDED)
-            ledger = Ledger(version=-1 if version is None else version)
+            ledger = Ledger(version=folded_version(table))
             wanted = None if partitions is None else pc.field("partition").isin(list(partitions))
             fragments = dict(_fragments(table, parts))
             for name, fragment in fragments.items():
@@ -157,8 +156,7 @@ class LedgerTable:
         """
         try:
             table = self._open() or self._make()
-            stored = table.transaction_version(_FOLDED)
-            if (-1 if stored is None else stored) != before:
+            if folded_version(table) != before:
                 return False
             keys = ledger.files if touched is None else touched
             rows = latest(file_rows([ledger.files[key] for key in keys], ledger.version))
@@ -228,20 +226,18 @@ class LedgerTable:
             mode="append",
             schema=LEDGER_SCHEMA,
             # The number of every commit of a keeper is one of the table's versions already.
-            commit_properties=CommitProperties(app_transactions=[Transaction(_FOLDED, version)]),
+            commit_properties=folded_up_to(version),
         )
 
     def sweep(self) -> int:
         """Delete objects that no ledger of the last day uses; return how many."""
         try:
             table = DeltaTable(self._uri, storage_options=self._bucket.storage_options)
-            gone = table.vacuum(retention_hours=24, dry_run=False, enforce_retention_duration=False)
-            table.cleanup_metadata()
+            return sweep(table)
         except TableNotFoundError:
             return 0
         except (DeltaError, OSError) as error:
             raise TableUnavailable(f"cannot sweep {self._uri}: {one_line(error)}") from error
-        return len(gone)
 
     def _open(self) -> DeltaTable | None:
         try:

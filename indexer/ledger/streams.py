@@ -17,11 +17,12 @@ import msgspec
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from deltalake import CommitProperties, DeltaTable, Transaction, write_deltalake
+from deltalake import CommitProperties, DeltaTable, write_deltalake
 from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
 
 from collector.wire.batch import Meta
 from indexer.errors import ObjectMissing, TableUnavailable, VersionGone
+from indexer.ledger.folded import folded_up_to, folded_version, sweep
 from indexer.names import folder_uri, streams_folder
 from indexer.schema import TIME
 from indexer.store.bucket import Bucket
@@ -31,7 +32,6 @@ from indexer.times import from_datetime, to_datetime
 
 _log = logging.getLogger(__name__)
 
-_FOLDED = "folded"
 _WORDS = pa.map_(pa.string(), pa.string())
 _ALWAYS = np.iinfo(np.int64)
 
@@ -282,7 +282,7 @@ class StreamsTable:
         """
         try:
             handle = self._made()
-            folded = _folded(handle)
+            folded = folded_version(handle)
             if folded == version:
                 return 0
             if folded > version:
@@ -326,16 +326,12 @@ class StreamsTable:
         try:
             handle = DeltaTable(self.uri, storage_options=self._options)
             # As in a fold: of two commits that go on from one version, one is refused.
-            handle.optimize.compact(commit_properties=_at(_folded(handle)))
-            gone = handle.vacuum(
-                retention_hours=24, dry_run=False, enforce_retention_duration=False
-            )
-            handle.cleanup_metadata()
+            handle.optimize.compact(commit_properties=folded_up_to(folded_version(handle)))
+            return sweep(handle)
         except (TableNotFoundError, CommitFailedError):
             return 0
         except (DeltaError, OSError) as error:
             raise TableUnavailable(f"cannot sweep {self.uri}: {one_line(error)}") from error
-        return len(gone)
 
     def _made(self) -> DeltaTable:
         try:
@@ -352,22 +348,13 @@ class StreamsTable:
             )
 
 
-def _folded(handle: DeltaTable) -> int:
-    stored = handle.transaction_version(_FOLDED)
-    return -1 if stored is None else stored
-
-
-def _at(version: int) -> CommitProperties:
-    return CommitProperties(app_transactions=[Transaction(_FOLDED, version)])
-
-
 def _commit(handle: DeltaTable, added: pa.Table, version: int) -> None:
     """Add rows, or only note the version."""
     if added.num_rows:
-        write_deltalake(handle, added, mode="append", commit_properties=_at(version))
+        write_deltalake(handle, added, mode="append", commit_properties=folded_up_to(version))
     else:
         handle.create_write_transaction(
-            [], mode="append", schema=handle.schema(), commit_properties=_at(version)
+            [], mode="append", schema=handle.schema(), commit_properties=folded_up_to(version)
         )
 
 
