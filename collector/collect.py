@@ -23,6 +23,7 @@ from collector.files.watch import FileKey, Watch
 from collector.inventory import Inventories
 from collector.labels.metadata import Metadata
 from collector.metrics import CollectorMetrics
+from collector.names import SPOOL
 from collector.policy.apply import Policy
 from collector.read import Reader
 from collector.settings import CollectorSettings
@@ -60,7 +61,7 @@ class Collector:
         self._state = Path(settings.state)
         self.policy = Policy(Path(settings.policy) if settings.policy else None, clock)
         chance = random.Random(run)  # noqa: S311  # it spreads requests, and hides nothing
-        self.metadata = Metadata(settings, settings.node, self._state, clock, chance)
+        self.metadata = Metadata(settings.metadata, settings.node, self._state, clock, chance)
         targets = filter(None, settings.link_targets.split(os.pathsep))
         self._discovery = Discovery(roots_of(settings), clock, targets)
         self._acked = 0
@@ -87,7 +88,7 @@ class Collector:
         before = checkpoint.load(self._state) or Checkpoint()
         self._before_scan_ns = before.scan_began_ns
         place = await self._place(before)
-        spool = Spool(self._state / "spool")
+        spool = Spool(self._state / SPOOL)
         level = settings.compression_level
         self.backlog = Backlog(spool, settings.spool_bytes, level, self._clock)
         self.shipper = Shipper(

@@ -19,6 +19,7 @@ from collector.collect import Collector
 from collector.durable import locked
 from collector.errors import AnotherCollector, CollectorError
 from collector.metrics import CollectorMetrics
+from collector.names import LOCK
 from collector.process import Page, data_directory, load_settings, log_to_stderr
 from collector.settings import CollectorSettings
 from collector.topic.open import open_topic
@@ -38,7 +39,7 @@ def main(argv: Sequence[str], environ: Mapping[str, str]) -> int:
     taken = AnotherCollector(
         f"another collector uses {state}; stop it, or give this one its own --state"
     )
-    with locked(state / "lock", or_raise=taken):
+    with locked(state / LOCK, or_raise=taken):
         return asyncio.run(_run(settings))
 
 
@@ -56,7 +57,7 @@ async def _run(settings: CollectorSettings) -> int:
         loop.add_signal_handler(number, stop.set)
     metrics = CollectorMetrics(prometheus_client.CollectorRegistry())
     topic = open_topic(
-        settings.topic, partitions=max(settings.partitions, 1), security=Security(settings)
+        settings.topic, partitions=max(settings.partitions, 1), security=Security(settings.kafka)
     )
     collector = Collector(settings, topic, metrics, run=uuid.uuid4().bytes)
     beside: list[asyncio.Task[None]] = []

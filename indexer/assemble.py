@@ -14,17 +14,10 @@ import numpy as np
 from collector.wire.batch import Batch
 from collector.wire.range import CRC_UNKNOWN, FORMATS, Stream
 from indexer.errors import NotBalanced
-from indexer.ledger.ledger import FileEntry, FileKey
-from indexer.parse.parse import (
-    GUESSING,
-    NO_STATE,
-    STATE_SIZE,
-    Pieces,
-    PlainTimes,
-    Rows,
-    parse,
-)
-from indexer.schema import HOUR_NS
+from indexer.ledger.entries import FileEntry, FileKey
+from indexer.parse.events import NO_STATE, STATE_SIZE
+from indexer.parse.parse import Pieces, Rows, parse
+from indexer.parse.patterns import GUESSING, PlainTimes
 from indexer.segment.write import PieceHeader, Segment, build_segments
 from indexer.table.coverage import (
     Balance,
@@ -38,6 +31,7 @@ from indexer.table.coverage import (
     Span,
     note_body,
 )
+from indexer.times import HOUR_NS
 from indexer.trim import Part, Trimmer
 
 
@@ -118,8 +112,8 @@ def assemble(
     # In this order the rows of one file lie together, and zstd finds what repeats.
     pieces.sort(
         key=lambda p: (
-            p.header.namespace, p.header.container, p.header.pod, p.header.file_id,
-            p.header.epoch, p.header.start,
+            p.header.stream.namespace, p.header.stream.container, p.header.stream.pod,
+            p.header.file_id, p.header.epoch, p.header.start,
         )
     )  # fmt: skip
     rows = _parse(pieces, plain_times)
@@ -163,11 +157,7 @@ def _cover(
             epoch=key[1],
             partition=batch.partition,
             node=batch.node,
-            namespace=stream.namespace,
-            pod=stream.pod,
-            pod_uid=stream.pod_uid,
-            container=stream.container,
-            restart=stream.restart,
+            **stream.fields(),
             spans=[],
         )
     return covers[key]
@@ -176,17 +166,7 @@ def _cover(
 def _piece(
     file_id: bytes, part: Part, stream: Stream, batch: Batch, files: Mapping[FileKey, FileEntry]
 ) -> _Piece:
-    header = PieceHeader(
-        namespace=stream.namespace,
-        pod=stream.pod,
-        container=stream.container,
-        pod_uid=stream.pod_uid,
-        restart=stream.restart,
-        node=batch.node,
-        file_id=file_id,
-        epoch=part.epoch,
-        start=part.start,
-    )
+    header = PieceHeader(stream, batch.node, file_id, part.epoch, part.start)
     file = files.get((file_id, part.epoch))
     return _Piece(header, part, batch.partition, batch.created_ns, _state_before(file, part.start))
 
@@ -207,7 +187,7 @@ def _parse(pieces: Sequence[_Piece], plain_times: PlainTimes) -> Rows:
         continues[i] = piece.header.start == before.part.end and _file(piece) == _file(before)
     starts = np.zeros(n + 1, np.int64)
     np.cumsum([len(piece.part.data) for piece in pieces], out=starts[1:])
-    patterns = [plain_times.number_of(piece.header.container) for piece in pieces]
+    patterns = [plain_times.number_of(piece.header.stream.container) for piece in pieces]
     return parse(
         b"".join(piece.part.data for piece in pieces),
         Pieces(

@@ -11,6 +11,7 @@ import logging
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
 from collector.errors import CollectorError, PositionOutOfRange
@@ -21,14 +22,15 @@ from indexer.errors import BucketUnavailable, IndexerError, NotBalanced, Positio
 from indexer.ledger.ledger import Ledger
 from indexer.ledger.stored import LedgerTable, bring_up
 from indexer.metrics import IndexerMetrics
+from indexer.names import dead_letter
 from indexer.parse.patterns import PlainTimes
 from indexer.recall import to_recall
-from indexer.schema import HOUR_NS
 from indexer.settings import IndexerSettings
 from indexer.share import membership
 from indexer.store.bucket import Bucket
 from indexer.suspect import State, assemble_whole, suspects
 from indexer.table.table import CLOSED, Table
+from indexer.times import HOUR_NS
 from indexer.upload import upload
 
 _log = logging.getLogger(__name__)
@@ -65,7 +67,7 @@ class Indexer:
         self._recalled: set[bytes] = set()  # files that were looked up already
         self._plain_times = PlainTimes.of(settings.plain_time_formats, settings.plain_time_zone)
         name = settings.topic.rpartition("/")[2] if "://" in settings.topic else "local"
-        self._consumer = Consumer(name, self._letter_name)
+        self._consumer = Consumer(name, partial(dead_letter, settings.cluster))
         self._membership = membership(settings, self._topic)
         self._uploads = ThreadPoolExecutor(settings.upload_threads, "upload")
         self._cut: dict[int, Following] = {}  # goes into the table before what follows it
@@ -337,10 +339,6 @@ class Indexer:
         for past in self._ledger_table.lookup(asked).values():
             self._ledger.revive(past)
         self._recalled |= asked
-
-    def _letter_name(self, partition: int, position: int, crc: int) -> str:
-        # With its CRC: a topic that was made anew has other records at the same positions.
-        return f"{self._settings.cluster}/dead_letters/{partition}/{position:020d}-{crc:08x}"
 
     # -- the outside -------------------------------------------------------------------------
 

@@ -20,8 +20,13 @@ from numba import types
 from numba.extending import intrinsic
 from numpy.typing import NDArray
 
+import collector
+
 _PACKAGE = Path(__file__).parent
 _PACKAGE_CACHE = _PACKAGE / "__pycache__"
+# Files without kernels whose values are compiled into some.
+_WITH_VALUES = ("kernels.py", "schema.py", "token_filter.py")
+_OF_COLLECTOR = ("levels.py", "tokens.py", "wire/range.py")
 
 
 def _writable(directory: Path) -> bool:
@@ -59,19 +64,27 @@ def cache_directory(environ: Mapping[str, str], package: Path = _PACKAGE_CACHE) 
     return _own_temporary(Path(tempfile.gettempdir()))
 
 
-def sources_digest(package: Path = _PACKAGE) -> str:
-    """Return a name for the state of all files that have kernels, or values that they hold."""
+def sources() -> list[Path]:
+    """Return all files that have kernels, or values that are compiled into them."""
+    own = [
+        path
+        for path in sorted(_PACKAGE.rglob("*.py"))
+        if path.name in _WITH_VALUES or b"\n@compiled\n" in path.read_bytes()
+    ]
+    return own + [Path(collector.__file__).parent / name for name in _OF_COLLECTOR]
+
+
+def _digest() -> str:
+    """Return a name for the state of the sources."""
     digest = hashlib.blake2b(digest_size=8)
-    for path in sorted(package.rglob("*.py")):
-        text = path.read_bytes()
-        if b"\n@compiled\n" in text or path.name in ("kernels.py", "schema.py"):
-            digest.update(len(text).to_bytes(8, "big") + text)
+    for text in (path.read_bytes() for path in sources()):
+        digest.update(len(text).to_bytes(8, "big") + text)
     return digest.hexdigest()
 
 
 # Set when numba is imported, so not in its types.
 numba.config.CACHE_DIR = str(  # type: ignore[attr-defined]
-    cache_directory(os.environ) / f"kernels-{sources_digest()}"
+    cache_directory(os.environ) / f"kernels-{_digest()}"
 )
 
 _Kernel = TypeVar("_Kernel", bound=Callable[..., Any])

@@ -8,9 +8,10 @@ from concurrent.futures import Executor
 from functools import partial
 
 from indexer.assemble import Assembled, DeadLetter
+from indexer.names import COVERAGE_FOLDER, new_name, segment_folder
 from indexer.segment.write import Segment
 from indexer.store.bucket import Bucket, put_own
-from indexer.table.table import COVERAGE_FOLDER, NO_ROWS, Added, new_name, segment_folder
+from indexer.table.table import NO_ROWS, Added
 
 
 def upload(

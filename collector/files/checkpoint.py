@@ -12,11 +12,10 @@ import msgspec
 from collector.checksum import checked_body, with_checksum
 from collector.durable import replace_file
 from collector.errors import CheckpointError
+from collector.names import CHECKPOINT, PREVIOUS_CHECKPOINT
 from collector.wire.range import Stream
 
 _HEAD = b"everyline checkpoint 1 "
-_NAME = "checkpoint"
-_PREVIOUS = "checkpoint.previous"
 TAIL_BYTES = 256
 """How many bytes before the offset are kept, to see that a file is still the same."""
 
@@ -65,7 +64,7 @@ class FileState(msgspec.Struct, kw_only=True):
     @property
     def stream(self) -> Stream:
         """Return the stream that wrote the file."""
-        return Stream(self.namespace, self.pod, self.pod_uid, self.container, self.restart)
+        return Stream.of(self)
 
     @property
     def safe(self) -> Mark:
@@ -115,7 +114,7 @@ def save(directory: Path, checkpoint: Checkpoint) -> None:
     """
     body = msgspec.json.encode(checkpoint)
     content = with_checksum(_HEAD, body)
-    replace_file(directory / _NAME, content, previous=directory / _PREVIOUS)
+    replace_file(directory / CHECKPOINT, content, previous=directory / PREVIOUS_CHECKPOINT)
 
 
 def load(directory: Path) -> Checkpoint | None:
@@ -124,7 +123,7 @@ def load(directory: Path) -> Checkpoint | None:
     A damaged one is named in the log, and the previous one is taken: files are then read again
     from where that one stands, and what is sent twice is trimmed by the indexer.
     """
-    for name in (_NAME, _PREVIOUS):
+    for name in (CHECKPOINT, PREVIOUS_CHECKPOINT):
         path = directory / name
         try:
             data = path.read_bytes()

@@ -24,12 +24,11 @@ from collector.labels.http import Server
 from collector.labels.pod import Described
 from collector.labels.schedule import Schedule
 from collector.labels.source import ApiServer, Change, Kubelet, Listing, Source
+from collector.names import METADATA
 from collector.process import setting
-from collector.topic.security import KafkaSettings
 from collector.wire.batch import Meta
 
 _HEAD = b"everyline metadata 1 "
-_NAME = "metadata"
 _MS = 1_000_000
 _SAVE_EVERY_S = 10.0
 _EARLY_S = 2.0
@@ -38,7 +37,7 @@ _ACCOUNT = "/var/run/secrets/kubernetes.io/serviceaccount"  # where a pod finds 
 _log = logging.getLogger(__name__)
 
 
-class MetadataSettings(KafkaSettings, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class MetadataSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Learn labels, annotations and owners of the node's pods."""
 
     metadata_source: Annotated[
@@ -286,11 +285,11 @@ class Metadata:
     def _save(self) -> None:
         self._unsaved.clear()
         body = msgspec.json.encode(list(self._pods.values()))
-        temporary = self._state / f"{_NAME}.tmp"
+        temporary = self._state / f"{METADATA}.tmp"
         try:
             # Not synced, which could hold up the reading: what a power cut tears is asked for anew.
             temporary.write_bytes(with_checksum(_HEAD, body))
-            temporary.replace(self._state / _NAME)
+            temporary.replace(self._state / METADATA)
             self.save_error = ""
         except OSError as error:
             if str(error) != self.save_error:
@@ -300,7 +299,7 @@ class Metadata:
 
 def _load(state: Path) -> dict[str, Meta]:
     """Return what the run before knew, by pod uid; nothing if its file is damaged."""
-    path = state / _NAME
+    path = state / METADATA
     try:
         body = checked_body(_HEAD, path.read_bytes())
         if body is None:

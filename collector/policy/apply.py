@@ -10,7 +10,6 @@ range before it was decided, and a replay that is cut elsewhere decides no worse
 
 import json
 import logging
-import os
 import re
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -23,6 +22,7 @@ from collector.checksum import crc32
 from collector.errors import SettingError
 from collector.policy.events import Events, Knot, Line
 from collector.policy.rules import Drop, DropLevels, RateLimit, Redact, Rule, read_rules
+from collector.watched_files import WatchedFiles
 from collector.wire.batch import Elided
 from collector.wire.range import Range, Stream
 
@@ -48,7 +48,8 @@ class Policy:
         """
         self._path = path
         self._clock = clock
-        self._stamp = _stamp(path) if path else ()
+        self._file = WatchedFiles([path] if path else [])
+        self._file.have_changed()
         self.rules: tuple[Rule, ...] = read_rules(path) if path else ()
         self.error = ""
         """Why the file as it is now is not in force; empty if it is."""
@@ -58,9 +59,8 @@ class Policy:
 
     def reload(self) -> None:
         """Take up the file if it has changed; one that cannot be used is said once and left."""
-        if self._path is None or (found := _stamp(self._path)) == self._stamp:
+        if self._path is None or not self._file.have_changed():
             return
-        self._stamp = found  # taken before reading: a change meanwhile shows at the next look
         try:
             self.rules = read_rules(self._path)
         except SettingError as error:
@@ -131,15 +131,6 @@ class Policy:
                 if rule.output in (None, event.output):
                     event.rule = event.rule or rule.name
         _remember(self._budgets, (stream, rule), (budget, now_ns))
-
-
-def _stamp(path: Path) -> tuple[int, ...]:
-    """Return what changes with the file, also if a link on the way to it does."""
-    try:
-        found = os.stat(path)
-    except OSError:
-        return ()
-    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
 
 
 def _remember(known: dict[K, V], key: K, value: V) -> None:

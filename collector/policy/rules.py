@@ -4,7 +4,6 @@ A TOML file of ``[[rule]]`` tables goes in, frozen rules in its order come out. 
 it is an error that names the file, the line, the rule and what to do; nothing is ignored.
 """
 
-import difflib
 import re
 import tomllib
 from dataclasses import dataclass
@@ -16,9 +15,10 @@ from typing import Annotated, Any, Literal
 import msgspec
 
 from collector.errors import SettingError
+from collector.levels import LEVELS, WORDS
 from collector.policy.events import Finder
-from collector.policy.level import LEVELS, WORDS, level_of
-from collector.process import described, setting
+from collector.policy.level import level_of
+from collector.process import described, did_you_mean, setting
 from collector.wire.range import Stream
 
 _NAME = re.compile(r"[\w.-]{1,63}", re.ASCII)
@@ -193,8 +193,7 @@ _TABLE = re.compile(r"^[ \t]*\[\[[ \t]*[\"']?rule[\"']?[ \t]*\]\]", re.MULTILINE
 def _check_known(table: dict[str, Any], known: Any, where: str, otherwise: str) -> None:
     for key in table:
         if key not in known:
-            near = difflib.get_close_matches(key, known, n=1)
-            hint = f"did you mean {near[0]!r}?" if near else otherwise
+            hint = did_you_mean(key, known, otherwise)
             raise SettingError(f"{where}unknown key {key!r}; {hint}")
 
 

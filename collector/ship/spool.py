@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator, Set
 from pathlib import Path
 
 from collector.durable import replace_file
+from collector.names import log_name
 from collector.topic.frame import frame, frames
 from collector.topic.interface import Headers, Record
 
@@ -115,4 +116,4 @@ class Spool:
             self.bytes -= self._sizes.pop(position, 0)
 
     def _path(self, position: int) -> Path:
-        return self._directory / f"{position:020d}.log"
+        return self._directory / log_name(position)

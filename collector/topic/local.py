@@ -20,6 +20,7 @@ from pathlib import Path
 
 from collector.durable import locked, replace_file, sync_directory
 from collector.errors import BatchTooLarge, PositionOutOfRange, TopicMissing, TopicUnavailable
+from collector.names import LOCK, TOPIC, log_name
 from collector.topic.frame import FRAME_BYTES_MIN, frame, frames
 from collector.topic.interface import Headers, Membership, Record, TopicLimits
 
@@ -38,7 +39,7 @@ def _bases(directory: Path) -> list[int]:
 
 
 def _file(directory: Path, base: int) -> Path:
-    return directory / f"{base:020d}.log"
+    return directory / log_name(base)
 
 
 @dataclass
@@ -105,8 +106,8 @@ class LocalTopic:
             return self._partitions
         try:
             self._root.mkdir(parents=True, exist_ok=True)
-            about = self._root / "topic.json"
-            with locked(self._root / "lock"):
+            about = self._root / TOPIC
+            with locked(self._root / LOCK):
                 if not about.exists() and not self._wanted:
                     raise TopicUnavailable(f"no topic in {self._root} yet; start a collector")
                 if not about.exists():
@@ -224,7 +225,7 @@ class LocalTopic:
 
 def _alone(part: _Partition) -> AbstractContextManager[None]:
     """Keep every other thread and process from the partition's end."""
-    return locked(part.directory / "lock")
+    return locked(part.directory / LOCK)
 
 
 def _append(part: _Partition, records: list[tuple[Headers, bytes]]) -> int:

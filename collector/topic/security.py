@@ -7,7 +7,6 @@ they cannot be used. Secrets come from files only and are never shown.
 
 import importlib.util
 import logging
-import os
 import ssl
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +16,7 @@ import msgspec
 
 from collector.errors import SettingError, TopicUnavailable
 from collector.process import setting
+from collector.watched_files import WatchedFiles
 
 _WITH_PASSWORD = ("PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512")
 _MECHANISMS = (*_WITH_PASSWORD, "OAUTHBEARER", "GSSAPI")
@@ -73,18 +73,14 @@ class Security:
         """Raise SettingError if the settings contradict each other; no file is read yet."""
         _check(settings)
         self._settings = settings
-        self._files = [
-            path
-            for path in (
-                settings.kafka_tls_ca,
-                settings.kafka_tls_certificate,
-                settings.kafka_tls_key,
-                settings.kafka_sasl_password_file,
-                settings.kafka_sasl_token_file,
-            )
-            if path
-        ]
-        self._read: list[tuple[int, ...]] = []
+        paths = (
+            settings.kafka_tls_ca,
+            settings.kafka_tls_certificate,
+            settings.kafka_tls_key,
+            settings.kafka_sasl_password_file,
+            settings.kafka_sasl_token_file,
+        )
+        self._files = WatchedFiles(filter(None, paths))
         self._login: Login | None = None
 
     def login(self) -> Login:
@@ -93,9 +89,7 @@ class Security:
         Another object is returned exactly when a file has changed. Raises TopicUnavailable if no
         files could be used yet.
         """
-        found = [_stamp(path) for path in self._files]
-        if self._login is None or found != self._read:
-            self._read = found  # taken before reading: a change meanwhile shows at the next look
+        if self._files.have_changed() or self._login is None:
             try:
                 self._login = _login(self._settings)
             except TopicUnavailable as error:
@@ -106,14 +100,6 @@ class Security:
                     extra={"error": str(error)},
                 )
         return self._login
-
-
-def _stamp(path: str) -> tuple[int, ...]:
-    try:
-        found = os.stat(path)
-    except OSError:
-        return ()
-    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
 
 
 def _check(s: KafkaSettings) -> None:

@@ -16,7 +16,7 @@ import fastavro
 import zstandard
 
 from collector.errors import NewerWireVersion, TornBatch
-from collector.wire.range import Range, Stream
+from collector.wire.range import STREAM_FIELDS, Range, Stream
 
 MAGIC = b"ELB"
 VERSION = 2
@@ -217,7 +217,7 @@ def encode(batch: Batch, compressor: zstandard.ZstdCompressor) -> bytes:
     record: dict[str, Any] = {name: getattr(batch, name) for name in _SCALARS}
     record["created_ns"] = batch.created_ns
     record["files"] = [
-        {"file_id": file_id, **_fields(stream)} for file_id, stream in batch.files.items()
+        {"file_id": file_id, **stream.fields()} for file_id, stream in batch.files.items()
     ]
     record["ranges"] = [_plain(entry, index) for entry in batch.ranges]
     for name in _ENTRIES:
@@ -235,7 +235,7 @@ def _plain_inventory(inventory: Inventory, index: Mapping[bytes, int]) -> dict[s
         "partitions": list(inventory.partitions),
         "full": inventory.full,
         "files": [_plain(seen, index) for seen in inventory.files],
-        "unborn": [{**_fields(u.stream), "size": u.size} for u in inventory.unborn],
+        "unborn": [{**u.stream.fields(), "size": u.size} for u in inventory.unborn],
         "unchanged": inventory.unchanged,
         "errors": list(inventory.errors),
         "replaces": inventory.replaces
@@ -275,7 +275,7 @@ def decode(wire: bytes, decompressor: zstandard.ZstdDecompressor) -> Batch:
 
 
 def _stream(record: Mapping[str, Any]) -> Stream:
-    return Stream(*(record[field.name] for field in fields(Stream)))
+    return Stream(*(record[name] for name in STREAM_FIELDS))
 
 
 def _from_record(record: dict[str, Any]) -> Batch:

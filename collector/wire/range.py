@@ -6,7 +6,8 @@ back from the end for the last line of each output tells whether an event is sti
 """
 
 import hashlib
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
+from typing import Any
 
 from collector.checksum import crc32
 
@@ -45,6 +46,18 @@ class Stream:
     pod_uid: str
     container: str
     restart: int
+
+    @classmethod
+    def of(cls, each: Any) -> "Stream":
+        """Return the stream of what has these five fields among its own, as stored forms do."""
+        return cls(each.namespace, each.pod, each.pod_uid, each.container, each.restart)
+
+    def fields(self) -> dict[str, Any]:
+        """Return the fields by name, to make something of that has them among its own."""
+        return {name: getattr(self, name) for name in STREAM_FIELDS}
+
+
+STREAM_FIELDS = tuple(field.name for field in fields(Stream))
 
 
 def file_id(

@@ -11,10 +11,11 @@ import pyarrow.parquet as pq
 
 from indexer.errors import IndexerError, NotBalanced, ObjectMissing, SegmentDamaged
 from indexer.keeper.fence import FencedTable
+from indexer.names import segment_folder
 from indexer.segment.parquet import stats_of
 from indexer.segment.rewrite import Rewritten, _Dropped
 from indexer.table.coverage import Coverage
-from indexer.table.table import Added, Live, segment_folder
+from indexer.table.table import Added, Live
 
 LEFT_ALONE = (SegmentDamaged, ObjectMissing, NotBalanced)
 """What keeps segments from being rewritten, but not others."""

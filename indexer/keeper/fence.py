@@ -7,9 +7,10 @@ twice, and nothing that was deleted comes back.
 
 from collections.abc import Sequence
 
+from indexer.names import COVERAGE_FOLDER, new_name
 from indexer.store.bucket import Bucket, put_own
 from indexer.table.coverage import Coverage, to_object
-from indexer.table.table import COVERAGE_FOLDER, NO_ROWS, Added, Live, Table, live, new_name
+from indexer.table.table import NO_ROWS, Added, Live, Table, live
 
 KEEPER = "keeper"
 """The ``app_id`` of every keeper; its version counts their commits."""

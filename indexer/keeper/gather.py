@@ -5,7 +5,6 @@ commit as it was, with the table's version that it had. So the ledger can be fol
 in the same order, position by position.
 """
 
-import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -13,13 +12,12 @@ import msgspec
 
 from indexer.errors import VersionGone
 from indexer.keeper.fence import FencedTable
+from indexer.names import MERGED_FOLDER, delta_log_folder, is_merged, named_version
 from indexer.table.coverage import Coverage
-from indexer.table.table import MERGED_FOLDER, Live, Table, in_order
+from indexer.table.table import Live, Table, in_order
 
 OBJECTS_MAX = 4096
 BYTES_MAX = 16 << 20
-
-_LOG_NAME = re.compile(r"(\d{20})\.json")
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,9 +63,8 @@ class Versions:
 
 
 def _first_version(table: Table) -> int:
-    names = table.bucket.names(f"{table.folder}_delta_log/")
-    found = (_LOG_NAME.fullmatch(name.rpartition("/")[2]) for name in names)
-    return min((int(match[1]) for match in found if match), default=0)
+    found = map(named_version, table.bucket.names(delta_log_folder(table.folder)))
+    return min((version for version in found if version is not None), default=0)
 
 
 def plan_gathering(
@@ -80,9 +77,8 @@ def plan_gathering(
     loose = [
         each
         for each in objects
-        if each.is_coverage and not each.name.startswith(MERGED_FOLDER)
-        and versions[each.name] <= folded
-    ]  # fmt: skip
+        if each.is_coverage and not is_merged(each.name) and versions[each.name] <= folded
+    ]
     loose.sort(key=lambda each: versions[each.name])
     run: list[Live] = []
     size = 0

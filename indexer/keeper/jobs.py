@@ -25,10 +25,11 @@ from indexer.keeper.metrics import KeeperMetrics
 from indexer.keeper.scrub import Scrubber
 from indexer.keeper.settings import KeeperSettings
 from indexer.ledger.streams import StreamsTable
-from indexer.schema import HOUR_NS
+from indexer.names import cluster_folder
 from indexer.store.bucket import Bucket
 from indexer.table.request import Deletion, DeletionRequest, Requests
 from indexer.table.table import Table, one_line
+from indexer.times import HOUR_NS
 
 _log = logging.getLogger(__name__)
 
@@ -247,7 +248,7 @@ class Jobs:
             uri = self.fenced.table.uri
             raise TableUnavailable(f"cannot vacuum {uri}: {one_line(error)}") from error
         age_ns = self.settings.vacuum_age_hours * HOUR_NS
-        self.bucket.sweep(f"{self.settings.cluster}/", self.clock() - age_ns)
+        self.bucket.sweep(cluster_folder(self.settings.cluster), self.clock() - age_ns)
         self.metrics.vacuumed_objects.inc(len(gone))
         if gone:
             _log.info("deleted what no version names", extra={"objects": len(gone)})

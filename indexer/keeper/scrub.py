@@ -8,7 +8,6 @@ gone, so that a damaged one is told once and known for as long as it matters.
 import bisect
 import contextlib
 import logging
-import re
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -18,13 +17,13 @@ import pyarrow.parquet as pq
 
 from collector.checksum import crc32
 from indexer.errors import CoverageError, ObjectMissing
-from indexer.schema import HOUR_NS
+from indexer.names import logs_folder, named_crc, scrub_folder, scrub_name
 from indexer.store.bucket import Bucket
 from indexer.table.coverage import from_object
 from indexer.table.table import Live
+from indexer.times import HOUR_NS
 
 _log = logging.getLogger(__name__)
-_NAMED_CRC = re.compile(r"[0-9a-f]{32}-([0-9a-f]{8})\.parquet")
 _PIECE_BYTES = 8 << 20
 # What was not read while a keeper was down or busy is not made up for by one long turn.
 _SAVED_S = 120
@@ -57,7 +56,7 @@ def _examine(bucket: Bucket, name: str, each: Live) -> tuple[int, str]:
         size = bucket.size(name)
         if size != each.size:
             return 0, f"has {size} bytes, {each.size} were committed"
-        named = _NAMED_CRC.fullmatch(name.rpartition("/")[2])
+        named = named_crc(name)
         if named is None:
             return size, _undecodable(bucket.get(name), is_coverage=each.is_coverage)
         crc = 0
@@ -65,8 +64,8 @@ def _examine(bucket: Bucket, name: str, each: Live) -> tuple[int, str]:
             crc = crc32(bucket.get_range(name, start, min(_PIECE_BYTES, size - start)), crc)
     except ObjectMissing:
         return 0, "is missing"
-    if crc != int(named[1], 16):
-        return size, f"has CRC-32 {crc:08x}, {named[1]} was committed"
+    if crc != named:
+        return size, f"has CRC-32 {crc:08x}, {named:08x} was committed"
     return size, ""
 
 
@@ -113,8 +112,8 @@ class Scrubber:
     ) -> None:
         """Read nothing yet; a round begins ``round_hours`` after the one before has begun."""
         self._bucket = bucket
-        self._table_folder = f"{cluster}/logs/"
-        self._folder = f"{cluster}/scrub/"
+        self._table_folder = logs_folder(cluster)
+        self._folder = scrub_folder(cluster)
         self._bytes_per_s = bytes_per_s
         self._round_ns = round_hours * HOUR_NS
         self._clock = clock
@@ -186,7 +185,7 @@ class Scrubber:
 
     def _store(self, now_ns: int) -> None:
         """Store under a new name, then delete the old: no object is ever overwritten."""
-        name = f"{self._folder}{now_ns:020d}.json"
+        name = scrub_name(self._folder, now_ns)
         if name != self._stored:
             self._bucket.put(name, msgspec.json.encode(self.round))
             if self._stored:

@@ -81,7 +81,7 @@ class FileEntry(msgspec.Struct, kw_only=True):
     @property
     def stream(self) -> Stream:
         """Return the stream that wrote the file."""
-        return Stream(self.namespace, self.pod, self.pod_uid, self.container, self.restart)
+        return Stream.of(self)
 
     @property
     def ends(self) -> dict[int, int]:

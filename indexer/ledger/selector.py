@@ -11,7 +11,7 @@ from typing import Literal
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from collector.wire.range import Stream
+from collector.wire.range import STREAM_FIELDS, Stream
 from indexer.errors import SelectorError
 
 _MIN, _MAX = -(2**63), 2**63 - 1
@@ -43,9 +43,8 @@ def select(
     for matcher in matchers:
         matched = _matched(history, matcher)
         chosen = pc.and_(chosen, pc.invert(matched) if matcher.negated else matched)
-    names = ("namespace", "pod", "pod_uid", "container", "restart")
-    found = history.select(names).filter(chosen)
-    return set(map(Stream, *(found[name].to_pylist() for name in names)))
+    found = history.select(STREAM_FIELDS).filter(chosen)
+    return set(map(Stream, *(found[name].to_pylist() for name in STREAM_FIELDS)))
 
 
 def _matched(history: pa.Table, matcher: Matcher) -> pa.ChunkedArray:

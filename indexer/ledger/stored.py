@@ -19,12 +19,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
-from deltalake import CommitProperties, DeltaTable, Transaction
+from deltalake import DeltaTable
 from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
 from deltalake.transaction import AddAction, RemoveAction
 
 from indexer.errors import ObjectMissing, TableError, TableUnavailable, VersionGone
 from indexer.ledger.entries import FileEntry, FileKey
+from indexer.ledger.folded import folded_up_to, folded_version, sweep
 from indexer.ledger.ledger import Ledger
 from indexer.ledger.rows import (
     LEDGER_SCHEMA,
@@ -38,15 +39,14 @@ from indexer.ledger.rows import (
     take_files,
     take_state,
 )
+from indexer.names import LIVE, PAST, STATE, folded_at, folder_uri, ledger_folder, new_name
 from indexer.store.bucket import Bucket, put_own
 from indexer.table.coverage import Coverage
-from indexer.table.table import LOG_CONFIGURATION, LogEntry, Table, new_name, one_line
+from indexer.table.table import LOG_CONFIGURATION, LogEntry, Table, one_line
 
 Lookup = Callable[[Collection[bytes]], dict[FileKey, FileEntry]]
 Seen = Callable[[LogEntry, Sequence[Coverage]], None]
 
-_FOLDED = "folded"
-_STATE, _LIVE, _PAST = "state/", "live/", "past/"
 _ROW_GROUP = 4096  # of past files, so that one of them costs little more than a page
 _VERSIONS_AT_ONCE = 64
 
@@ -71,13 +71,13 @@ class LedgerTable:
     def __init__(self, bucket: Bucket, cluster: str) -> None:
         """Name the table; nothing is read yet."""
         self._bucket = bucket
-        self._folder = f"{cluster}/ledger/"
-        self._uri = f"{bucket.uri}/{cluster}/ledger"
+        self._folder = ledger_folder(cluster)
+        self._uri = folder_uri(bucket.uri, self._folder)
         self._past_ids: dict[str, Prefixes] = {}  # by object; 8 bytes a file
 
     def load(self) -> Ledger:
         """Return the ledger as it was last folded, past files too; an empty one if it never was."""
-        ledger = self._load((_STATE, _LIVE, _PAST), None)
+        ledger = self._load((STATE, LIVE, PAST), None)
         ledger.past_ns = 0
         return ledger
 
@@ -86,25 +86,24 @@ class LedgerTable:
 
         Whatever is not a file is there for all partitions. ``past_ns`` says what may be missing.
         """
-        return self._load((_STATE, _LIVE), partitions)
+        return self._load((STATE, LIVE), partitions)
 
     def _load(self, parts: tuple[str, ...], partitions: Collection[int] | None) -> Ledger:
         with self._reading():
             table = self._open()
             if table is None:
                 return Ledger()
-            version = table.transaction_version(_FOLDED)
-            ledger = Ledger(version=-1 if version is None else version)
+            ledger = Ledger(version=folded_version(table))
             wanted = None if partitions is None else pc.field("partition").isin(list(partitions))
             fragments = dict(_fragments(table, parts))
             for name, fragment in fragments.items():
-                if name.startswith(_STATE):
+                if name.startswith(STATE):
                     take_state(ledger, fragment.to_table(columns=["kind", "entry"]))
             columns = ["file_id", "epoch", "version", "entry"]
             files = [
                 fragment.to_table(columns=columns, filter=wanted).cast(_some(columns))
                 for name, fragment in fragments.items()
-                if not name.startswith(_STATE)
+                if not name.startswith(STATE)
             ]
             if files:
                 take_files(ledger, pa.concat_tables(files))
@@ -121,7 +120,7 @@ class LedgerTable:
         found: list[pa.Table] = []
         with self._reading():
             table = self._open()
-            fragments = {} if table is None else dict(_fragments(table, (_PAST,)))
+            fragments = {} if table is None else dict(_fragments(table, (PAST,)))
             self._past_ids = {
                 name: self._past_ids[name] if name in self._past_ids else _ids(fragment)
                 for name, fragment in fragments.items()
@@ -157,13 +156,12 @@ class LedgerTable:
         """
         try:
             table = self._open() or self._make()
-            stored = table.transaction_version(_FOLDED)
-            if (-1 if stored is None else stored) != before:
+            if folded_version(table) != before:
                 return False
             keys = ledger.files if touched is None else touched
             rows = latest(file_rows([ledger.files[key] for key in keys], ledger.version))
             objects = _objects(table)
-            removed = [each for each in objects if each.name.startswith(_STATE)]
+            removed = [each for each in objects if each.name.startswith(STATE)]
             if touched is None:
                 removed = objects
             else:
@@ -173,8 +171,8 @@ class LedgerTable:
             is_past = gone_before(rows, gone_before_ns)
             past, live = rows.filter(is_past), rows.filter(pc.invert(is_past))
             ledger.past_ns = gone_before_ns if past.num_rows else ledger.past_ns
-            added = [self._put(_STATE, state_rows(ledger), ledger.version)]
-            for part, of in ((_LIVE, live.sort_by("partition")), (_PAST, past)):
+            added = [self._put(STATE, state_rows(ledger), ledger.version)]
+            for part, of in ((LIVE, live.sort_by("partition")), (PAST, past)):
                 if of.num_rows:
                     added.append(self._put(part, of, ledger.version))
             self._commit(table, added, removed, ledger.version)
@@ -190,7 +188,7 @@ class LedgerTable:
         names = {each.name for each in objects}
         found = [
             fragment.to_table().cast(ROW_SCHEMA)
-            for name, fragment in _fragments(table, (_LIVE,))
+            for name, fragment in _fragments(table, (LIVE,))
             if name in names
         ]
         return latest(pa.concat_tables([*found, rows]))
@@ -206,7 +204,7 @@ class LedgerTable:
             store_schema=False,
         )
         data = body.getvalue()
-        name = new_name(f"{part}{version:020d}-", data)
+        name = new_name(folded_at(part, version), data)
         put_own(self._bucket, self._folder + name, data)
         stats = json.dumps({"numRecords": rows.num_rows})
         return AddAction(name, len(data), {}, 0, True, stats)
@@ -228,20 +226,18 @@ class LedgerTable:
             mode="append",
             schema=LEDGER_SCHEMA,
             # The number of every commit of a keeper is one of the table's versions already.
-            commit_properties=CommitProperties(app_transactions=[Transaction(_FOLDED, version)]),
+            commit_properties=folded_up_to(version),
         )
 
     def sweep(self) -> int:
         """Delete objects that no ledger of the last day uses; return how many."""
         try:
             table = DeltaTable(self._uri, storage_options=self._bucket.storage_options)
-            gone = table.vacuum(retention_hours=24, dry_run=False, enforce_retention_duration=False)
-            table.cleanup_metadata()
+            return sweep(table)
         except TableNotFoundError:
             return 0
         except (DeltaError, OSError) as error:
             raise TableUnavailable(f"cannot sweep {self._uri}: {one_line(error)}") from error
-        return len(gone)
 
     def _open(self) -> DeltaTable | None:
         try:
@@ -279,7 +275,7 @@ def _objects(table: DeltaTable) -> list[_Object]:
 def _to_merge(objects: Iterable[_Object], rows: int, *, whole: bool) -> list[_Object]:
     """Return the newest live objects that new rows are merged with."""
     merged: list[_Object] = []
-    for each in reversed([each for each in objects if each.name.startswith(_LIVE)]):
+    for each in reversed([each for each in objects if each.name.startswith(LIVE)]):
         if not whole and each.rows > 2 * rows:
             break
         merged.append(each)

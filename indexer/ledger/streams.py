@@ -10,27 +10,28 @@ import logging
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from typing import Any
 
 import msgspec
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from deltalake import CommitProperties, DeltaTable, Transaction, write_deltalake
+from deltalake import CommitProperties, DeltaTable, write_deltalake
 from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
 
 from collector.wire.batch import Meta
 from indexer.errors import ObjectMissing, TableUnavailable, VersionGone
+from indexer.ledger.folded import folded_up_to, folded_version, sweep
+from indexer.names import folder_uri, streams_folder
+from indexer.schema import TIME
 from indexer.store.bucket import Bucket
 from indexer.table.coverage import Coverage, FileCover, note_entry
 from indexer.table.table import LOG_CONFIGURATION, LogEntry, Table, one_line
+from indexer.times import from_datetime, to_datetime
 
 _log = logging.getLogger(__name__)
 
-_FOLDED = "folded"
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_TIME = pa.timestamp("us", tz="UTC")
 _WORDS = pa.map_(pa.string(), pa.string())
 _ALWAYS = np.iinfo(np.int64)
 
@@ -42,9 +43,9 @@ STREAMS_SCHEMA = pa.schema(
         pa.field("container", pa.string()),  # null: a version that no stream needs so far
         pa.field("restart", pa.int32()),
         pa.field("node", pa.string(), nullable=False),
-        pa.field("valid_from", _TIME),  # when the collector saw it; null: nothing is known yet
+        pa.field("valid_from", TIME),  # when the collector saw it; null: nothing is known yet
         pa.field("seen_ns", pa.int64()),  # the same in ns since 1970: it names the version
-        pa.field("first_time", _TIME),  # of a line, as far as known when the stream came
+        pa.field("first_time", TIME),  # of a line, as far as known when the stream came
         pa.field("labels", _WORDS, nullable=False),
         pa.field("annotations", _WORDS, nullable=False),
         pa.field("owner_kind", pa.string(), nullable=False),
@@ -199,11 +200,11 @@ def _said(meta: Meta) -> _Said:
 
 
 def _time(ns: int | None) -> datetime | None:
-    return _EPOCH + timedelta(microseconds=ns // 1000) if ns else None
+    return to_datetime(ns) if ns else None
 
 
 def _ns(time: datetime | None) -> int:
-    return (time - _EPOCH) // timedelta(microseconds=1) * 1000 if time else 0
+    return from_datetime(time) if time else 0
 
 
 def _plain(key: _PodKey, pod: _Pod, row: _Row) -> dict[str, Any]:
@@ -257,7 +258,7 @@ class StreamsTable:
 
     def __init__(self, bucket: Bucket, cluster: str) -> None:
         """Name the table; nothing is read yet."""
-        self.uri = f"{bucket.uri}/{cluster}/streams"
+        self.uri = folder_uri(bucket.uri, streams_folder(cluster))
         self._options = bucket.storage_options
         self._streams: Streams | None = None
         self._version = -1
@@ -281,7 +282,7 @@ class StreamsTable:
         """
         try:
             handle = self._made()
-            folded = _folded(handle)
+            folded = folded_version(handle)
             if folded == version:
                 return 0
             if folded > version:
@@ -325,16 +326,12 @@ class StreamsTable:
         try:
             handle = DeltaTable(self.uri, storage_options=self._options)
             # As in a fold: of two commits that go on from one version, one is refused.
-            handle.optimize.compact(commit_properties=_at(_folded(handle)))
-            gone = handle.vacuum(
-                retention_hours=24, dry_run=False, enforce_retention_duration=False
-            )
-            handle.cleanup_metadata()
+            handle.optimize.compact(commit_properties=folded_up_to(folded_version(handle)))
+            return sweep(handle)
         except (TableNotFoundError, CommitFailedError):
             return 0
         except (DeltaError, OSError) as error:
             raise TableUnavailable(f"cannot sweep {self.uri}: {one_line(error)}") from error
-        return len(gone)
 
     def _made(self) -> DeltaTable:
         try:
@@ -351,22 +348,13 @@ class StreamsTable:
             )
 
 
-def _folded(handle: DeltaTable) -> int:
-    stored = handle.transaction_version(_FOLDED)
-    return -1 if stored is None else stored
-
-
-def _at(version: int) -> CommitProperties:
-    return CommitProperties(app_transactions=[Transaction(_FOLDED, version)])
-
-
 def _commit(handle: DeltaTable, added: pa.Table, version: int) -> None:
     """Add rows, or only note the version."""
     if added.num_rows:
-        write_deltalake(handle, added, mode="append", commit_properties=_at(version))
+        write_deltalake(handle, added, mode="append", commit_properties=folded_up_to(version))
     else:
         handle.create_write_transaction(
-            [], mode="append", schema=handle.schema(), commit_properties=_at(version)
+            [], mode="append", schema=handle.schema(), commit_properties=folded_up_to(version)
         )
 
 

@@ -1,31 +1,22 @@
 """The level of a row, read from the text of its message by a compiled kernel.
 
-In come the messages of a parse, out goes an index into ``schema.LEVELS`` per row. The first rule
-that finds a level wins, and in a rule the first place in the text:
-
-1. JSON, where the message starts with ``{``: a key ``level``, ``severity``, ``lvl``,
-   ``log.level``, ``loglevel`` or ``levelname`` (any case, any depth) that begins in the first
-   4096 bytes, with a word of the table or a number of pino and bunyan as its value.
-2. A letter at a fixed place of the message: klog's ``I0102 15:04:`` or ``I20260102 15:04:``,
-   etcd's ``2026-01-02 15:04:05.000000 W | ``, MongoDB's ``2026-01-02T15:04:05.000+0000 I ``.
-3. In the first 256 bytes: a whole token in upper case (``INFO``); in any case a token in brackets
-   (``[error]``), between tabs, or before a colon at the start or after ``] `` (``error: ``); or
-   ``level=``, ``lvl=``, ``severity=`` with a value as in JSON.
-
-| level | words | numbers | letters |
-|---|---|---|---|
-| trace | trace, trc | 10-19 | |
-| debug | debug, debu, dbg | 20-29 | |
-| info | info, information, notice | 30-39 | I, N |
-| warn | warn, wrn, warning | 40-49 | W |
-| error | error, err, erro, severe | 50-59 | E |
-| fatal | fatal, fata, ftl, critical, crit, panic, alert, emerg, emergency | 60 | F, C |
-
-``INF`` is no word: it stands in paths of Java, as in ``/WEB-INF/web.xml``.
+In come the messages of a parse, out goes an index into ``schema.LEVELS`` per row.
+``collector/levels.py`` says how a level is found, and which words say it.
 """
 
 import numpy as np
 
+from collector.levels import (
+    JSON_BYTES,
+    KEYS,
+    LETTERS,
+    NUMBERS,
+    TEXT_BYTES,
+    TEXT_KEYS,
+    UNKNOWN,
+    WORDS,
+)
+from collector.tokens import IN_TOKEN
 from indexer.kernels import (
     BLANK,
     BRACE,
@@ -44,12 +35,8 @@ from indexer.kernels import (
 )
 from indexer.schema import LEVELS
 
-_TEXT_BYTES = 256
-_JSON_BYTES = 4096
-
-_UNKNOWN = LEVELS.index("unknown")
-_LETTERS = {"I": "info", "N": "info", "W": "warn", "E": "error", "F": "fatal", "C": "fatal"}
-_LETTER_LEVELS = np.array([LEVELS.index(_LETTERS.get(chr(byte), "unknown")) for byte in range(256)])
+_UNKNOWN = LEVELS.index(UNKNOWN)
+_LETTER_LEVELS = np.array([LEVELS.index(LETTERS.get(chr(byte), UNKNOWN)) for byte in range(256)])
 
 # A word is compared by its length and its last eight bytes, in lower case, as one number.
 _TAB, _PLUS, _MINUS, _T, _BAR = 9, 43, 45, 84, 124
@@ -60,25 +47,17 @@ def _number(word: str) -> int:
     return int.from_bytes(word.encode()[-8:], "big") | _LOWER
 
 
-_WORDS = {
-    "trace": ("trace", "trc"),
-    "debug": ("debug", "debu", "dbg"),
-    "info": ("info", "information", "notice"),
-    "warn": ("warn", "wrn", "warning"),
-    "error": ("error", "err", "erro", "severe"),
-    "fatal": ("fatal", "fata", "ftl", "critical", "crit", "panic", "alert", "emerg", "emergency"),
-}
-_KEYS = ("level", "lvl", "severity", "log.level", "loglevel", "levelname")
+_WORD_NUMBERS = np.array([_number(word) for words in WORDS.values() for word in words])
+_WORD_SIZES = np.array([len(word) for words in WORDS.values() for word in words])
+_WORD_LEVELS = np.array([LEVELS.index(level) for level, words in WORDS.items() for _ in words])
+_KEY_NUMBERS = np.array([_number(key) for key in KEYS])
+_KEY_SIZES = np.array([len(key) for key in KEYS])
+_TEXT_KEYS = len(TEXT_KEYS)  # the first of KEYS
+_SIZES = [len(word) for words in (*WORDS.values(), KEYS) for word in words]
+_SIZE_MIN, _SIZE_MAX = min(_SIZES), max(_SIZES)
+_NUMBER_LEVELS = np.array([LEVELS.index(NUMBERS.get(number, UNKNOWN)) for number in range(100)])
 
-_WORD_NUMBERS = np.array([_number(word) for words in _WORDS.values() for word in words])
-_WORD_SIZES = np.array([len(word) for words in _WORDS.values() for word in words])
-_WORD_LEVELS = np.array([LEVELS.index(level) for level, words in _WORDS.items() for _ in words])
-_KEY_NUMBERS = np.array([_number(key) for key in _KEYS])
-_KEY_SIZES = np.array([len(key) for key in _KEYS])
-_TEXT_KEYS = 3  # the first three of _KEYS count in plain text too
-_SIZE_MIN, _SIZE_MAX = 3, 11
-
-_IN_WORD = np.array([chr(byte).isalnum() or byte == 95 for byte in range(128)] + [True] * 128)
+_IN_TOKEN = np.frombuffer(IN_TOKEN, np.bool_)
 
 
 @compiled
@@ -103,22 +82,22 @@ def _value(text: Bytes, at: int, end: int) -> int:
     if at < end and text[at] == QUOTE:
         at += 1
     number = size = decimal = 0
-    while at < end and size <= _SIZE_MAX and _IN_WORD[text[at]]:
+    while at < end and size <= _SIZE_MAX and _IN_TOKEN[text[at]]:
         byte = integer(text[at])
         digit = 48 <= byte <= 57 and decimal >= 0
         decimal = decimal * 10 + byte - 48 if digit else -1
         number = (number << 8) | byte
         size += 1
         at += 1
-    if size == 2 and 10 <= decimal <= 60:
-        return int(decimal // 10 - 1)
+    if size == 2 and decimal >= 0:
+        return int(_NUMBER_LEVELS[decimal])
     return _level_of(number | _LOWER, size)
 
 
 @compiled
 def _json_level(text: Bytes, start: int, end: int) -> int:
     base = text.ctypes.data
-    at, stop = start + 1, min(end, start + _JSON_BYTES)
+    at, stop = start + 1, min(end, start + JSON_BYTES)
     while at < stop:
         found = memchr(base + at, QUOTE, stop - at)
         if found == 0:
@@ -175,11 +154,11 @@ def _letter_level(text: Bytes, start: int, end: int) -> int:
 
 @compiled
 def _text_level(text: Bytes, start: int, end: int) -> int:
-    stop = min(end, start + _TEXT_BYTES)
+    stop = min(end, start + TEXT_BYTES)
     number = size = bits = before = 0
     for at in range(start, stop + 1):
         byte = integer(text[at]) if at < end else integer(BLANK)
-        if _IN_WORD[byte]:
+        if _IN_TOKEN[byte]:
             number = (number << 8) | byte
             bits |= byte
             size += 1

@@ -12,14 +12,16 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from collector.wire.range import STREAM_FIELDS
 from indexer.errors import NotBalanced
 from indexer.kernels import Bytes, compiled, integer
+from indexer.runs import runs
 from indexer.schema import SEGMENT_SCHEMA, open_segment
 
 Tally = Mapping[tuple[Any, ...], tuple[int, int]]
 """Stream -> rows, and the sum of their hashes modulo 2^64."""
 
-STREAM = ("namespace", "pod", "pod_uid", "container", "restart", "node")
+STREAM = (*STREAM_FIELDS, "node")
 
 Hashes = NDArray[np.uint64]
 
@@ -97,25 +99,12 @@ def tally(rows: pa.Table, into: dict[tuple[Any, ...], tuple[int, int]]) -> None:
     if not rows.num_rows:
         return
     rows = rows.combine_chunks()
-    columns = [_codes(rows.column(name).chunk(0)) for name in STREAM]
-    changes = np.zeros(rows.num_rows - 1, np.bool_)
-    for codes in columns:
-        changes |= codes[1:] != codes[:-1]
-    starts = np.concatenate(([0], np.flatnonzero(changes) + 1))
+    starts, streams = runs(rows.select(STREAM))
     counts = np.diff(np.append(starts, rows.num_rows)).tolist()
     sums = np.add.reduceat(row_hashes(rows), starts).tolist()
-    first = rows.select(STREAM).take(pa.array(starts))
-    streams = zip(*(column.to_pylist() for column in first.columns), strict=True)
     for stream, count, value in zip(streams, counts, sums, strict=True):
         before = into.get(stream, (0, 0))
         into[stream] = (before[0] + count, (before[1] + value) & _MASK)
-
-
-def _codes(array: pa.Array) -> NDArray[Any]:
-    codes: NDArray[Any] = (array.indices if pa.types.is_dictionary(array.type) else array).to_numpy(
-        zero_copy_only=False
-    )
-    return codes
 
 
 def row_groups(data: bytes) -> Iterable[pa.Table]:

@@ -15,6 +15,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from collector.tokens import TOKEN_BYTES
+
 KEY = b"everyline.tokens"
 """Key of the metadata in the footer."""
 VERSION = 1
@@ -26,10 +28,11 @@ SALTS = (
     0x47B6137B, 0x44974D91, 0x8824AD5B, 0xA2B7289D, 0x705495C7, 0x2DF1424B, 0x9EFC4947, 0x5C6BFB31,
 )  # fmt: skip
 
-_TOKEN = re.compile(rb"[0-9A-Za-z_\x80-\xff]+")
+_TOKEN = re.compile(rb"[%b]+" % TOKEN_BYTES)
 
 _SIZE = 0xFFFF_FFFF_FFFF_FFFF
-_PRIMES = (
+# Of XXH64, by which a token is hashed.
+PRIMES = (
     0x9E3779B185EBCA87, 0xC2B2AE3D27D4EB4F, 0x165667B19E3779F9, 0x85EBCA77C2B2AE63,
     0x27D4EB2F165667C5,
 )  # fmt: skip
@@ -50,7 +53,7 @@ def tokens_within(text: str, starts_token: bool, ends_token: bool) -> Iterator[b
 
 def token_hash(token: bytes) -> int:
     """Return XXH64 of a token with seed 0."""
-    p1, p2, p3, p4, p5 = _PRIMES
+    p1, p2, p3, p4, p5 = PRIMES
     size = len(token)
     striped = size & ~31
     state = p5
@@ -83,7 +86,7 @@ def _rotated(word: int, by: int) -> int:
 
 
 def _round(lane: int, word: int) -> int:
-    return _rotated(lane + word * _PRIMES[1], 31) * _PRIMES[0] & _SIZE
+    return _rotated(lane + word * PRIMES[1], 31) * PRIMES[0] & _SIZE
 
 
 @dataclass(frozen=True, slots=True)

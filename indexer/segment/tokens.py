@@ -5,7 +5,9 @@ what the footer says of them. The tokens of a row group are told apart by their 
 their whole hash where they are long, so that none is ever left out.
 """
 
+import functools
 import math
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -16,10 +18,9 @@ from numba import types
 from numba.extending import intrinsic
 from numpy.typing import NDArray
 
+from collector.tokens import IN_TOKEN
 from indexer.kernels import Bytes, Ints, compiled, integer, zeros_below
-from indexer.segment.token_filter import BLOCK_BYTES, SALTS, TAG_BYTES, Place
-
-__all__ = ["HASHES_MAX", "TokenFilterWriter"]
+from indexer.segment.token_filter import BLOCK_BYTES, PRIMES, SALTS, TAG_BYTES, Place
 
 HASHES_MAX = 1 << 24
 """Hashes of eight bytes that a segment's filter holds until it is written.
@@ -42,6 +43,9 @@ word: Any = np.uint64
 _BYTE, _WORD = ir.IntType(8), ir.IntType(64)
 _BLOCK = ir.VectorType(_BYTE, 64)
 
+_CASE = 0x20  # the bit in which the two cases of an ASCII letter differ
+_RUNS = [(run.start(), run.end() - 1) for run in re.finditer(rb"\x01+", IN_TOKEN)]
+
 
 def _in_token_code(context: Any, address: Any) -> Any:
     """Return a bit for each of the 64 bytes at the address: whether it is one of a token."""
@@ -52,13 +56,15 @@ def _in_token_code(context: Any, address: Any) -> Any:
         def each(value: int) -> Any:
             return ir.Constant(_BLOCK, [value] * 64)
 
-        lower = builder.or_(text, each(0x20))
-        letter = builder.icmp_unsigned("<", builder.sub(lower, each(ord("a"))), each(26))
-        digit = builder.icmp_unsigned("<", builder.sub(text, each(ord("0"))), each(10))
-        other = builder.icmp_unsigned("==", text, each(ord("_")))
-        not_ascii = builder.icmp_signed("<", text, each(0))
-        found = builder.or_(builder.or_(letter, digit), builder.or_(other, not_ascii))
-        return builder.bitcast(found, _WORD)
+        lower = builder.or_(text, each(_CASE))
+        found = []
+        for first, last in _RUNS:
+            in_both_cases = (first ^ _CASE, last ^ _CASE) in _RUNS
+            if in_both_cases and not first & _CASE:
+                continue  # letters are looked for once, in lower case
+            behind = builder.sub(lower if in_both_cases else text, each(first))
+            found.append(builder.icmp_unsigned("<", behind, each(last - first + 1)))
+        return builder.bitcast(functools.reduce(builder.or_, found), _WORD)
 
     return types.uint64(types.int64), generate
 
@@ -80,8 +86,7 @@ _HALF, _LAST = word(0xFFFF_FFFF), word(0xFF)
 _HIGH_BITS = word(0x8080_8080_8080_8080)
 _FROM_A = word(0x0101_0101_0101_0101 * (0x80 - ord("A")))
 _BEHIND_Z = word(0x0101_0101_0101_0101 * (0x7F - ord("Z")))
-_P1, _P2, _P3 = word(0x9E3779B185EBCA87), word(0xC2B2AE3D27D4EB4F), word(0x165667B19E3779F9)
-_P4, _P5 = word(0x85EBCA77C2B2AE63), word(0x27D4EB2F165667C5)
+_P1, _P2, _P3, _P4, _P5 = map(word, PRIMES)
 _SHORT_BYTES = 16  # a token up to here is its own key
 
 

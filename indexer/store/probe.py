@@ -5,7 +5,6 @@ was told not to is refused, however well it does otherwise.
 """
 
 import contextlib
-import uuid
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -15,6 +14,7 @@ from deltalake import CommitProperties, DeltaTable
 from deltalake.exceptions import DeltaError
 
 from indexer.errors import BucketError, BucketUnavailable, ObjectExists, StoreUnfit
+from indexer.names import folder_uri, new_probe_folder
 from indexer.store.bucket import Bucket
 
 _WRITERS = 16
@@ -26,11 +26,11 @@ def probe(bucket: Bucket, cluster: str) -> None:
 
     Raises StoreUnfit if the store ignores a condition, BucketUnavailable if it cannot tell now.
     """
-    folder = f"{cluster}/probe/{uuid.uuid4().hex}/"
+    folder = new_probe_folder(cluster)
     try:
         _put_twice(bucket, folder + "twice")
         _race(bucket, "put", partial(_put, bucket, folder + "race"))
-        uri = f"{bucket.uri}/{folder}table"
+        uri = folder_uri(bucket.uri, f"{folder}table")
         _race(bucket, "commit to a Delta table", partial(_make_table, uri, bucket.storage_options))
     finally:
         # Whoever may not delete leaves some hundred bytes.

@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 import zstandard
 
 from collector.wire.batch import Gap, Gone, Inventory, Meta, Open, Seal
+from collector.wire.range import Stream
 from indexer.errors import CoverageError
 from indexer.segment.blob import read_blob, write_blob
 
@@ -95,6 +96,11 @@ class FileCover(msgspec.Struct, frozen=True):
     container: str
     restart: int
     spans: list[Span]
+
+    @property
+    def stream(self) -> Stream:
+        """Return the stream that wrote the file."""
+        return Stream.of(self)
 
 
 class Note(msgspec.Struct, frozen=True):

@@ -15,6 +15,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from indexer.errors import ObjectExists, ObjectMissing, PositionMoved, TableError
+from indexer.names import (
+    LAST_CHECKPOINT,
+    checkpoint_name,
+    delta_log_folder,
+    folder_uri,
+    version_name,
+)
 from indexer.store.bucket import Bucket
 
 Action = Mapping[str, Mapping[str, Any]]
@@ -40,7 +47,8 @@ class DeltaLog:
     def __init__(self, bucket: Bucket, folder: str) -> None:
         """Read nothing yet."""
         self._bucket = bucket
-        self._folder = f"{folder}_delta_log/"
+        self._table_folder = folder
+        self._folder = delta_log_folder(folder)
         self.version = -1
         self.transactions: dict[str, int] = {}
         """Of each ``app_id`` the version last stored, as of ``version``."""
@@ -64,8 +72,8 @@ class DeltaLog:
                     break
                 self._begin()  # what comes next was cleaned up, or the table made anew
         if self.version < 0:
-            folder = self._folder.removesuffix("/_delta_log/")
-            raise TableError(f"no table at {self._bucket.uri}/{folder}; start an indexer first")
+            uri = folder_uri(self._bucket.uri, self._table_folder)
+            raise TableError(f"no table at {uri}; start an indexer first")
 
     def commit(self, actions: Sequence[Action], expected: Mapping[str, int | None]) -> None:
         """Add a version with these actions, which must differ from those of any other commit.
@@ -118,7 +126,7 @@ class DeltaLog:
         version = self.checkpoint()
         self.transactions = {}
         if version >= 0:
-            data = self._bucket.get(f"{self._folder}{version:020d}.checkpoint.parquet")
+            data = self._bucket.get(self._folder + checkpoint_name(version))
             column = pq.read_table(pa.BufferReader(data), columns=["txn"]).column("txn")
             for each in column.drop_null().to_pylist():
                 if each["appId"] is not None:
@@ -128,7 +136,7 @@ class DeltaLog:
     def checkpoint(self) -> int:
         """Return the version of the last checkpoint; -1 if there is none."""
         try:
-            found = json.loads(self._bucket.get(f"{self._folder}_last_checkpoint"))
+            found = json.loads(self._bucket.get(self._folder + LAST_CHECKPOINT))
         except ObjectMissing:
             return -1
         if found.get("parts"):
@@ -142,7 +150,7 @@ class DeltaLog:
         self.version = version.number
 
     def _name(self, number: int) -> str:
-        return f"{self._folder}{number:020d}.json"
+        return self._folder + version_name(number)
 
 
 def _version(number: int, actions: Sequence[Action]) -> Version:

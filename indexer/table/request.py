@@ -11,11 +11,11 @@ from typing import TypeVar
 import msgspec
 
 from indexer.errors import BadRequest
+from indexer.names import DONE, deletions_folder, done_name, is_done_name, request_name
 from indexer.store.bucket import Bucket
 
 _Kind = TypeVar("_Kind")
 
-_DONE = ".done.json"
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
 
@@ -50,16 +50,16 @@ class Requests:
     def __init__(self, bucket: Bucket, cluster: str) -> None:
         """Name the place; nothing is read yet."""
         self._bucket = bucket
-        self._folder = f"{cluster}/deletions/"
+        self._folder = deletions_folder(cluster)
 
     def add(self, request: DeletionRequest) -> None:
         """Store a request; raise BadRequest if it makes none, ObjectExists if its id is used."""
         checked(request)
-        self._bucket.put(f"{self._folder}{request.id}.json", msgspec.json.encode(request))
+        self._bucket.put(request_name(self._folder, request.id), msgspec.json.encode(request))
 
     def finish(self, deletion: Deletion) -> None:
         """Store that a request is done."""
-        name = f"{self._folder}{deletion.request}{_DONE}"
+        name = done_name(request_name(self._folder, deletion.request))
         self._bucket.put(name, msgspec.json.encode(deletion))
 
     def all(self) -> Iterator[tuple[DeletionRequest, Deletion | None]]:
@@ -70,9 +70,9 @@ class Requests:
         names = sorted(self._bucket.names(self._folder))
         bad: BadRequest | None = None
         for name in names:
-            if name.endswith(_DONE):
+            if is_done_name(name):
                 continue
-            done = f"{name.removesuffix('.json')}{_DONE}"
+            done = done_name(name)
             try:
                 request = self._decoded(name, DeletionRequest)
                 deletion = self._decoded(done, Deletion) if done in names else None
@@ -92,7 +92,7 @@ class Requests:
 
 def checked(request: DeletionRequest) -> DeletionRequest:
     """Return the request; raise BadRequest if nobody could mean it."""
-    if not _ID.fullmatch(request.id) or request.id.endswith(".done"):
+    if not _ID.fullmatch(request.id) or request.id.endswith(DONE):
         raise BadRequest(f"request id {request.id!r}: use letters, digits, '.', '_' and '-'")
     if not request.namespace:
         raise BadRequest("a request for deletion names a namespace")

@@ -19,7 +19,6 @@ import pyarrow as pa
 from deltalake import CommitProperties, DeltaTable, Schema
 from deltalake.exceptions import DeltaError, TableNotFoundError
 
-from collector.checksum import crc32
 from indexer.errors import (
     BucketUnavailable,
     ObjectMissing,
@@ -27,16 +26,11 @@ from indexer.errors import (
     TableUnavailable,
     VersionGone,
 )
+from indexer.names import folder_uri, is_coverage, is_merged, logs_folder
 from indexer.schema import PARTITION_COLUMNS, SEGMENT_SCHEMA
 from indexer.store.bucket import Bucket
 from indexer.table.coverage import Coverage, from_object
 from indexer.table.delta_log import Action, DeltaLog
-
-COVERAGE_FOLDER = "date=__HIVE_DEFAULT_PARTITION__/hour=__HIVE_DEFAULT_PARTITION__/"
-"""Where coverage objects are: Polars refuses a table with a member outside of Hive's paths."""
-
-MERGED_FOLDER = COVERAGE_FOLDER + "merged-"
-"""What names of merged coverage objects start with, so that they are told from others unread."""
 
 NO_ROWS = json.dumps({"numRecords": 0})
 """The statistics of a coverage object."""
@@ -116,11 +110,7 @@ class LogEntry:
     @property
     def coverage(self) -> tuple[str, ...]:
         """Names of the coverage objects among them; merged ones repeat what was added before."""
-        return tuple(
-            name
-            for name in self.added
-            if name.startswith(COVERAGE_FOLDER) and not name.startswith(MERGED_FOLDER)
-        )
+        return tuple(name for name in self.added if is_coverage(name) and not is_merged(name))
 
 
 class Table:
@@ -133,8 +123,8 @@ class Table:
         self.bucket = bucket
         self.cluster = cluster
         self._clock = clock
-        self.folder = f"{cluster}/logs/"
-        self.uri = f"{bucket.uri}/{cluster}/logs"
+        self.folder = logs_folder(cluster)
+        self.uri = folder_uri(bucket.uri, self.folder)
         self._log = DeltaLog(bucket, self.folder)
 
     def make(self) -> None:
@@ -241,7 +231,7 @@ class Table:
     def all_coverage(self, table: DeltaTable) -> list[Coverage]:
         """Return every coverage object of a snapshot, in the order in which they were committed."""
         paths = table.get_add_actions().column("path").to_pylist()
-        names = [path for path in paths if path.startswith(COVERAGE_FOLDER)]
+        names = filter(is_coverage, paths)
         return in_order(coverage for name in names for coverage in self.coverage(name))
 
 
@@ -292,16 +282,6 @@ def live(table: DeltaTable) -> list[Live]:
         size, rows = columns["size_bytes"][at], columns["num_records"][at]
         found.append(Live(name, size, day, hour, stats, rows))
     return found
-
-
-def new_name(folder: str, data: bytes) -> str:
-    """Return a name below ``folder`` that was never used, and that says what the content is."""
-    return f"{folder}{uuid.uuid4().hex}-{crc32(data):08x}.parquet"
-
-
-def segment_folder(date: str, hour: int) -> str:
-    """Return where the segments of an hour are, as readers of Hive partitions expect it."""
-    return f"date={date}/hour={hour}/"
 
 
 def _values(date: str | None, hour: int | None) -> dict[str, str | None]:

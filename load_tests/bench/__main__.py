@@ -16,6 +16,7 @@ from pathlib import Path
 
 import load_tests.bench
 from indexer.allocator import keep_pages
+from indexer.names import logs_folder
 from load_tests.bench import clickhouse, collector, growth, indexer, rsyslog, table
 from load_tests.bench.broker import Kafka, open_kafka
 from load_tests.bench.cost import Cost, median, print_costs, run_zstd
@@ -140,7 +141,7 @@ def stored(folder: Path, logs: Logs, kafka: Kafka | None) -> None:
         print(f"- left out ClickHouse, which is not installed: {install}\n")
         return
     for kind, indexed in (("plain", False), ("with a `text` index", True)):
-        done = clickhouse.insert(folder, place.bucket / "local" / "logs", indexed=indexed)
+        done = clickhouse.insert(folder, place.bucket / logs_folder("local"), indexed=indexed)
         cpu_s = done.insert_s + done.merge_s
         print(f"- ClickHouse, {kind}: {raw_mb / cpu_s:.0f} MB raw a CPU second"
               f" (CPU s: insert {done.insert_s:.2f}, of it reading our rows {done.read_s:.2f},"

@@ -16,8 +16,9 @@ from pathlib import Path
 
 import pyarrow as pa
 
+from indexer.names import segment_folder
 from indexer.store.local import LocalBucket
-from indexer.table.table import Added, Table, segment_folder
+from indexer.table.table import Added, Table
 from query_api.scan.plan import Segments
 from query_api.scope import Scope
 

@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 from indexer.keeper.compact import CompactionLimits, compact, plan_compactions
 from indexer.keeper.fence import FencedTable
 from indexer.keeper.settings import KeeperSettings
+from indexer.names import delta_log_folder, folder_uri, logs_folder
 from indexer.segment.token_filter import KEY, TAG_BYTES, Place, TokenFilter
 from indexer.store.open import open_bucket
 from indexer.table.table import Live, Table
@@ -33,7 +34,7 @@ def _objects(bucket: Path) -> list[Live]:
 
 def scan_cpu_s(bucket: str) -> float:
     """Return the CPU seconds of one scan of `message` for a phrase that no filter excludes."""
-    folder = f"{bucket}/{_CLUSTER}/logs"
+    folder = folder_uri(bucket, logs_folder(_CLUSTER))
     tasks = [
         ScanTask(
             folder, each.name, each.size, 0, _FOREVER_NS, (), '"nolinesaysthis"', True, None, 10
@@ -57,8 +58,9 @@ def _scan(tasks: Sequence[ScanTask]) -> None:
 
 def stored(bucket: Path) -> dict[str, int]:
     """Return the bytes of the live objects by column, and of all that is beside the columns."""
-    folder = bucket / _CLUSTER / "logs"
-    log_bytes = sum(path.stat().st_size for path in (folder / "_delta_log").iterdir())
+    folder = bucket / logs_folder(_CLUSTER)
+    delta_log = delta_log_folder(logs_folder(_CLUSTER))
+    log_bytes = sum(path.stat().st_size for path in (bucket / delta_log).iterdir())
     sizes = {FILTER: 0, BESIDE_COLUMNS: 0, COVERAGE: 0, LOG: log_bytes}
     for each in _objects(bucket):
         if each.is_coverage:
@@ -85,7 +87,7 @@ def _filter_bytes(place: Place) -> int:
 
 def false_positives(bucket: Path) -> float:
     """Return the share of row groups in which filters let a reader look for absent tokens."""
-    folder = bucket / _CLUSTER / "logs"
+    folder = bucket / logs_folder(_CLUSTER)
     tokens = [uuid.uuid4().hex.encode() for _ in range(_ABSENT_TOKENS)]
     asked = found = 0
     for each in _objects(bucket):

@@ -7,8 +7,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from collector.wire.range import STREAM_FIELDS
+from indexer.times import format_optional, format_time
 from query_api.completeness.gaps import Gap
-from query_api.times import format_optional, format_time
 
 Time = Annotated[str, Field(description="RFC 3339 in UTC, nanoseconds")]
 
@@ -122,11 +123,7 @@ def gap_view(gap: Gap, cluster: str) -> GapView:
         explained=gap.explained,
         cluster=cluster,
         node=file.node if file else single,
-        namespace=file.namespace if file else None,
-        pod=file.pod if file else None,
-        container=file.container if file else None,
-        pod_uid=file.pod_uid if file else None,
-        restart=file.restart if file else None,
+        **(file.stream.fields() if file else dict.fromkeys(STREAM_FIELDS)),
         file_id=file.file_id.hex() if file else None,
         epoch=file.epoch if file else None,
         start=gap.start,

@@ -6,7 +6,6 @@ work that blocks runs in threads.
 
 import asyncio
 import contextlib
-import difflib
 import ipaddress
 import logging
 import os
@@ -25,7 +24,7 @@ from fastapi.responses import HTMLResponse, StreamingResponse
 from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 
-from collector.process import own_version
+from collector.process import did_you_mean, own_version
 from indexer.errors import BucketUnavailable, IndexerError, TableError, VersionGone
 from indexer.store.bucket import Bucket
 from indexer.store.open import open_bucket
@@ -298,8 +297,7 @@ def _wrong_parameter(path: str, problem: Any) -> tuple[str, str]:
         return f"{name}={problem.get('input')!r}: {problem['msg'].lower()}", _DOCS
     fields = _PARAMETERS[path].model_fields.items()
     known = [field.alias or key for key, field in fields]
-    near = difflib.get_close_matches(name, known, n=1)
-    hint = f"did you mean {near[0]!r}?" if near else "known: " + (", ".join(known) or "none")
+    hint = did_you_mean(name, known, "known: " + (", ".join(known) or "none"))
     return f"unknown parameter {name!r}", hint
 
 

@@ -9,10 +9,10 @@ import re
 from dataclasses import dataclass
 from typing import NoReturn
 
+from collector.tokens import IN_TOKEN
 from query_api.errors import BadQuery
 
 _BLANKS = " \t\r\n"
-_TOKEN = re.compile(r"[A-Za-z0-9_]|[^\x00-\x7f]")
 _FIELD = re.compile(r"[A-Za-z_][A-Za-z0-9_.]*(:|[<>]=?)")
 _OPERATORS = ("AND", "OR", "NOT")
 
@@ -32,7 +32,7 @@ class Term:
 
 def is_token_character(character: str) -> bool:
     """Return whether tokens may hold the character: a letter, a digit, ``_``, all non-ASCII."""
-    return _TOKEN.fullmatch(character) is not None
+    return all(IN_TOKEN[byte] for byte in character.encode("utf-8", "surrogatepass"))
 
 
 def parse_query(text: str) -> tuple[Term, ...]:

@@ -13,6 +13,7 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
+from collector.tokens import IN_TOKEN
 from indexer.kernels import Bytes, Flags, Ints, compiled, integer, zeros_below
 
 _BLOCK_BYTES = 64
@@ -40,7 +41,7 @@ def _equal_bytes_code(context: Any, address: Any, fold: Any, byte: Any) -> Any:
 
 _equal_bytes: Any = intrinsic(_equal_bytes_code)
 
-_IN_TOKEN = np.array([chr(byte).isalnum() or byte == 95 for byte in range(128)] + [True] * 128)
+_IN_TOKEN = np.frombuffer(IN_TOKEN, np.bool_)
 _NOTHING, _ONE = np.uint64(0), np.uint64(1)
 
 

@@ -7,7 +7,8 @@ import json
 from collections import Counter
 
 from indexer.consume import app_id
-from indexer.table.table import CLOSED, COVERAGE_FOLDER, MERGED_FOLDER, Table, live
+from indexer.names import COVERAGE_FOLDER, MERGED_FOLDER
+from indexer.table.table import CLOSED, Table, live
 
 # Paths of requests to the object store; `=` may be escaped.
 SEGMENT = r"/date(=|%3D)\d.*\.parquet$"

@@ -13,10 +13,11 @@ from collector.wire.batch import Batch, Gap, Inventory, Seal, Seen
 from collector.wire.range import Range, Stream, file_id
 from indexer.assemble import Intake, assemble
 from indexer.ledger.ledger import Ledger
+from indexer.names import COVERAGE_FOLDER, new_name
 from indexer.store.bucket import Bucket
 from indexer.table.coverage import Coverage, Jump, LaneSpan, Position, to_object
-from indexer.table.table import COVERAGE_FOLDER, NO_ROWS, Added, Table, new_name
-from query_api.times import format_time
+from indexer.table.table import NO_ROWS, Added, Table
+from indexer.times import format_time
 
 CLUSTER = "test"
 SECOND = 10**9

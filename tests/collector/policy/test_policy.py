@@ -20,9 +20,10 @@ from hypothesis import strategies as st
 
 from collector.checksum import crc32
 from collector.errors import SettingError
+from collector.levels import WORDS
 from collector.policy.apply import Policy
 from collector.policy.events import Events
-from collector.policy.level import WORDS, level_of
+from collector.policy.level import level_of
 from collector.policy.rules import RuleTable, finder_of, read_rules
 from collector.process import described
 from collector.wire.batch import Elided

@@ -8,8 +8,9 @@ from indexer.errors import PositionMoved
 from indexer.keeper.gather import OBJECTS_MAX, plan_gathering
 from indexer.ledger.ledger import Ledger
 from indexer.ledger.stored import LedgerTable, bring_up
+from indexer.names import COVERAGE_FOLDER, MERGED_FOLDER
 from indexer.store.bucket import Bucket
-from indexer.table.table import COVERAGE_FOLDER, MERGED_FOLDER, Live
+from indexer.table.table import Live
 from tests.indexer.kept import Kept, PodFile, before_commit
 from tests.indexer.shipped import CLUSTER
 from tests.way import lines

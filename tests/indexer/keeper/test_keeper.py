@@ -7,8 +7,8 @@ import pytest
 
 from indexer.errors import BucketUnavailable
 from indexer.keeper.run import Keeper
+from indexer.names import MERGED_FOLDER
 from indexer.store.bucket import Bucket
-from indexer.table.table import MERGED_FOLDER
 from tests.indexer.kept import Kept, PodFile, before_commit
 from tests.way import lines
 

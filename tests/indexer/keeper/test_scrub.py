@@ -9,10 +9,10 @@ import pytest
 
 from indexer.errors import BucketUnavailable
 from indexer.keeper.scrub import Checked, Scrubber, scrub
+from indexer.names import COVERAGE_FOLDER
 from indexer.store.bucket import Bucket
 from indexer.store.open import open_bucket
 from indexer.table.coverage import to_object
-from indexer.table.table import COVERAGE_FOLDER
 from tests.indexer.kept import Kept
 from tests.indexer.shipped import CLUSTER, File
 from tests.way import lines

@@ -24,10 +24,11 @@ from indexer.ledger.streams import (
     StreamsTable,
     history,
 )
+from indexer.names import COVERAGE_FOLDER
 from indexer.store.bucket import Bucket
 from indexer.store.local import LocalBucket
 from indexer.table.coverage import Balance, Coverage, FileCover, Note, Span, note_body, to_object
-from indexer.table.table import COVERAGE_FOLDER, Added, Table
+from indexer.table.table import Added, Table
 
 CLUSTER = "test"
 T = 1_790_000_000 * 10**9

@@ -16,6 +16,7 @@ from deltalake.transaction import AddAction, RemoveAction
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from collector.wire.range import Stream
 from indexer.parse.parse import Rows
 from indexer.schema import SEGMENT_SCHEMA, open_segment
 from indexer.segment import write as segment
@@ -51,7 +52,7 @@ def parsed(*pieces: list[tuple[int, str]], starts: tuple[int, ...] = ()) -> Rows
 
 def header(pod: str = "api-1", start: int = 0) -> PieceHeader:
     file_id = pod.encode().ljust(16)
-    return PieceHeader("shop", pod, "server", f"uid-{pod}", 2, "node-1", file_id, 1, start)
+    return PieceHeader(Stream("shop", pod, f"uid-{pod}", "server", 2), "node-1", file_id, 1, start)
 
 
 def table_of(data: bytes) -> pa.Table:

@@ -10,9 +10,9 @@ import pyarrow as pa
 import pytest
 from deltalake import DeltaTable
 
+from indexer.names import COVERAGE_FOLDER
 from indexer.store.bucket import Bucket
 from indexer.store.local import LocalBucket
-from indexer.table.table import COVERAGE_FOLDER
 from tests.indexer.three_tables import BETWEEN, NULL, TABLES, by_pyarrow, checksum, opened, write
 
 _DUCKDB_TEXT = {

@@ -11,11 +11,12 @@ import pytest
 from deltalake import DeltaTable
 
 from indexer.errors import PositionMoved, TableError, TableUnavailable, VersionGone
+from indexer.names import COVERAGE_FOLDER
 from indexer.store.bucket import Bucket
 from indexer.store.local import LocalBucket
 from indexer.store.open import open_bucket
 from indexer.table.coverage import Balance, Coverage, Position, to_object
-from indexer.table.table import CLOSED, COVERAGE_FOLDER, TABLE_SCHEMA, Added, Table, in_order
+from indexer.table.table import CLOSED, TABLE_SCHEMA, Added, Table, in_order
 from tests.indexer.shipped import CLUSTER, File, Run, Way
 from tests.real_parts.guard import free_port
 from tests.way import lines
