@@ -188,7 +188,6 @@ $(KUBERNETES_DIR)/kube-apiserver $(KUBERNETES_DIR)/kubelet:
 .PHONY: need-etcd
 need-etcd:
 	$(call need,command -v etcd,etcd: apt-get install etcd-server)
-	$(call need,command -v openssl,openssl: apt-get install openssl)
 
 .PHONY: need-node
 need-node:
