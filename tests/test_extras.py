@@ -29,7 +29,7 @@ WHOLE = {
     "query-api": ("query_api",),
     "all": ("collector", "indexer", "query_api"),
 }
-ASKING = ("search", "gaps", "streams", "status", "delete", "deletions")
+ASKING = ("search", "gaps", "streams", "status", "delete", "deletions", "inspect")
 IMPORT_ALL = """\
 import importlib, pkgutil, sys
 for package in map(importlib.import_module, sys.argv[1:]):
@@ -103,6 +103,7 @@ MISSING = {
     ("query", "--help"): ("uvicorn", "query-api"),
     ("up",): ("deltalake", "all"),
     ("deletions", "--bucket", "s3://logs"): ("boto3", "query-api"),
+    ("inspect", "segment", "some.parquet"): ("pyarrow", "query-api"),
 }
 
 

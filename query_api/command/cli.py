@@ -1,4 +1,4 @@
-"""The command ``everyline``: starts each process, and asks the query service.
+"""The command ``everyline``: starts each process, asks the query service, looks into files.
 
 Data goes to standard output, everything about it to standard error. A subcommand loads only what
 it needs. Exit codes: 0 complete, 3 incomplete or unknown, 2 a question that cannot be understood,
@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 from collector.errors import CollectorError
 from collector.process import own_version
 from indexer.errors import IndexerError
-from query_api.command import deletion
+from query_api.command import deletion, inspection
 from query_api.command.client import Client, follow
 from query_api.command.text import (
     Paint,
@@ -163,6 +163,7 @@ def _parser(environ: Mapping[str, str]) -> argparse.ArgumentParser:
     status = commands.add_parser("status", help="how far nodes and partitions are")
     status.set_defaults(run=_status)
     deletion.add_commands(commands)
+    inspection.add_command(commands)
     for command in (search, gaps, streams, status):
         command.add_argument(
             "--url",
