@@ -4,6 +4,7 @@ QueryError
 ├── BadQuery              the query's text cannot be understood; points at a column
 ├── BadParameter          a parameter is unknown, malformed or out of its bounds
 ├── NotComplete           the answer is not complete, and only a complete one was asked for
+├── NotReadable           a file cannot be shown: damaged, or none of its kind
 ├── ServiceError          a client got an error from the service
 └── ServiceUnavailable    a client cannot reach the service (retriable)
 """
@@ -49,6 +50,10 @@ class NotComplete(QueryError):
     def __init__(self, completeness: Any) -> None:
         super().__init__(f"the answer is {completeness.verdict}")
         self.completeness = completeness
+
+
+class NotReadable(QueryError):
+    """A file cannot be shown, or not all of it: what is wrong with it, and what to do."""
 
 
 class ServiceError(QueryError):

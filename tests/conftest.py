@@ -6,10 +6,17 @@ A server that cannot be had fails the tests that ask for it, by name; nothing is
 from collections.abc import Generator, Iterator
 
 import pytest
+from hypothesis import settings
 
+from tests.examples import WHOLE
 from tests.real_parts.fault_proxy import FaultProxy, a_fault_proxy
 from tests.real_parts.kafka import Broker, Cluster, SecuredBroker
 from tests.real_parts.s3 import Bucket, S3Server
+
+settings.load_profile(WHOLE)  # --hypothesis-profile, which is read later, counts instead
+
+SERVERS = {"kafka", "secured_kafka", "kafka_cluster", "s3"}
+NO_UNIT = ("real", "slow", "kubernetes", "node", "spark")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -19,12 +26,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 @pytest.hookimpl(tryfirst=True)  # before -m selects
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark the tests that ask for a server as real."""
+    """Mark the tests that ask for a server as real, and those without any mark as unit."""
     for item in items:
-        if {"kafka", "secured_kafka", "kafka_cluster", "s3"} & set(
-            getattr(item, "fixturenames", ())
-        ):
+        if SERVERS & set(getattr(item, "fixturenames", ())):
             item.add_marker("real")
+        if not any(map(item.get_closest_marker, NO_UNIT)):
+            item.add_marker("unit")
 
 
 @pytest.hookimpl(wrapper=True)

@@ -91,6 +91,7 @@ def test_a_run_that_is_killed_leaves_no_server_and_no_folder() -> None:
         time.sleep(0.05)
 
 
+@pytest.mark.real
 def test_a_server_dies_with_its_guard(tmp_path: Path) -> None:
     server = Guarded(["sleep", "600"], tmp_path)
     os.kill(server._guard.pid, signal.SIGKILL)
@@ -101,6 +102,7 @@ def test_a_server_dies_with_its_guard(tmp_path: Path) -> None:
     server.stop()
 
 
+@pytest.mark.real
 def test_what_a_server_leaves_elsewhere_is_removed_after_it(tmp_path: Path) -> None:
     folder, left = tmp_path / "server", tmp_path / "left"
     folder.mkdir()
@@ -112,6 +114,7 @@ def test_what_a_server_leaves_elsewhere_is_removed_after_it(tmp_path: Path) -> N
     assert not folder.exists()
 
 
+@pytest.mark.real
 def test_a_server_that_dies_at_its_start_shows_its_log(tmp_path: Path) -> None:
     server = Guarded(["sh", "-c", "echo port is taken; exit 1"], tmp_path)
     with pytest.raises(ServerError, match="port is taken"):

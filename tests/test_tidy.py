@@ -4,8 +4,10 @@ A rule that a linter can hold is in pyproject.toml; here are those that only thi
 """
 
 import ast
+import os
 import re
-import subprocess
+from fnmatch import fnmatch
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -36,17 +38,21 @@ BANNED = {
 }
 
 
+@cache
 def tree() -> list[Path]:
-    """All files that are, or would be, in version control."""
-    listed = subprocess.run(
-        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
-        cwd=ROOT,
-        check=True,
-        capture_output=True,
-        text=True,
-    ).stdout
-    paths = (ROOT / name for name in listed.split("\0") if name)
-    return sorted(path for path in paths if path.is_file())
+    """All files that are, or would be, in version control: those that .gitignore does not name."""
+    ignored = (ROOT / ".gitignore").read_text().splitlines()
+    names = [".git", *(line.strip("/") for line in ignored if line.endswith("/"))]
+    found = []
+    for folder, folders, files in os.walk(ROOT):
+        folders[:] = [each for each in folders if not any(fnmatch(each, name) for name in names)]
+        found += [Path(folder, each) for each in files if each not in names]
+    return sorted(found)
+
+
+@cache
+def parsed(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(), str(path))
 
 
 def python_files(*packages: str) -> list[Path]:
@@ -62,7 +68,7 @@ def test_no_function_is_longer_than_a_page() -> None:
     long = [
         f"{_name(path)}:{node.lineno} {node.name}: {length} lines"
         for path in python_files()
-        for node in ast.walk(ast.parse(path.read_text(), str(path)))
+        for node in ast.walk(parsed(path))
         if isinstance(node, FUNCTIONS)
         and (length := (node.end_lineno or 0) - node.lineno + 1) > FUNCTION_LINES
     ]
@@ -87,11 +93,7 @@ def test_no_line_is_wider_than_two_columns_of_a_screen_allow() -> None:
 
 
 def test_each_module_says_what_it_is() -> None:
-    silent = [
-        _name(path)
-        for path in python_files()
-        if not ast.get_docstring(ast.parse(path.read_text(), str(path)))
-    ]
+    silent = [_name(path) for path in python_files() if not ast.get_docstring(parsed(path))]
     assert not silent, "\n".join(silent)
 
 

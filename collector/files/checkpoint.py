@@ -117,6 +117,15 @@ def save(directory: Path, checkpoint: Checkpoint) -> None:
     replace_file(directory / CHECKPOINT, content, previous=directory / PREVIOUS_CHECKPOINT)
 
 
+def decode(data: bytes) -> Checkpoint | None:
+    """Return the checkpoint that ``save`` has written as ``data``; None if it is damaged.
+
+    Raises msgspec.DecodeError for a whole one of another version.
+    """
+    body = checked_body(_HEAD, data)
+    return None if body is None else msgspec.json.decode(body, type=Checkpoint)
+
+
 def load(directory: Path) -> Checkpoint | None:
     """Return the newest checkpoint that is whole; None if there is none.
 
@@ -131,15 +140,14 @@ def load(directory: Path) -> Checkpoint | None:
             continue
         except OSError as error:
             raise CheckpointError(f"cannot read {path}: {error}") from error
-        body = checked_body(_HEAD, data)
-        if body is None:
-            _log.error("checkpoint is damaged; taking an older one", extra={"path": str(path)})
-            continue
         try:
-            return msgspec.json.decode(body, type=Checkpoint)
+            checkpoint = decode(data)
         except msgspec.DecodeError as error:
             raise CheckpointError(
                 f"{path} was written by another version: {error}; move it away to read every "
                 "file again"
             ) from error
+        if checkpoint is not None:
+            return checkpoint
+        _log.error("checkpoint is damaged; taking an older one", extra={"path": str(path)})
     return None

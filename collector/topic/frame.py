@@ -45,14 +45,28 @@ def parse(data: bytes, at: int) -> tuple[Record, int] | None:
     return Record(position, data[value:end], tuple(headers)), end
 
 
-def frames(data: bytes, at: int = 0) -> Iterator[tuple[Record, int]]:
-    """Yield each whole frame from ``at`` on, with its end; damaged bytes in between are skipped."""
+def stretches(data: bytes, at: int = 0) -> Iterator[tuple[Record | None, int, int]]:
+    """Yield each whole frame and each damaged stretch from ``at`` on: where it starts and ends.
+
+    A damaged stretch has no record.
+    """
+    damaged = at
     while at < len(data):
         parsed = parse(data, at)
         if parsed is None:
-            at = data.find(_MAGIC, at + 1)
-            if at < 0:
-                return
+            found = data.find(_MAGIC, at + 1)
+            at = found if found >= 0 else len(data)
             continue
-        yield parsed
-        at = parsed[1]
+        if damaged < at:
+            yield None, damaged, at
+        yield parsed[0], at, parsed[1]
+        at = damaged = parsed[1]
+    if damaged < at:
+        yield None, damaged, at
+
+
+def frames(data: bytes, at: int = 0) -> Iterator[tuple[Record, int]]:
+    """Yield each whole frame from ``at`` on, with its end; damaged bytes in between are skipped."""
+    for record, _, end in stretches(data, at):
+        if record is not None:
+            yield record, end

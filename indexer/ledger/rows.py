@@ -26,7 +26,8 @@ from indexer.ledger.ledger import Ledger
 from indexer.schema import TIME
 from indexer.table.coverage import Position
 
-_STATE = {
+_KINDS = {
+    "file": FileEntry,
     "position": Position,
     "lane": LaneEntry,
     "node": NodeEntry,
@@ -112,10 +113,18 @@ def state_rows(ledger: Ledger) -> pa.Table:
     return pa.Table.from_pylist(rows, schema=ROW_SCHEMA)
 
 
+def entry_of(kind: str, body: bytes) -> Any:
+    """Return the entry of a row, as its columns ``kind`` and ``entry`` have it.
+
+    Raises KeyError for a kind that is not known, msgspec.DecodeError for a damaged entry.
+    """
+    return msgspec.msgpack.decode(body, type=_KINDS[kind])
+
+
 def take_state(ledger: Ledger, rows: pa.Table) -> None:
     """Put what ``state_rows`` has made into a ledger."""
     for kind, body in zip(rows["kind"].to_pylist(), rows["entry"].to_pylist(), strict=True):
-        entry: Any = msgspec.msgpack.decode(body, type=_STATE[kind])
+        entry = entry_of(kind, body)
         if isinstance(entry, LaneEntry):
             ledger.lanes[entry.run, entry.partition] = entry
         elif isinstance(entry, NodeEntry):

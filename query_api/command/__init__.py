@@ -1,1 +1,1 @@
-"""The command everyline: it starts a role, or asks the query service and prints the answer."""
+"""The command everyline: it starts a role, asks the query service, or looks into a file."""

@@ -1,4 +1,4 @@
-"""The command ``everyline``: starts each process, and asks the query service.
+"""The command ``everyline``: starts each process, asks the query service, looks into files.
 
 Data goes to standard output, everything about it to standard error. A subcommand loads only what
 it needs. Exit codes: 0 complete, 3 incomplete or unknown, 2 a question that cannot be understood,
@@ -7,17 +7,18 @@ it needs. Exit codes: 0 complete, 3 incomplete or unknown, 2 a question that can
 
 import argparse
 import importlib
+import importlib.util
 import json
 import os
 import sys
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from collector.errors import CollectorError
 from collector.process import own_version
 from indexer.errors import IndexerError
-from query_api.command import deletion
+from query_api.command import deletion, inspection
 from query_api.command.client import Client, follow
 from query_api.command.text import (
     Paint,
@@ -29,14 +30,39 @@ from query_api.command.text import (
 )
 from query_api.errors import QueryError, ServiceError
 
+
+class Process(NamedTuple):
+    """What a command starts, and the extra of the package that it is installed with."""
+
+    module: str
+    help: str
+    extra: str
+    needs: tuple[str, ...] = ()  # by the processes that it starts itself
+
+
 PROCESSES = {
-    "collector": ("collector.run", "ship the container logs of this node to the topic"),
-    "indexer": ("indexer.run", "write what the topic has to the table"),
-    "keeper": ("indexer.keeper.run", "compact and expire, fold the ledger and find gaps"),
-    "ledger": ("indexer.keeper.recount", "check or rebuild the ledger from the coverage, and end"),
-    "query": ("query_api.run", "answer searches by HTTP"),
-    "up": ("query_api.local.up", "all of them on this machine; without logs a demo"),
+    "collector": Process(
+        "collector.run", "ship the container logs of this node to the topic", "collector"
+    ),
+    "indexer": Process("indexer.run", "write what the topic has to the table", "indexer"),
+    "keeper": Process(
+        "indexer.keeper.run", "compact and expire, fold the ledger and find gaps", "indexer"
+    ),
+    "ledger": Process(
+        "indexer.keeper.recount",
+        "check or rebuild the ledger from the coverage, and end",
+        "indexer",
+    ),
+    "query": Process("query_api.run", "answer searches by HTTP", "query-api"),
+    "up": Process(
+        "query_api.local.up",
+        "all of them on this machine; without logs a demo",
+        "all",
+        needs=("deltalake", "fastapi", "numba", "pyarrow", "uvicorn"),
+    ),
 }
+_READS_TABLES = "query-api"  # the extra of every other command that needs one
+_OWN = ("collector", "indexer", "query_api")
 COMPLETE, FAILED, BAD_QUESTION, NOT_COMPLETE = 0, 1, 2, 3
 _URL = "http://127.0.0.1:8080"
 _BAD = ("bad_query", "bad_parameter")
@@ -48,11 +74,9 @@ def main(argv: Sequence[str] | None = None, environ: Mapping[str, str] | None = 
     environ = os.environ if environ is None else environ
     try:
         if argv and argv[0] in PROCESSES:
-            module = importlib.import_module(PROCESSES[argv[0]][0])
-            code: int = module.main(argv[1:], environ)
-            return code
+            return _start(PROCESSES[argv[0]], argv[1:], environ)
         asked = _parser(environ).parse_args(_with_times(argv))
-        code = asked.run(asked, environ)
+        code: int = asked.run(asked, environ)
         sys.stdout.flush()
         return code
     except ServiceError as error:
@@ -60,12 +84,30 @@ def main(argv: Sequence[str] | None = None, environ: Mapping[str, str] | None = 
     except (CollectorError, IndexerError, QueryError) as error:
         print(f"everyline: {error}", file=sys.stderr)
         return FAILED
+    except ModuleNotFoundError as error:
+        if not error.name or error.name.split(".")[0] in _OWN:
+            raise
+        known = PROCESSES.get(argv[0])
+        print(
+            f"everyline: {argv[0]} needs the package {error.name.split('.')[0]!r}, which is not "
+            f"installed: pip install 'everyline[{known.extra if known else _READS_TABLES}]'",
+            file=sys.stderr,
+        )
+        return FAILED
     except BrokenPipeError:
         # The reader has what it wanted; Python's own flush at exit must not complain either.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return COMPLETE
     except KeyboardInterrupt:
         return 130
+
+
+def _start(process: Process, argv: Sequence[str], environ: Mapping[str, str]) -> int:
+    for name in process.needs:
+        if importlib.util.find_spec(name) is None:
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+    code: int = importlib.import_module(process.module).main(argv, environ)
+    return code
 
 
 def _with_times(argv: Sequence[str]) -> list[str]:
@@ -80,7 +122,7 @@ def _with_times(argv: Sequence[str]) -> list[str]:
 
 
 def _parser(environ: Mapping[str, str]) -> argparse.ArgumentParser:
-    processes = "\n".join(f"  {name:<10} {text}" for name, (_, text) in PROCESSES.items())
+    processes = "\n".join(f"  {name:<10} {each.help}" for name, each in PROCESSES.items())
     parser = argparse.ArgumentParser(
         prog="everyline",
         description="A Kubernetes log pipeline that proves what it holds and names what is missing",
@@ -121,6 +163,7 @@ def _parser(environ: Mapping[str, str]) -> argparse.ArgumentParser:
     status = commands.add_parser("status", help="how far nodes and partitions are")
     status.set_defaults(run=_status)
     deletion.add_commands(commands)
+    inspection.add_command(commands)
     for command in (search, gaps, streams, status):
         command.add_argument(
             "--url",

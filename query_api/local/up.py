@@ -394,7 +394,7 @@ def own_command() -> str:
         return "everyline"
     script = Path(sys.executable).with_name("everyline")
     if not script.exists():
-        return f"{sys.executable} -m query_api.cli"
+        return f"{sys.executable} -m query_api.command.cli"
     here = Path.cwd()
     return str(script.relative_to(here) if script.is_relative_to(here) else script)
 

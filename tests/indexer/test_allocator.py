@@ -35,6 +35,7 @@ def run(word: str) -> tuple[int, str]:
     return int(faults), pool
 
 
+@pytest.mark.real
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="the C library is not GNU's")
 def test_what_was_given_back_is_used_again_by_any_thread_and_arrow_has_the_same_heap() -> None:
     anew, _ = run("default")

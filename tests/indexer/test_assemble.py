@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from collector.wire.batch import Elided, Gap, Gone, Open, Replaces, Seal, Unborn
@@ -37,6 +37,7 @@ from indexer.table.coverage import (
     note_entry,
     to_object,
 )
+from tests.examples import examples
 from tests.indexer.shipped import START_NS, File, Run, Way
 from tests.way import cri, lines
 
@@ -107,7 +108,7 @@ def test_a_commit_without_rows_still_moves_the_position() -> None:
 parts = st.sampled_from([("stdout", "F"), ("stderr", "F"), ("stdout", "P"), ("stderr", "P")])
 
 
-@settings(max_examples=60, deadline=None)
+@examples(60)
 @given(st.lists(parts, min_size=1, max_size=20), st.data())
 def test_rows_do_not_depend_on_how_ranges_come_into_commits(
     kinds: list[tuple[str, str]], data: st.DataObject

@@ -45,6 +45,7 @@ asyncio.run(main())
 """
 
 
+@pytest.mark.real
 @pytest.mark.parametrize("line_format", ["plain", "cri"])
 def test_a_flood_of_empty_lines_takes_no_more_memory_than_one_batch_and_the_buffer(
     tmp_path, line_format: str

@@ -61,6 +61,7 @@ async def turns(indexer: index.Indexer, count: int) -> None:
         await asyncio.wait_for(indexer.turn(), 20)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("failures", [0, 2])
 async def test_what_is_read_while_a_commit_is_on_its_way_goes_into_the_next(
     place: Place, gate: Gate, failures: int

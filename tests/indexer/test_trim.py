@@ -3,13 +3,14 @@
 import zlib
 from dataclasses import replace
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from collector.wire.batch import Elided
 from collector.wire.range import CRC_UNKNOWN, Range, open_outputs, split
 from indexer.ledger.entries import ENDS_KEPT
 from indexer.trim import Trimmer
+from tests.examples import examples
 from tests.indexer.shipped import File, Run, Way
 from tests.way import cri, lines
 
@@ -33,7 +34,7 @@ def cuts(data: st.DataObject, size: int) -> list[int]:
     return data.draw(st.lists(st.integers(1, size), max_size=6))
 
 
-@settings(max_examples=60, deadline=None)
+@examples(60)
 @given(st.data())
 def test_the_parts_of_any_replays_are_the_content_once(data: st.DataObject) -> None:
     """First as it comes, then replays with other cuts that start at known ends or at 0."""
@@ -66,7 +67,7 @@ def test_the_parts_of_any_replays_are_the_content_once(data: st.DataObject) -> N
     assert sum(each.shipped_bytes for each in balances) == size + trimmed
 
 
-@settings(max_examples=60, deadline=None)
+@examples(60)
 @given(st.data())
 def test_a_part_starts_in_the_state_that_the_bytes_before_it_leave(data: st.DataObject) -> None:
     file = File(data.draw(contents()))
@@ -85,7 +86,7 @@ def test_a_part_starts_in_the_state_that_the_bytes_before_it_leave(data: st.Data
             assert part.lines == part.data.count(b"\n") + (not part.data.endswith(b"\n"))
 
 
-@settings(max_examples=40, deadline=None)
+@examples(40)
 @given(st.data())
 def test_another_content_of_the_same_name_is_kept_apart(data: st.DataObject) -> None:
     """The same first line, then other bytes."""

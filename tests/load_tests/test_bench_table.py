@@ -62,6 +62,7 @@ def test_shares_by_column_and_beside_columns_add_up_to_the_objects(indexed: Path
     assert sizes[table.FILTER] > 0
 
 
+@pytest.mark.slow
 def test_filters_let_few_absent_tokens_pass(indexed: Path) -> None:
     assert table.false_positives(indexed / "bucket") < 0.05
 

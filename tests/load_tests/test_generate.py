@@ -147,6 +147,7 @@ def test_a_writer_keeps_as_many_rotated_files_as_it_is_told(tmp_path: Path) -> N
     assert len(writer.truths) == 7
 
 
+@pytest.mark.real
 @pytest.mark.parametrize("early", [False, True])
 def test_the_process_writes_the_truth_at_its_end_and_on_sigterm(
     tmp_path: Path, early: bool

@@ -235,6 +235,7 @@ def test_the_same_seed_and_clock_give_the_same_files_and_another_seed_does_not(
     assert truth("first again", 1) != truth("other", 2)
 
 
+@pytest.mark.real
 @pytest.mark.parametrize(
     "stop",
     [

@@ -69,9 +69,8 @@ class ApiServer:
     @classmethod
     def start(cls) -> "ApiServer":
         """Start etcd and a server on new folders; returns when it serves, after some 5 s."""
-        for command, package in (("etcd", "etcd-server"), ("openssl", "openssl")):
-            if shutil.which(command) is None:
-                raise ServerError(f"the command {command} is missing; apt-get install {package}")
+        if shutil.which("etcd") is None:
+            raise ServerError("the command etcd is missing; apt-get install etcd-server")
         kubernetes_binary("kube-apiserver")
         etcd, etcd_url = _start_etcd()
         folder = Path(tempfile.mkdtemp(prefix="everyline-apiserver-"))

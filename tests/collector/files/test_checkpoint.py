@@ -123,6 +123,7 @@ while True:
 """
 
 
+@pytest.mark.real
 def test_kill_9_while_saving_never_goes_back_behind_what_was_saved(tmp_path: Path) -> None:
     last = 0
     for turn in range(6):
@@ -164,6 +165,7 @@ print(load(directory).scan_began_ns)
 """
 
 
+@pytest.mark.real
 def test_a_disk_that_is_full_keeps_the_last_checkpoint_and_no_rest(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-c", FULL, str(tmp_path)], capture_output=True, text=True, check=False

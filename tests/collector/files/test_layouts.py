@@ -375,6 +375,7 @@ def test_what_is_swapped_between_scan_and_open_is_not_read(docker: Docker, swapp
     assert open_content(found.real, found.inode, compressed=False) is None
 
 
+@pytest.mark.slow
 def test_links_that_are_swapped_all_the_time_never_lead_elsewhere(docker: Docker) -> None:
     docker.write(log_lines(0, 5))
     secret = docker.containers.parent / "secret"

@@ -457,6 +457,7 @@ async def test_a_forgotten_version_is_listed_anew(
     assert metadata.failures == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("status", [429, 503])
 async def test_a_server_that_asks_for_patience_gets_it(
     player: Player, bench: Bench, status: int
@@ -501,6 +502,7 @@ async def test_a_server_that_never_greets_is_given_up(player: Player, bench: Ben
         await bench.source(metadata_url=url, metadata_timeout_ms=100).list()
 
 
+@pytest.mark.slow
 async def test_a_watch_that_never_ends_goes_on_from_its_last_word(
     player: Player, bench: Bench
 ) -> None:

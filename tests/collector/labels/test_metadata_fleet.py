@@ -19,6 +19,8 @@ from collector.labels.metadata import Metadata, MetadataSettings
 from collector.labels.schedule import Schedule
 from collector.labels.source import Change, Listing
 
+pytestmark = pytest.mark.slow
+
 FLEET = 1_000
 MOST = FLEET * 5 // 100
 SETTINGS = MetadataSettings(metadata_source="api")

@@ -15,7 +15,7 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from collector.checksum import crc32
@@ -30,13 +30,13 @@ from collector.wire.batch import Elided
 from collector.wire.range import CRC_UNKNOWN, Range, Stream
 from indexer.schema import LEVELS, OUTPUTS, TIME_SOURCES
 from tests.collector.wire.test_range import malformed, slow_open
+from tests.examples import examples
 from tests.indexer.pieces import Piece, parsed
 from tests.indexer.shipped import File, Run, Way
 
 ROOT = Path(__file__).parents[3]
 STREAM = Stream("shop", "web", "uid-web", "app", 0)
 TIME = "2024-03-01T00:00:00.1Z"
-quiet = settings(deadline=None)  # the first call compiles
 
 
 class Clock:
@@ -148,7 +148,7 @@ def cut(data: bytes, at: Sequence[float]) -> list[int]:
     return [int(share * len(data)) for share in at]
 
 
-@settings(deadline=None, max_examples=300)
+@examples(300)
 @given(files, cuts, cuts, rulesets)
 @example(
     [cri("debug", tag="P"), cri("keep", "stderr"), cri("x")], [], [], ["drop_levels=['debug']"]
@@ -177,7 +177,6 @@ def test_what_is_not_dropped_comes_out_as_if_nothing_had_been(
     assert way.commits[-1].balance.rows == 0
 
 
-@quiet
 @given(st.lists(messages, min_size=1, max_size=30), st.sampled_from(["keep", "^secret", "a|b$"]))
 def test_a_pattern_drops_exactly_the_events_in_whose_message_it_is_found(
     texts: list[str], pattern: str
@@ -189,7 +188,6 @@ def test_a_pattern_drops_exactly_the_events_in_whose_message_it_is_found(
     assert rows(*ranges) == wanted
 
 
-@quiet
 @given(st.lists(messages, min_size=1, max_size=30), st.sets(st.sampled_from(list(WORDS))))
 def test_levels_drop_exactly_the_rows_to_which_the_indexer_gives_them(
     texts: list[str], levels: set[str]
@@ -248,7 +246,7 @@ _level_parts = st.sampled_from(
 )
 
 
-@settings(deadline=None, max_examples=1000)
+@examples(1000)
 @given(st.lists(_level_parts, max_size=12).map("".join))
 @example("x" * 252 + " INFO")
 @example("x" * 250 + ' level="emergency"')
@@ -267,7 +265,6 @@ def test_a_level_is_the_one_that_the_indexer_finds(text: str) -> None:
         "(?:\\bab|a)*+b", "(?<!a)b", "(a)\\1", "(?i:AB|c)[^\\W]", "(^|x)d", "(?i)[]A-C]\\D",
     ],
 )  # fmt: skip
-@quiet
 @given(data=st.lists(st.text("abcdx-]= \tSECRETsecret", max_size=12), min_size=1, max_size=8))
 def test_redaction_overwrites_exactly_what_the_pattern_finds_in_each_message(
     pattern: str, data: list[str]
@@ -293,7 +290,7 @@ def test_a_secret_that_the_runtime_has_split_is_found() -> None:
     assert kept(subject, data) == wanted
 
 
-@settings(deadline=None, max_examples=200)
+@examples(200)
 @given(files, cuts)
 def test_redaction_changes_no_row_but_its_message_and_no_state(
     data: list[bytes], at: list[float]
@@ -353,7 +350,7 @@ _pattern_parts = [
 ]
 
 
-@settings(deadline=None, max_examples=500)
+@examples(500)
 @given(
     st.tuples(st.sampled_from(["", "(?i)"]), st.lists(st.sampled_from(_pattern_parts), max_size=9)),
     st.lists(st.text("abAB (", max_size=6), min_size=1, max_size=6),

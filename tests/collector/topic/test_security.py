@@ -335,6 +335,13 @@ def test_settings_that_contradict_each_other_are_named(
         Security(KafkaSettings(**settings))
 
 
+@pytest.fixture(scope="module")
+def keys(tmp_path_factory: pytest.TempPathFactory) -> tuple[Authority, Signed, Signed]:
+    """An authority, and two certificates of its own."""
+    authority = Authority(tmp_path_factory.mktemp("keys") / "authority")
+    return authority, authority.sign("a"), authority.sign("b")
+
+
 @pytest.mark.parametrize(
     ("name", "broken", "told"),
     [
@@ -351,10 +358,13 @@ def test_settings_that_contradict_each_other_are_named(
     ],
 )
 def test_a_file_that_cannot_be_used_is_named(
-    tmp_path: Path, name: str, broken: bytes | str | None, told: str
+    tmp_path: Path,
+    keys: tuple[Authority, Signed, Signed],
+    name: str,
+    broken: bytes | str | None,
+    told: str,
 ) -> None:
-    authority = Authority(tmp_path / "authority")
-    signed = authority.sign("a")
+    authority, signed, other = keys
     sound = {
         "kafka_tls_ca": authority.certificate,
         "kafka_tls_certificate": signed.certificate,
@@ -364,8 +374,7 @@ def test_a_file_that_cannot_be_used_is_named(
     (tmp_path / "password").write_text("secret")
     file = tmp_path / "broken"
     if broken is not None:
-        other = authority.sign("b").key
-        file.write_bytes(broken if isinstance(broken, bytes) else other.read_bytes())
+        file.write_bytes(broken if isinstance(broken, bytes) else other.key.read_bytes())
     files = {key: str(path) for key, path in (sound | {name: file}).items()}
     security = Security(
         KafkaSettings(

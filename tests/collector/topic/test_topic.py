@@ -281,6 +281,7 @@ async def read_all(root: Path) -> list[Record]:
     return records
 
 
+@pytest.mark.real
 async def test_two_processes_share_a_partition_and_kill_9_takes_nothing(tmp_path: Path) -> None:
     known: dict[str, int] = {}
     for turn in range(4):
@@ -453,6 +454,7 @@ asyncio.run(main())
 """
 
 
+@pytest.mark.real
 async def test_a_full_disk_holds_the_future_back_until_there_is_room(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-c", FULL, str(tmp_path)], capture_output=True, text=True, check=False

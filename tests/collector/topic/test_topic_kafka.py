@@ -178,6 +178,7 @@ async def test_records_deleted_before_they_were_read_are_out_of_range(kafka: Bro
     await topic.close()
 
 
+@pytest.mark.slow
 async def test_no_broker_at_the_address_is_unavailable_and_named() -> None:
     port = free_port()
     topic = open_topic(f"kafka://127.0.0.1:{port}/logs")

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import zstandard
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from collector.errors import NewerWireVersion, TornBatch, WireError
@@ -30,6 +30,7 @@ from collector.wire.batch import (
     record_headers,
 )
 from collector.wire.range import FORMATS, Range, Stream
+from tests.examples import examples
 
 GOLDEN = Path(__file__).parents[2] / "golden"
 COMPRESSOR = zstandard.ZstdCompressor(level=1)
@@ -163,7 +164,7 @@ def body(wire: bytes) -> bytes:
     return DECOMPRESSOR.decompress(wire[len(MAGIC) + 1 :])
 
 
-@settings(max_examples=60)
+@examples(60)
 @given(batches())
 def test_every_field_comes_back(batch: Batch) -> None:
     assert decode(encode(batch, COMPRESSOR), DECOMPRESSOR) == batch
@@ -209,7 +210,7 @@ def test_a_body_torn_at_any_byte_in_a_whole_frame_is_named_torn() -> None:
             decode(head + COMPRESSOR.compress(inner[:end]), DECOMPRESSOR)
 
 
-@settings(max_examples=200)
+@examples(200)
 @given(st.data())
 def test_flipped_bits_give_a_torn_batch_or_another_batch(data: st.DataObject) -> None:
     inner = bytearray(body(encode(golden(), COMPRESSOR)))

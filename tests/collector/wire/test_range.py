@@ -2,7 +2,7 @@
 
 import json
 
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from collector.checksum import crc32
@@ -16,6 +16,7 @@ from collector.wire.range import (
     open_outputs,
     split,
 )
+from tests.examples import examples
 
 TIME = b"2024-03-01T00:00:00.1Z"
 STREAM = Stream("payments", "api-0", "uid-1", "api", 0)
@@ -109,7 +110,7 @@ def test_bytes_after_the_end_do_not_matter(text: bytes, before: int, data: st.Da
     assert closed_cut(text, before, end) == closed_cut(text[:end], before)
 
 
-@settings(max_examples=200)
+@examples(200)
 @given(texts.filter(lambda text: len(text) > 1), states, st.binary(max_size=9), st.booleans())
 def test_halves_are_the_whole_and_each_can_be_read_alone(
     text: bytes, before: int, rest: bytes, torn: bool
@@ -218,13 +219,13 @@ docker_texts = st.lists(
 ).map(b"".join)
 
 
-@settings(max_examples=300)
+@examples(300)
 @given(docker_texts, states)
 def test_open_outputs_of_docker_are_those_of_a_json_parser(text: bytes, before: int) -> None:
     assert open_outputs(text, before, None, "docker") == docker_open(text, before)
 
 
-@settings(max_examples=300)
+@examples(300)
 @given(docker_texts, states)
 def test_a_cut_in_docker_is_the_last_place_with_no_open_event(text: bytes, before: int) -> None:
     cut = at = 0

@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from indexer.errors import NotBalanced, PositionMoved, SegmentUnsorted
@@ -22,6 +22,7 @@ from indexer.segment.parquet import ROW_GROUP_ROWS
 from indexer.segment.write import SegmentWriter
 from indexer.store.bucket import Bucket
 from indexer.table.table import Live
+from tests.examples import examples
 from tests.indexer.kept import A_DAY_LATER, Kept, PodFile, before_commit
 from tests.way import cri, lines
 
@@ -141,7 +142,7 @@ ROW = st.tuples(
 )
 
 
-@settings(max_examples=40, deadline=None)
+@examples(40)
 @given(
     rows=st.lists(ROW, min_size=1, max_size=80, unique_by=lambda row: row[:5]),
     sources=st.integers(1, 5),
@@ -157,6 +158,7 @@ def test_a_merger_has_the_rows_of_its_sources_in_the_tables_order(
     assert read(merged) == table_of(rows).to_pylist()
 
 
+@pytest.mark.slow
 def test_row_groups_keep_to_their_rows_and_bytes() -> None:
     many = [("a", "p", bytes(16), 0, at, "x") for at in range(ROW_GROUP_ROWS + 10)]
     merged = merge([segment_of(table_of(many[::2]), 70_000), segment_of(table_of(many[1::2]))])

@@ -8,7 +8,7 @@ from itertools import pairwise
 import msgspec
 import prometheus_client
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from collector.wire.batch import Batch, Gap, Gone, Open, Replaces, Seal, Unborn
@@ -33,6 +33,7 @@ from indexer.table.coverage import Balance, Coverage, Deleted, Expired, LaneSpan
 from indexer.table.table import Table, in_order
 from query_api.completeness.gaps import LOST, RECOVERED, UNKNOWN, find_gaps
 from query_api.completeness.gaps import Gap as Found
+from tests.examples import examples
 from tests.indexer.shipped import CLUSTER, SECOND, START_NS, File, Run, Way
 from tests.indexer.table.test_table import add_coverage
 from tests.way import lines
@@ -574,7 +575,7 @@ def fold(commits: Sequence[Coverage], ledger: Ledger | None = None) -> Ledger:
     return ledger
 
 
-@settings(max_examples=60, deadline=None)
+@examples(60)
 @given(histories(), st.data())
 def test_a_ledger_that_was_stored_half_way_comes_out_the_same(
     commits: list[Coverage], data: st.DataObject
@@ -589,7 +590,7 @@ def test_a_ledger_that_was_stored_half_way_comes_out_the_same(
     assert fold(in_order(commits)) == whole
 
 
-@settings(max_examples=60, deadline=None)
+@examples(60)
 @given(histories(), st.data())
 def test_a_ledger_stays_as_it_is_while_its_branches_are_folded_on(
     commits: list[Coverage], data: st.DataObject
@@ -645,7 +646,7 @@ def test_a_branch_shares_what_it_has_not_changed() -> None:
     assert branch.files[WEB.id, 0].covered_end > ledger.files[WEB.id, 0].covered_end
 
 
-@settings(max_examples=60, deadline=None)
+@examples(60)
 @given(histories())
 def test_covered_and_lost_never_leave_the_file(commits: list[Coverage]) -> None:
     ledger = fold(commits)

@@ -9,7 +9,7 @@ from typing import Any
 import pyarrow as pa
 import pytest
 from deltalake import write_deltalake
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from collector.wire.batch import Gone
@@ -22,6 +22,7 @@ from indexer.store.bucket import Bucket
 from indexer.store.open import open_bucket
 from indexer.table.coverage import Coverage
 from indexer.table.table import Table
+from tests.examples import examples
 from tests.indexer.ledger.test_ledger import fold, histories
 from tests.indexer.shipped import CLUSTER, SECOND, START_NS, File, Run, Way
 from tests.indexer.table.test_table import add_coverage
@@ -91,7 +92,7 @@ def test_of_a_ledger_that_was_never_folded_nothing_is_found(store: Bucket) -> No
     assert table.sweep() == 0
 
 
-@settings(max_examples=6, deadline=None)
+@examples(6)
 @given(histories(), st.data())
 def test_whatever_is_stored_when_and_split_where_loads_as_the_whole_fold(
     commits: list[Coverage], data: st.DataObject

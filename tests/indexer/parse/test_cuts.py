@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import accumulate, pairwise
 
-from hypothesis import assume, given, settings
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from collector.wire.range import FORMATS, STDERR, STDOUT, open_outputs
@@ -95,7 +95,6 @@ def known(rows: Rows, starts: list[int]) -> dict[int, Known]:
     return found
 
 
-@settings(deadline=None)
 @given(texts(), st.sampled_from([0, STDOUT, STDERR, STDOUT | STDERR]), st.data())
 def test_a_cut_changes_no_row_but_those_that_it_parts(given_text, before, data) -> None:
     line_format, lines = given_text
@@ -143,7 +142,6 @@ def test_a_cut_changes_no_row_but_those_that_it_parts(given_text, before, data) 
     assert not pieces or state == parsed(whole).state_after[0].tolist()
 
 
-@settings(deadline=None)
 @given(st.sampled_from(["cri", "plain"]), st.data())
 def test_a_cut_inside_of_a_line_changes_no_other_row(line_format: str, data: st.DataObject) -> None:
     others = st.lists(good[line_format] | malformed[line_format] | junk, max_size=6)

@@ -4,7 +4,7 @@ import json
 import re
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from collector.wire.range import closed_cut, open_outputs
@@ -12,7 +12,6 @@ from indexer.schema import OUTPUTS
 from tests.indexer.parse.test_parse import time_of
 from tests.indexer.pieces import READ_NS, Piece, Row, parsed, rows_of, table
 
-quiet = settings(deadline=None)
 TIME = "2026-01-02T15:04:05.123456789Z"
 TIME_NS = 1_767_366_245_123_456_789
 
@@ -28,7 +27,6 @@ def contents(data: bytes) -> list[bytes]:
     return [row.content for _, row in rows_of(parsed(Piece(data, format="docker")))]
 
 
-@quiet
 @given(st.lists(st.text(st.characters(codec=None)) | st.text('"\\/\b\f\n\r\tu0d8', max_size=9)))
 def test_a_log_is_unescaped_as_json_reads_it(texts: list[str]) -> None:
     expected = [text.encode("utf-8", "surrogatepass") for text in texts]
@@ -156,7 +154,6 @@ late = st.builds(
 texts = st.lists(good | good | good | bad | late, max_size=10).map(b"".join)
 
 
-@quiet
 @given(texts, st.data())
 def test_rows_are_those_of_a_slow_parser_wherever_the_text_is_cut(text, data):
     ends = [0, *(match.end() for match in re.finditer(b"\n", text))]
@@ -168,7 +165,6 @@ def test_rows_are_those_of_a_slow_parser_wherever_the_text_is_cut(text, data):
     assert rows.lines[0] == text[cut:].count(b"\n") == rows.rows[0] + rows.joined[0]
 
 
-@quiet
 @given(texts, st.data())
 def test_rows_do_not_depend_on_where_the_collector_cuts(text, data):
     ends = [0, *(match.end() for match in re.finditer(b"\n", text))]

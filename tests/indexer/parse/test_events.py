@@ -5,13 +5,11 @@ from collections.abc import Sequence
 from itertools import accumulate
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from indexer.parse.events import NO_STATE
 from tests.indexer.pieces import Piece, parsed
-
-quiet = settings(deadline=None)
 
 
 def cri(second: int, message: str, output: str = "stdout", tag: str = "F") -> bytes:
@@ -183,7 +181,6 @@ _lines = st.lists(
 )
 
 
-@quiet
 @given(_lines, st.data())
 def test_events_do_not_depend_on_where_a_commit_ends(lines, data):
     written = [cri(n, *line) for n, line in enumerate(lines)]

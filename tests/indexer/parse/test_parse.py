@@ -13,7 +13,7 @@ from itertools import product
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from collector.wire.range import FORMATS, closed_cut, open_outputs
@@ -24,8 +24,6 @@ from load_tests.generate import EVERYTHING, generate, row_bytes
 from tests.indexer.pieces import Piece, Row, parsed, rows_of
 
 ROOT = Path(parse_module.__file__).parents[2]
-
-quiet = settings(deadline=None)  # the first call compiles
 
 
 _HEAD = re.compile(
@@ -133,7 +131,6 @@ texts = st.lists(cri_lines | cri_lines | cri_lines | bare_lines | junk, max_size
 )
 
 
-@quiet
 @given(texts, st.data())
 def test_rows_are_those_of_a_slow_parser_wherever_the_text_is_cut(text, data):
     cuts = sorted(data.draw(st.lists(st.integers(0, len(text)), max_size=3)))
@@ -155,7 +152,6 @@ def test_rows_are_those_of_a_slow_parser_wherever_the_text_is_cut(text, data):
         assert rows.last_time_ns[number] == max(stamps)
 
 
-@quiet
 @given(texts, st.data())
 def test_rows_do_not_depend_on_where_the_collector_cuts(text, data):
     ends = [match.end() for match in re.finditer(b"\n", text)]
@@ -185,7 +181,6 @@ torn_text = st.lists(
 ).map(b"".join)
 
 
-@quiet
 @given(st.lists(torn_text | st.binary(max_size=9), max_size=9))
 def test_bytes_that_are_no_text_are_kept(contents):
     lines = [b"2023-01-01T00:00:00Z stdout F " + c.replace(b"\n", b"") + b"\n" for c in contents]
@@ -209,7 +204,6 @@ FIRST = datetime.fromisoformat("1678-01-01")
 LAST = datetime.fromisoformat("2262-01-01")
 
 
-@quiet
 @given(st.datetimes(FIRST, LAST), st.integers(0, 999))
 def test_a_time_is_exact_to_the_nanosecond(at, nanos):
     line = f"{at:%Y-%m-%dT%H:%M:%S.%f}{nanos:03}+05:30 stderr F x\n".encode()

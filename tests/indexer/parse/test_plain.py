@@ -3,14 +3,13 @@
 from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from collector.errors import SettingError
 from indexer.parse.patterns import GUESSING, PlainTimes
 from tests.indexer.pieces import Piece, Row, parsed, rows_of, table
 
-quiet = settings(deadline=None)
 AT = datetime(2026, 1, 2, 15, 4, 5, 123456, UTC)
 SECOND = AT.replace(microsecond=0)
 READ_NS = 1_767_369_999 * 10**9  # 2026-01-02T16:06:39Z
@@ -127,7 +126,6 @@ def test_what_is_no_time_is_not_taken_for_one(line: str) -> None:
     assert times(line) == [0]
 
 
-@quiet
 @given(
     st.datetimes(datetime.fromisoformat("1900-01-01"), datetime.fromisoformat("2200-01-01")),
     st.sampled_from([None, 0, 60, -330, 840, -1]),
@@ -147,7 +145,6 @@ def test_a_guessed_time_is_that_of_datetime(at, minutes, between, zone):
 PATTERNS = "%Y-%m-%dT%H:%M:%S.%f%z", "%d.%m.%Y %H:%M:%S.%f", "(%b %e %Y) %H:%M:%S,%f", "%s x"
 
 
-@quiet
 @given(
     st.datetimes(datetime.fromisoformat("2001-09-10"), datetime.fromisoformat("2068-01-01")),
     st.sampled_from([*PATTERNS, "%H:%M:%S.%f%% %y%m%d", "%b %d %H:%M:%S.%f %Y"]),
@@ -212,7 +209,6 @@ plain_lines = st.sampled_from(
 )  # fmt: skip
 
 
-@quiet
 @given(st.lists(plain_lines), st.data())
 def test_rows_do_not_depend_on_where_the_file_is_cut(lines, data):
     cut = data.draw(st.integers(0, len(lines)))
@@ -232,7 +228,6 @@ def test_rows_do_not_depend_on_where_the_file_is_cut(lines, data):
     assert second.state_after.tolist() == whole.state_after.tolist()
 
 
-@quiet
 @given(st.binary(max_size=300))
 def test_any_bytes_are_kept_whole(data: bytes) -> None:
     rows = rows_of(parsed(Piece(data, format="plain")))

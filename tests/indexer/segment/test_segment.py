@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 from deltalake import CommitProperties, DeltaTable, write_deltalake
 from deltalake.transaction import AddAction, RemoveAction
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from collector.wire.range import Stream
@@ -99,7 +99,6 @@ def test_every_column_says_what_was_parsed():
     }
 
 
-@settings(deadline=None)
 @given(
     st.lists(st.lists(st.integers(-3 * HOUR_NS, 3 * HOUR_NS), max_size=6), min_size=1, max_size=4),
     st.sampled_from([ALWAYS, (START_NS - HOUR_NS, START_NS + HOUR_NS), (START_NS, START_NS)]),

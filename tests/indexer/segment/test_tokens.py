@@ -8,7 +8,7 @@ from collections import Counter
 import numpy as np
 import pyarrow as pa
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from indexer.segment import tokens
@@ -64,7 +64,6 @@ def tokens_of(message: str) -> set[bytes]:
     return {token.lower() for token in TOKEN.findall(message.encode())}
 
 
-@settings(deadline=None)
 @given(row_groups, st.integers(0, 3))
 @example([["a" * 64 + " b", "x" * 63 + "y", "z" * 128]], 0)
 @example([["ab", "cd"]], 1)
@@ -83,7 +82,6 @@ def test_a_token_that_was_written_is_never_missed(groups, first):
             assert found.row_groups(token)[number]
 
 
-@settings(deadline=None)
 @given(st.lists(messages, min_size=1, max_size=20))
 def test_reader_and_writer_hash_the_same_tokens(group):
     writer = TokenFilterWriter()
@@ -108,7 +106,6 @@ def test_the_hash_is_xxh64(token, expected):
     assert token_hash(token) == expected
 
 
-@settings(deadline=None)
 @given(messages, messages, messages, st.booleans(), st.booleans())
 def test_only_tokens_that_each_match_must_hold_are_asked_for(before, text, behind, starts, ends):
     message = before + text + behind

@@ -162,6 +162,7 @@ def test_a_url_of_another_scheme_is_refused() -> None:
 # -- only on S3 ------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_server_that_is_away_is_named_and_secrets_are_not(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -225,6 +226,7 @@ def test_parts_of_uploads_that_never_ended_are_swept_when_they_are_old(
     assert [each["Key"] for each in left] == ["theirs/c"]
 
 
+@pytest.mark.slow
 def test_a_store_that_never_answers_is_given_up_after_the_patience_that_is_set(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -245,6 +247,7 @@ def test_a_store_that_never_answers_is_given_up_after_the_patience_that_is_set(
 # -- only on a directory ---------------------------------------------------------------------
 
 
+@pytest.mark.real
 def test_a_file_size_limit_leaves_no_object_and_no_temporary_file(tmp_path: Path) -> None:
     """As a full disk does: the write fails in the middle."""
     program = (
@@ -280,6 +283,7 @@ def test_a_directory_that_is_a_file_is_said(tmp_path: Path) -> None:
         list(bucket.names(""))
 
 
+@pytest.mark.real
 def test_a_put_that_is_killed_leaves_no_object_under_the_name(tmp_path: Path) -> None:
     """Objects are there whole or not at all, whenever the process ends."""
     program = (

@@ -183,6 +183,7 @@ def test_a_table_that_is_not_there_is_no_empty_table(store: Bucket) -> None:
         Table(store, "nobody").snapshot()
 
 
+@pytest.mark.real
 def test_eight_processes_make_one_table(store: Bucket) -> None:
     program = """\
 import os, sys

@@ -1,12 +1,13 @@
 """The gaps of one file, whatever was reported of it and whatever has come since."""
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from indexer.ledger.entries import LOST_ROTATED, Covered, Entries, FileEntry, Lost
 from indexer.ledger.intervals import united
 from indexer.ledger.ledger import Ledger
 from query_api.completeness.gaps import LOST, UNKNOWN, find_gaps
+from tests.examples import examples
 
 FILE = bytes(16)
 
@@ -26,7 +27,7 @@ def entry(covered: list[tuple[int, int]], lost: list[Lost], *, sealed: bool) -> 
     )  # fmt: skip
 
 
-@settings(max_examples=400, deadline=None)
+@examples(400)
 @given(intervals(1), intervals(0), st.lists(st.booleans(), min_size=4), st.booleans())
 def test_each_lost_byte_is_in_one_gap_and_an_open_end_is_told_once(
     covered: list[tuple[int, int]], reports: list[tuple[int, int]], exact: list[bool], sealed: bool

@@ -138,6 +138,7 @@ def test_a_long_line_is_split_as_containerd_splits_it() -> None:
     assert b"".join(line.split(b" ", 3)[3].rstrip(b"\n") for line in lines) == b"x" * 16_385
 
 
+@pytest.mark.real
 def test_the_process_ends_when_its_standard_input_does(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "query_api.local.demo", str(tmp_path)]
     done = subprocess.run(

@@ -7,12 +7,13 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, given
 from hypothesis import strategies as st
 
 from indexer.store.local import LocalBucket
 from query_api.questions.answer import Answer
 from query_api.scan.segment import ScanTask, scan_segment
+from tests.examples import examples
 from tests.query_api.conftest import served
 from tests.query_api.written import HOUR, SECOND, START_NS, Line, Written
 
@@ -137,7 +138,7 @@ commits = st.lists(
 )
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
+@examples(25, suppress_health_check=list(HealthCheck))
 @given(commits, st.integers(1, 5), st.sampled_from(["asc", "desc"]), st.sampled_from(["", "x"]))
 async def test_pages_together_are_all_rows_in_order(tmp_path_factory, shipped, limit, order, query):
     bucket = LocalBucket(tmp_path_factory.mktemp("pages"))
