@@ -37,7 +37,7 @@ class Backlog:
         self.unfed: deque[tuple[Lane, int]] = deque()  # in the spool only
         self.pods: Counter[str] = Counter()  # raw bytes
         self.failed = False
-        self.kept_batches = self.shed_bytes = 0
+        self.spooled_batches = self.shed_bytes = 0
 
     def recover(self, records: Sequence[Record]) -> tuple[list[Lane], list[Sent]]:
         """Take up what runs before have left; return their lanes and what their batches hold."""
@@ -70,7 +70,7 @@ class Backlog:
     async def put(
         self, lane: Lane, number: int, item: OnItsWay, *, feed_later: bool = False
     ) -> bool:
-        """Write a batch into the spool, and perhaps leave it to it; return whether it is safe."""
+        """Write a batch into the spool, and perhaps leave it to it; return whether it is there."""
         headers = (*item.headers, (SENT_HEADER, msgspec.msgpack.encode(item.sent)))
         try:
             position = await asyncio.to_thread(self.spool.put, item.value, headers)
@@ -80,8 +80,8 @@ class Backlog:
             self.failed = True
             return False
         self.failed = False
-        self.kept_batches += 1
-        if number not in lane.way:  # the topic has taken it meanwhile
+        self.spooled_batches += 1
+        if number not in lane.pending:  # the topic has taken it meanwhile
             self._acked_positions.append(position)
             return True
         item.position = position
@@ -115,7 +115,7 @@ class Backlog:
         for lane, number in list(self.unfed):
             if self.spool.bytes <= self._bytes_max - self._bytes_max // _SHED_SHARE:
                 return
-            item, pod = lane.way[number], largest(self.pods)
+            item, pod = lane.pending[number], largest(self.pods)
             try:
                 gone = await asyncio.to_thread(self._without, item.position, pod)
             except OSError as error:
@@ -142,6 +142,6 @@ class Backlog:
         self.spool.forget(positions)
 
     @property
-    def kept_positions(self) -> list[tuple[int, int]]:
+    def spooled_positions(self) -> list[tuple[int, int]]:
         """The positions of the spool that the topic does not have, as runs."""
         return self.spool.runs(without=frozenset(self._acked_positions))

@@ -34,10 +34,10 @@ class Lane:
     partition: int
     pack: Pack = field(default_factory=Pack)
     next_sequence: int = 0
-    way: dict[int, OnItsWay] = field(default_factory=dict)
+    pending: dict[int, OnItsWay] = field(default_factory=dict)
     order: deque[int] = field(default_factory=deque)  # the numbers on their way
     acked: set[int] = field(default_factory=set)
-    next_kept: int = 0  # everything before it is in the topic, or was told to be in the spool
+    next_spooled: int = 0  # everything before it is in the topic, or was told to be in the spool
 
     @property
     def oldest_unacked(self) -> int:
@@ -46,7 +46,7 @@ class Lane:
 
     def put(self, number: int, item: OnItsWay) -> None:
         """Take a batch, whose number is above all others."""
-        self.way[number] = item
+        self.pending[number] = item
         self.order.append(number)
 
     def acknowledge(self, number: int) -> Iterator[OnItsWay]:
@@ -55,11 +55,11 @@ class Lane:
         while self.order and self.order[0] in self.acked:
             first = self.order.popleft()
             self.acked.remove(first)
-            yield self.way.pop(first)
+            yield self.pending.pop(first)
 
-    def newly_kept(self) -> Iterator[OnItsWay]:
+    def newly_spooled(self) -> Iterator[OnItsWay]:
         """Yield, in order, the batches that are in the spool now, with all before them."""
-        self.next_kept = max(self.next_kept, self.oldest_unacked)
-        while (item := self.way.get(self.next_kept)) is not None and item.position >= 0:
-            self.next_kept += 1
+        self.next_spooled = max(self.next_spooled, self.oldest_unacked)
+        while (item := self.pending.get(self.next_spooled)) is not None and item.position >= 0:
+            self.next_spooled += 1
             yield item

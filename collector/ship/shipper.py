@@ -25,7 +25,7 @@ from collector.wire import batch as wire
 from collector.wire.batch import Batch, Inventory, Meta
 from collector.wire.range import Range, Stream
 
-Heard = Callable[[Sent], None]
+Report = Callable[[Sent], None]
 _RETRY_NS = 2_000_000_000
 
 _log = logging.getLogger(__name__)
@@ -56,11 +56,11 @@ class Shipper:
         limits: ShipLimits,
         level: int,
         clock: Callable[[], int],
-        acknowledged: Heard,
-        kept: Heard,
+        acknowledged: Report,
+        spooled: Report,
     ) -> None:
         """``header`` is (cluster, node, run). ``acknowledged`` hears of each batch that the topic
-        has, ``kept`` of each that is safe in the spool; both in the order of a lane.
+        has, ``spooled`` of each that the spool has; both in the order of a lane.
         """
         self._topic = topic
         self.backlog = backlog
@@ -68,7 +68,7 @@ class Shipper:
         self.limits = limits
         self._clock = clock
         self._acknowledged = acknowledged
-        self._kept = kept
+        self._spooled = spooled
         self._compressor = zstandard.ZstdCompressor(level=level)
         self._room = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -89,7 +89,7 @@ class Shipper:
         lanes, found = self.backlog.recover(records)
         for lane in lanes:
             self.old_lanes[lane.run, lane.partition] = lane
-            self.unacked_bytes += sum(item.wire_bytes for item in lane.way.values())
+            self.unacked_bytes += sum(item.wire_bytes for item in lane.pending.values())
         return found
 
     def spooled_numbers(self, run: bytes, partition: int) -> tuple[int, ...]:
@@ -180,7 +180,7 @@ class Shipper:
             self.unacked_bytes += len(data)
             self.wire_bytes += len(data)
             self.batches += 1
-            if not (self.spooling and await self._keep(lane, number, item, feed_later=True)):
+            if not (self.spooling and await self._spool(lane, number, item, feed_later=True)):
                 await self._hand_over(lane, number, item)
 
     def _encoded(self, lane: Lane, batch: Batch) -> Iterator[tuple[Batch, bytes]]:
@@ -284,7 +284,7 @@ class Shipper:
             self.backlog.acknowledged(item)
             if item.sent is not None:
                 self._acknowledged(item.sent)
-        self._tell_kept(lane)
+        self._report_spooled(lane)
 
     # -- the spool -----------------------------------------------------------------------------
 
@@ -305,7 +305,7 @@ class Shipper:
         """Return since when the topic has had the oldest batch that it has not taken; 0: none."""
         found = 0
         for lane in (*self.lanes.values(), *self.old_lanes.values()):
-            if lane.order and (handed := lane.way[lane.order[0]].handed_ns):
+            if lane.order and (handed := lane.pending[lane.order[0]].handed_ns):
                 found = min(found or handed, handed)
         return found
 
@@ -318,42 +318,42 @@ class Shipper:
         """Do for the spool what is due: save what the topic does not take, feed what it does."""
         self.handed_ns = self.oldest_handed_ns()
         if self.stalled or self.urgent:
-            await self._keep_all()
+            await self._spool_all()
         if self._refused and self._clock() >= self._retry_ns:
             for _ in range(len(self._refused)):
                 lane, number = self._refused.popleft()
-                await self._hand_over(lane, number, lane.way[number])
+                await self._hand_over(lane, number, lane.pending[number])
         while self.feeding:
             await self._feed(*self.backlog.unfed.popleft())
 
-    async def _keep_all(self) -> None:
+    async def _spool_all(self) -> None:
         """Write into the spool what so far is in memory only, as far as there is room."""
         for lane in list(self.lanes.values()):
-            for number in range(lane.next_kept, lane.next_sequence):
-                item = lane.way.get(number)
+            for number in range(lane.next_spooled, lane.next_sequence):
+                item = lane.pending.get(number)
                 if item is None or item.position >= 0:
                     continue
-                if not self.has_room or not await self._keep(lane, number, item):
+                if not self.has_room or not await self._spool(lane, number, item):
                     return
 
-    async def _keep(
+    async def _spool(
         self, lane: Lane, number: int, item: OnItsWay, *, feed_later: bool = False
     ) -> bool:
-        safe = await self.backlog.put(lane, number, item, feed_later=feed_later)
-        self._tell_kept(lane)
-        return safe
+        spooled = await self.backlog.put(lane, number, item, feed_later=feed_later)
+        self._report_spooled(lane)
+        return spooled
 
-    def _tell_kept(self, lane: Lane) -> None:
+    def _report_spooled(self, lane: Lane) -> None:
         if lane.run != self._run:
             return  # it comes from the spool
-        for item in lane.newly_kept():
+        for item in lane.newly_spooled():
             if item.sent is not None:
-                self._kept(item.sent)
+                self._spooled(item.sent)
             if not item.value:
                 item.sent = None
 
     async def _feed(self, lane: Lane, number: int) -> None:
-        item = lane.way[number]
+        item = lane.pending[number]
         size = self.backlog.spool.size(item.position)
         self.unacked_bytes += size - item.wire_bytes  # it may have shed something
         item.wire_bytes = size
@@ -378,5 +378,5 @@ class Shipper:
                     await self.wait_for_room(0.1)
         except TimeoutError:
             self.urgent = True
-            await self._keep_all()
+            await self._spool_all()
         return not self.unacked_bytes and not self.backlog.unfed and self.failed is None
