@@ -18,7 +18,8 @@ import zstandard
 
 from collector.errors import BatchTooLarge, TopicError
 from collector.ship.backlog import Backlog
-from collector.ship.lane import Lane, OnItsWay
+from collector.ship.batch_state import BatchState, Event
+from collector.ship.lane import IN_THE_SPOOL, Lane, PendingBatch
 from collector.ship.pack import Entry, Pack, Sent, encode_parts, halves, sent
 from collector.topic.interface import Record, Topic
 from collector.wire import batch as wire
@@ -72,7 +73,7 @@ class Shipper:
         self._compressor = zstandard.ZstdCompressor(level=level)
         self._room = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
-        self._refused: deque[tuple[Lane, int]] = deque()  # to be handed to the topic again
+        self._refused: deque[PendingBatch] = deque()  # to be handed to the topic again
         self._retry_ns = 0
         self._handed_bytes = 0
         self.handed_ns = 0  # since when the topic has the oldest batch, as of the last `tend`
@@ -89,13 +90,13 @@ class Shipper:
         lanes, found = self.backlog.recover(records)
         for lane in lanes:
             self.old_lanes[lane.run, lane.partition] = lane
-            self.unacked_bytes += sum(item.wire_bytes for item in lane.pending.values())
+            self.unacked_bytes += sum(pending.wire_bytes for pending in lane.pending.values())
         return found
 
     def spooled_numbers(self, run: bytes, partition: int) -> tuple[int, ...]:
         """Return the numbers of a lane that the spool still holds."""
         lane = self.old_lanes.get((run, partition))
-        return tuple(lane.order) if lane else ()
+        return tuple(lane.pending) if lane else ()
 
     # -- from entries to batches ---------------------------------------------------------------
 
@@ -174,14 +175,14 @@ class Shipper:
             files={},
         )
         for batch, data in self._encoded(lane, pack.batch(empty)):
-            number = batch.sequence
-            item = OnItsWay(len(data), wire.record_headers(batch), sent(batch), data)
-            lane.put(number, item)
+            headers = wire.record_headers(batch)
+            pending = PendingBatch(lane, batch.sequence, len(data), headers, sent(batch), data)
+            lane.put(pending)
             self.unacked_bytes += len(data)
             self.wire_bytes += len(data)
             self.batches += 1
-            if not (self.spooling and await self._spool(lane, number, item, feed_later=True)):
-                await self._hand_over(lane, number, item)
+            if not (self.spooling and await self._spool(pending)):
+                await self._hand_over(pending)
 
     def _encoded(self, lane: Lane, batch: Batch) -> Iterator[tuple[Batch, bytes]]:
         """Yield ``batch`` numbered and encoded, in as many pieces as its wire bytes ask for."""
@@ -197,60 +198,61 @@ class Shipper:
 
     # -- to the topic --------------------------------------------------------------------------
 
-    async def _hand_over(self, lane: Lane, number: int, item: OnItsWay) -> None:
+    async def _hand_over(self, pending: PendingBatch) -> None:
         """Give a batch to the topic; whatever it says to that, the batch stays."""
-        item.handed_ns = self._clock()
-        self._handed_bytes += item.wire_bytes
-        await self._append(lane, number, item, [item.value])
+        pending.move(Event.HAND)
+        pending.handed_ns = self._clock()
+        self._handed_bytes += pending.wire_bytes
+        await self._append(pending, [pending.value])
 
-    async def _append(
-        self, lane: Lane, number: int, item: OnItsWay, values: Sequence[bytes]
-    ) -> None:
-        item.tries += 1
-        item.left = len(values)
-        tries = item.tries
+    async def _append(self, pending: PendingBatch, values: Sequence[bytes]) -> None:
+        pending.tries += 1
+        pending.left = len(values)
+        tries = pending.tries
         for value in values:
             try:
-                future = await self._topic.append(lane.partition, value, item.headers)
+                future = await self._topic.append(pending.lane.partition, value, pending.headers)
             except TopicError as error:
-                self._failed(lane, number, item, error)
+                if tries == pending.tries:  # no part before this one was refused meanwhile
+                    self._failed(pending, error)
                 return
-            future.add_done_callback(partial(self._done, lane, number, item, tries))
+            future.add_done_callback(partial(self._done, pending, tries))
 
-    def _failed(self, lane: Lane, number: int, item: OnItsWay, error: TopicError) -> None:
-        item.tries += 1  # what is still to come of this try does not count
+    def _failed(self, pending: PendingBatch, error: TopicError) -> None:
+        pending.tries += 1  # what is still to come of this try does not count
         if isinstance(error, BatchTooLarge):
-            task = asyncio.create_task(self._send_parts(lane, number, item, error.size))
+            task = asyncio.create_task(self._send_parts(pending, error.size))
             self._tasks.add(task)
             task.add_done_callback(self._ended)
         else:
-            self._refuse(lane, number, item, error)
+            self._refuse(pending, error)
 
-    def _refuse(self, lane: Lane, number: int, item: OnItsWay, error: TopicError) -> None:
-        """Keep a batch that the topic did not take, to try again."""
+    def _refuse(self, pending: PendingBatch, error: TopicError) -> None:
+        """Remember a batch that the topic did not take, to try again."""
         if str(error) != self.trouble:
             self.trouble = str(error)
             _log.error("the topic did not take a batch; retrying", extra={"error": self.trouble})
-        item.handed_ns = 0
-        self._handed_bytes -= item.wire_bytes
-        self._refused.append((lane, number))
+        pending.move(Event.REFUSE)
+        self._handed_bytes -= pending.wire_bytes
+        self._refused.append(pending)
         self._retry_ns = self._clock() + _RETRY_NS
 
-    def _done(
-        self, lane: Lane, number: int, item: OnItsWay, tries: int, future: "asyncio.Future[int]"
-    ) -> None:
+    def _done(self, pending: PendingBatch, tries: int, future: "asyncio.Future[int]") -> None:
         self._room.set()
-        if future.cancelled() or tries != item.tries:
+        if future.cancelled() or tries != pending.tries:
             return
         error = future.exception()
         if isinstance(error, TopicError):
-            self._failed(lane, number, item, error)
+            self._failed(pending, error)
         elif error is not None:
             self.failed = self.failed or error
         else:
-            item.left -= 1
-            if not item.left:
-                self._has(lane, number)
+            pending.left -= 1
+            if not pending.left:
+                pending.move(Event.ACK)
+                if not self._refused:
+                    self.trouble = ""
+                self._settle(pending.lane)
 
     def _ended(self, task: "asyncio.Task[None]") -> None:
         self._tasks.discard(task)
@@ -258,7 +260,7 @@ class Shipper:
             self.failed = self.failed or error
             self._room.set()
 
-    async def _send_parts(self, lane: Lane, number: int, item: OnItsWay, refused: int) -> None:
+    async def _send_parts(self, pending: PendingBatch, refused: int) -> None:
         """Send a batch in parts, one of ``refused`` bytes being too large; it is acknowledged when
         all of them are.
         """
@@ -266,24 +268,25 @@ class Shipper:
             limit = min((await self._topic.limits()).value_bytes_max, refused // 2)
         except TopicError:
             limit = refused // 2
-        batch = wire.decode(item.value, zstandard.ZstdDecompressor())
+        batch = wire.decode(pending.value, zstandard.ZstdDecompressor())
         parts = encode_parts(batch, limit, self._compressor)
         _log.warning(
             "the topic takes no batch as large as this; sending it in parts",
-            extra={"bytes": item.wire_bytes, "parts": len(parts)},
+            extra={"bytes": pending.wire_bytes, "parts": len(parts)},
         )
-        await self._append(lane, number, item, parts)
+        await self._append(pending, parts)
 
-    def _has(self, lane: Lane, number: int) -> None:
-        """Note that the topic has a batch; tell of it once it has all before it."""
-        if not self._refused:
-            self.trouble = ""
-        for item in lane.acknowledge(number):
-            self.unacked_bytes -= item.wire_bytes
-            self._handed_bytes -= item.wire_bytes
-            self.backlog.acknowledged(item)
-            if item.sent is not None:
-                self._acknowledged(item.sent)
+    def _settle(self, lane: Lane) -> None:
+        """Report the batches that the topic has now with all before them."""
+        for pending in lane.settled():
+            self.unacked_bytes -= pending.wire_bytes
+            self._handed_bytes -= pending.wire_bytes
+            self.backlog.settled(pending)
+            reported = pending.number < lane.next_spooled
+            # What a lost batch held is known only as long as it was not reported as spooled.
+            if pending.state is not BatchState.LOST or not reported:
+                self._acknowledged(pending.sent)
+            pending.move(Event.SETTLE)
         self._report_spooled(lane)
 
     # -- the spool -----------------------------------------------------------------------------
@@ -305,8 +308,8 @@ class Shipper:
         """Return since when the topic has had the oldest batch that it has not taken; 0: none."""
         found = 0
         for lane in (*self.lanes.values(), *self.old_lanes.values()):
-            if lane.order and (handed := lane.pending[lane.order[0]].handed_ns):
-                found = min(found or handed, handed)
+            if (first := lane.first) is not None and first.state.handed:
+                found = min(found or first.handed_ns, first.handed_ns)
         return found
 
     @property
@@ -321,49 +324,43 @@ class Shipper:
             await self._spool_all()
         if self._refused and self._clock() >= self._retry_ns:
             for _ in range(len(self._refused)):
-                lane, number = self._refused.popleft()
-                await self._hand_over(lane, number, lane.pending[number])
+                await self._hand_over(self._refused.popleft())
         while self.feeding:
-            await self._feed(*self.backlog.unfed.popleft())
+            await self._feed(self.backlog.unfed.popleft())
 
     async def _spool_all(self) -> None:
         """Write into the spool what so far is in memory only, as far as there is room."""
         for lane in list(self.lanes.values()):
             for number in range(lane.next_spooled, lane.next_sequence):
-                item = lane.pending.get(number)
-                if item is None or item.position >= 0:
+                pending = lane.pending.get(number)
+                if pending is None or pending.state.in_spool:
                     continue
-                if not self.has_room or not await self._spool(lane, number, item):
+                if not self.has_room or not await self._spool(pending):
                     return
 
-    async def _spool(
-        self, lane: Lane, number: int, item: OnItsWay, *, feed_later: bool = False
-    ) -> bool:
-        spooled = await self.backlog.put(lane, number, item, feed_later=feed_later)
-        self._report_spooled(lane)
+    async def _spool(self, pending: PendingBatch) -> bool:
+        spooled = await self.backlog.put(pending)
+        self._report_spooled(pending.lane)
         return spooled
 
     def _report_spooled(self, lane: Lane) -> None:
-        if lane.run != self._run:
-            return  # it comes from the spool
-        for item in lane.newly_spooled():
-            if item.sent is not None:
-                self._spooled(item.sent)
-            if not item.value:
-                item.sent = None
+        for pending in lane.newly_spooled():
+            self._spooled(pending.sent)
+            if pending.state in (BatchState.SPOOLED, BatchState.LOST):
+                pending.sent = IN_THE_SPOOL
 
-    async def _feed(self, lane: Lane, number: int) -> None:
-        item = lane.pending[number]
-        size = self.backlog.spool.size(item.position)
-        self.unacked_bytes += size - item.wire_bytes  # it may have shed something
-        item.wire_bytes = size
-        if await self.backlog.fetch(item):
-            await self._hand_over(lane, number, item)
+    async def _feed(self, pending: PendingBatch) -> None:
+        size = self.backlog.spool.size(pending.position)
+        self.unacked_bytes += size - pending.wire_bytes  # it may have shed something
+        pending.wire_bytes = size
+        if await self.backlog.fetch(pending):
+            await self._hand_over(pending)
             return
         # Its number will be missing in the lane, and so prove what is lost.
-        _log.error("a spooled batch cannot be read; it is lost", extra={"number": number})
-        self._handed_bytes += item.wire_bytes
-        self._has(lane, number)
+        _log.error("a spooled batch cannot be read; it is lost", extra={"number": pending.number})
+        pending.move(Event.LOSE)
+        self._handed_bytes += pending.wire_bytes
+        self._settle(pending.lane)
 
     async def drain(self, grace_s: float) -> bool:
         """Send everything and wait for the topic; return whether it has taken it all.
