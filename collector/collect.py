@@ -28,7 +28,8 @@ from collector.read import Reader
 from collector.settings import CollectorSettings
 from collector.ship.backlog import Backlog
 from collector.ship.pack import Sent
-from collector.ship.shipper import ShipLimits, Shipper
+from collector.ship.packer import ShipLimits
+from collector.ship.shipper import Shipper
 from collector.ship.spool import Spool
 from collector.topic.interface import Topic
 

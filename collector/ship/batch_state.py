@@ -32,7 +32,7 @@ from enum import Enum
 
 
 class BatchState(Enum):
-    """Who has a batch. But for SPOOLED and LOST, its bytes are in memory until it is DONE."""
+    """Who has a batch on its way."""
 
     PACKED = "packed"
     """Numbered and encoded; it is in memory and nowhere else."""
@@ -59,6 +59,11 @@ class BatchState(Enum):
     def in_spool(self) -> bool:
         """Whether the spool has it, and it is not yet to be forgotten."""
         return self in _IN_SPOOL
+
+    @property
+    def in_memory(self) -> bool:
+        """Whether its bytes are in memory, and what is remembered of it."""
+        return self not in _ELSEWHERE
 
     @property
     def handed(self) -> bool:
@@ -89,6 +94,7 @@ _IN_SPOOL = {
     BatchState.ACKED_SPOOLED,
     BatchState.LOST,
 }
+_ELSEWHERE = {BatchState.SPOOLED, BatchState.LOST, BatchState.DONE}
 _HANDED = {BatchState.HANDED, BatchState.HANDED_SPOOLED}
 _OVER = {BatchState.ACKED, BatchState.ACKED_SPOOLED, BatchState.LOST}
 

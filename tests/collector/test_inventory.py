@@ -126,7 +126,7 @@ async def test_acknowledgements_out_of_order_wait_for_the_oldest(make: Make) -> 
         node.write(path, lines(i, 1))
     await node.pass_time(2, acknowledged=False)
     (tail,) = node.collector.watch.tails.values()
-    lane = node.collector.shipper.lane(0)
+    lane = node.collector.shipper.lanes[0]
     futures = [future for *_, future in held.waiting]
     order = list(range(len(futures)))
     random.Random(3).shuffle(order)
