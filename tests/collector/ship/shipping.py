@@ -5,7 +5,7 @@ Lines go in, each as a batch of its own; what the topic and the disk do to it is
 
 import asyncio
 import threading
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any
 
@@ -42,10 +42,17 @@ class SlowSpool(Spool):
 class Ship:
     """One run's shipper over the spool of a folder; partition 0 only."""
 
-    def __init__(self, folder: Path, run: int = 1, *, unacked_bytes: int = 1 << 20) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        topic: Callable[[Path], HeldTopic] = HeldTopic,
+        *,
+        run: int = 1,
+        unacked_bytes: int = 1 << 20,
+    ) -> None:
         self.folder = folder
         self.now = BEGIN_NS
-        self.topic = HeldTopic(folder / "topic")
+        self.topic = topic(folder / "topic")
         self.spool = SlowSpool(folder / "spool")
         self.backlog = Backlog(self.spool, 1 << 20, 1, lambda: self.now)
         self.acknowledged: list[Sent] = []
