@@ -29,7 +29,8 @@ from collector.read import Reader
 from collector.settings import CollectorSettings
 from collector.ship.backlog import Backlog
 from collector.ship.pack import Sent
-from collector.ship.shipper import ShipLimits, Shipper
+from collector.ship.packer import ShipLimits
+from collector.ship.shipper import Shipper
 from collector.ship.spool import Spool
 from collector.topic.interface import Topic
 
@@ -99,7 +100,7 @@ class Collector:
             level,
             self._clock,
             self._acknowledged,
-            self._kept,
+            self._spooled,
         )
         self.watch = Watch(
             place,
@@ -202,7 +203,7 @@ class Collector:
         """
         watch = self.watch
         minute = self._scan_began_ns // _MINUTE_NS
-        counts = (self._acked, self.backlog.kept_batches, watch.changes)
+        counts = (self._acked, self.backlog.spooled_batches, watch.changes)
         return *counts, len(watch.tails), len(watch.closed), minute
 
     def idle_s(self) -> float:
@@ -312,7 +313,7 @@ class Collector:
         self._metrics.acked_batches.inc()
         self._acked += 1
 
-    def _kept(self, sent: Sent) -> None:
+    def _spooled(self, sent: Sent) -> None:
         for name, epoch, end in sent.ends:
             if tail := self.watch.named.get((name, epoch)):
                 tail.keep(end)
@@ -330,7 +331,7 @@ class Collector:
         state = Checkpoint(
             run=self._run,
             partitions=list(self.watch.place.entries),
-            spool=self.backlog.kept_positions,
+            spool=self.backlog.spooled_positions,
             scan_began_ns=self._scan_began_ns,
             lanes=lanes,
             files=files,

@@ -12,7 +12,8 @@ from collections.abc import Callable, Sequence
 
 import msgspec
 
-from collector.ship.lane import Lane, OnItsWay
+from collector.ship.batch_state import BatchState, Event
+from collector.ship.lane import Lane, PendingBatch
 from collector.ship.pack import SENT_HEADER, Sent
 from collector.ship.shed import WHY, largest, shed
 from collector.ship.spool import Spool
@@ -34,10 +35,10 @@ class Backlog:
         self._level = level
         self._clock = clock
         self._acked_positions: list[int] = []
-        self.unfed: deque[tuple[Lane, int]] = deque()  # in the spool only
+        self.unfed: deque[PendingBatch] = deque()  # all are SPOOLED
         self.pods: Counter[str] = Counter()  # raw bytes
         self.failed = False
-        self.kept_batches = self.shed_bytes = 0
+        self.spooled_batches = self.shed_bytes = 0
 
     def recover(self, records: Sequence[Record]) -> tuple[list[Lane], list[Sent]]:
         """Take up what runs before have left; return their lanes and what their batches hold."""
@@ -49,10 +50,17 @@ class Backlog:
             number = int.from_bytes(headers["sequence"], "big")
             key = (headers["run"], known.partition)
             lane = lanes.setdefault(key, Lane(*key))
-            size = self.spool.size(record.position)
-            item = OnItsWay(size, tuple(headers.items()), None, position=record.position)
-            lane.put(number, item)
-            self.unfed.append((lane, number))
+            pending = PendingBatch(
+                lane,
+                number,
+                self.spool.size(record.position),
+                tuple(headers.items()),
+                position=record.position,
+                begins=BatchState.SPOOLED,
+            )
+            lane.put(pending)
+            lane.next_spooled = max(lane.next_spooled, number + 1)  # by the run before
+            self.unfed.append(pending)
             self.pods.update(known.pods)
             found.append(known)
         return list(lanes.values()), found
@@ -67,57 +75,57 @@ class Backlog:
         most = self.pods.get(largest(self.pods), 0)
         return not self.failed and self.pods.get(pod, 0) + raw_bytes < most
 
-    async def put(
-        self, lane: Lane, number: int, item: OnItsWay, *, feed_later: bool = False
-    ) -> bool:
-        """Write a batch into the spool, and perhaps leave it to it; return whether it is safe."""
-        headers = (*item.headers, (SENT_HEADER, msgspec.msgpack.encode(item.sent)))
+    async def put(self, pending: PendingBatch) -> bool:
+        """Write a batch into the spool; return whether it is there.
+
+        If nobody else has it, it is left to the spool, to be fed later.
+        """
+        headers = (*pending.headers, (SENT_HEADER, msgspec.msgpack.encode(pending.sent)))
         try:
-            position = await asyncio.to_thread(self.spool.put, item.value, headers)
+            position = await asyncio.to_thread(self.spool.put, pending.value, headers)
         except OSError as error:
             if not self.failed:
                 _log.error("the spool cannot be written; going on", extra={"error": str(error)})
             self.failed = True
             return False
         self.failed = False
-        self.kept_batches += 1
-        if number not in lane.way:  # the topic has taken it meanwhile
+        self.spooled_batches += 1
+        pending.move(Event.SPOOL)
+        if pending.state is BatchState.DONE:
             self._acked_positions.append(position)
             return True
-        item.position = position
-        if item.sent is not None:
-            self.pods.update(item.sent.pods)
-        if feed_later:
-            item.value = b""
-            self.unfed.append((lane, number))
+        pending.position = position
+        self.pods.update(pending.sent.pods)
+        if pending.state is BatchState.SPOOLED:
+            pending.value = b""
+            self.unfed.append(pending)
         await self._shed()
         return True
 
-    async def fetch(self, item: OnItsWay) -> bool:
+    async def fetch(self, pending: PendingBatch) -> bool:
         """Bring a batch back into memory; return whether it could be read."""
-        record = await asyncio.to_thread(self.spool.get, item.position)
+        record = await asyncio.to_thread(self.spool.get, pending.position)
         if record is None:
             return False
-        item.value = record.value
-        item.sent = msgspec.msgpack.decode(dict(record.headers)[SENT_HEADER], type=Sent)
+        pending.value = record.value
+        pending.sent = msgspec.msgpack.decode(dict(record.headers)[SENT_HEADER], type=Sent)
         return True
 
-    def acknowledged(self, item: OnItsWay) -> None:
-        """Note that the topic has a batch."""
-        if item.position >= 0:
-            self._acked_positions.append(item.position)
-            if item.sent is not None:
-                self.pods.subtract(item.sent.pods)
+    def settled(self, pending: PendingBatch) -> None:
+        """Note that a batch has left its lane: what the spool has of it may go."""
+        if pending.state.in_spool:
+            self._acked_positions.append(pending.position)
+            self.pods.subtract(pending.sent.pods)
 
     async def _shed(self) -> None:
         if self.spool.bytes <= self._bytes_max:
             return
-        for lane, number in list(self.unfed):
+        for pending in list(self.unfed):
             if self.spool.bytes <= self._bytes_max - self._bytes_max // _SHED_SHARE:
                 return
-            item, pod = lane.way[number], largest(self.pods)
+            pod = largest(self.pods)
             try:
-                gone = await asyncio.to_thread(self._without, item.position, pod)
+                gone = await asyncio.to_thread(self._without, pending.position, pod)
             except OSError as error:
                 _log.error("the spool cannot be written; going on", extra={"error": str(error)})
                 return
@@ -142,6 +150,6 @@ class Backlog:
         self.spool.forget(positions)
 
     @property
-    def kept_positions(self) -> list[tuple[int, int]]:
+    def spooled_positions(self) -> list[tuple[int, int]]:
         """The positions of the spool that the topic does not have, as runs."""
         return self.spool.runs(without=frozenset(self._acked_positions))

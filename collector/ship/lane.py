@@ -1,29 +1,49 @@
 """A lane: the numbered batches of one run in one partition, until the topic has them.
 
-Numbers go in as batches are made, acknowledgements in any order; what comes out is told in the
-order of the numbers, and nothing is forgotten that is neither in the topic nor in the spool.
+Numbers go in as batches are made, answers of the topic in any order; batches come out in the order
+of the numbers, and none is forgotten that is neither in the topic nor in the spool.
 """
 
-from collections import deque
+from collections import OrderedDict
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import InitVar, dataclass, field
 
+from collector.ship.batch_state import BatchState, Event, after
 from collector.ship.pack import Pack, Sent
 from collector.topic.interface import Headers
 
+IN_THE_SPOOL = Sent(0, (), (), {})
+"""Stands for what is remembered of a batch while only the spool remembers it."""
+
 
 @dataclass(slots=True, eq=False)
-class OnItsWay:
-    """A numbered batch that the topic does not have yet: in memory, in the spool, or in both."""
+class PendingBatch:
+    """A numbered batch on its way; ``state`` says who has it, and which of its data count."""
 
+    lane: "Lane"
+    number: int
     wire_bytes: int
     headers: Headers
-    sent: Sent | None  # None: only the spool has it
-    value: bytes = b""  # empty: only the spool has it
-    position: int = -1  # in the spool; -1: not there
-    handed_ns: int = 0  # since when the topic has it to append; 0: it does not
+    sent: Sent = IN_THE_SPOOL
+    value: bytes = b""  # while it is in memory
+    position: int = 0  # in the spool, while it is there
+    handed_ns: int = 0  # when the topic was last given it
     tries: int = 0  # how often it was given to the topic; answers to an earlier one do not count
     left: int = 0  # parts that the topic has still to acknowledge
+    begins: InitVar[BatchState] = BatchState.PACKED
+    _state: BatchState = field(init=False)
+
+    def __post_init__(self, begins: BatchState) -> None:
+        self._state = begins
+
+    @property
+    def state(self) -> BatchState:
+        """Where it is on its way; only ``move`` changes it."""
+        return self._state
+
+    def move(self, event: Event) -> None:
+        """Follow what has happened to it; raise ValueError if that cannot happen now."""
+        self._state = after(self._state, event)
 
 
 @dataclass(eq=False)
@@ -34,32 +54,35 @@ class Lane:
     partition: int
     pack: Pack = field(default_factory=Pack)
     next_sequence: int = 0
-    way: dict[int, OnItsWay] = field(default_factory=dict)
-    order: deque[int] = field(default_factory=deque)  # the numbers on their way
-    acked: set[int] = field(default_factory=set)
-    next_kept: int = 0  # everything before it is in the topic, or was told to be in the spool
+    pending: OrderedDict[int, PendingBatch] = field(default_factory=OrderedDict)
+    next_spooled: int = 0  # everything before it is in the topic, or was reported as spooled
+
+    @property
+    def first(self) -> PendingBatch | None:
+        """The batch that all others wait for."""
+        return next(iter(self.pending.values()), None)
 
     @property
     def oldest_unacked(self) -> int:
         """The number before which the topic has all."""
-        return self.order[0] if self.order else self.next_sequence
+        first = self.first
+        return self.next_sequence if first is None else first.number
 
-    def put(self, number: int, item: OnItsWay) -> None:
-        """Take a batch, whose number is above all others."""
-        self.way[number] = item
-        self.order.append(number)
+    def put(self, pending: PendingBatch) -> None:
+        """Take a batch: it comes after all that are there."""
+        self.pending[pending.number] = pending
 
-    def acknowledge(self, number: int) -> Iterator[OnItsWay]:
-        """Yield, in order, the batches that the topic has now, and all before them."""
-        self.acked.add(number)
-        while self.order and self.order[0] in self.acked:
-            first = self.order.popleft()
-            self.acked.remove(first)
-            yield self.way.pop(first)
+    def settled(self) -> Iterator[PendingBatch]:
+        """Take out and yield, in order, the batches that wait for nothing any more."""
+        while (first := self.first) is not None and first.state.over:
+            del self.pending[first.number]
+            yield first
 
-    def newly_kept(self) -> Iterator[OnItsWay]:
+    def newly_spooled(self) -> Iterator[PendingBatch]:
         """Yield, in order, the batches that are in the spool now, with all before them."""
-        self.next_kept = max(self.next_kept, self.oldest_unacked)
-        while (item := self.way.get(self.next_kept)) is not None and item.position >= 0:
-            self.next_kept += 1
-            yield item
+        self.next_spooled = max(self.next_spooled, self.oldest_unacked)
+        while (
+            pending := self.pending.get(self.next_spooled)
+        ) is not None and pending.state.in_spool:
+            self.next_spooled += 1
+            yield pending

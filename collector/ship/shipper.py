@@ -7,42 +7,24 @@ it is in the topic too. A batch leaves memory or spool only after that.
 """
 
 import asyncio
-import contextlib
 import logging
-from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
-from functools import partial
+from collections.abc import Callable, Mapping, Sequence
 
 import zstandard
 
-from collector.errors import BatchTooLarge, TopicError
 from collector.ship.backlog import Backlog
-from collector.ship.lane import Lane, OnItsWay
-from collector.ship.pack import Entry, Pack, Sent, encode_parts, halves, sent
+from collector.ship.batch_state import BatchState, Event
+from collector.ship.hand_over import HandOver
+from collector.ship.lane import IN_THE_SPOOL, Lane, PendingBatch
+from collector.ship.pack import Entry, Sent
+from collector.ship.packer import Packer, ShipLimits
 from collector.topic.interface import Record, Topic
-from collector.wire import batch as wire
-from collector.wire.batch import Batch, Inventory, Meta
+from collector.wire.batch import Inventory, Meta
 from collector.wire.range import Range, Stream
 
-Heard = Callable[[Sent], None]
-_RETRY_NS = 2_000_000_000
+Report = Callable[[Sent], None]
 
 _log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class ShipLimits:
-    """A batch is closed at ``batch_raw_bytes`` or ``flush_age_ns``; none is sent that is larger
-    than ``batch_wire_bytes``; no more is read while ``unacked_bytes`` are on their way. Batches go
-    to the spool once one has been on its way for ``spool_after_ns``.
-    """
-
-    batch_raw_bytes: int
-    batch_wire_bytes: int
-    flush_age_ns: int
-    unacked_bytes: int
-    spool_after_ns: int
 
 
 class Shipper:
@@ -56,73 +38,92 @@ class Shipper:
         limits: ShipLimits,
         level: int,
         clock: Callable[[], int],
-        acknowledged: Heard,
-        kept: Heard,
+        acknowledged: Report,
+        spooled: Report,
     ) -> None:
         """``header`` is (cluster, node, run). ``acknowledged`` hears of each batch that the topic
-        has, ``kept`` of each that is safe in the spool; both in the order of a lane.
+        has, ``spooled`` of each that the spool has; both in the order of a lane.
         """
-        self._topic = topic
+        compressor = zstandard.ZstdCompressor(level=level)
         self.backlog = backlog
-        self._cluster, self._node, self._run = header
-        self.limits = limits
+        self._packer = Packer(header, limits, compressor, clock)
+        self._hand_over = HandOver(topic, compressor, clock, self._settle)
         self._clock = clock
         self._acknowledged = acknowledged
-        self._kept = kept
-        self._compressor = zstandard.ZstdCompressor(level=level)
-        self._room = asyncio.Event()
-        self._tasks: set[asyncio.Task[None]] = set()
-        self._refused: deque[tuple[Lane, int]] = deque()  # to be handed to the topic again
-        self._retry_ns = 0
-        self._handed_bytes = 0
-        self.handed_ns = 0  # since when the topic has the oldest batch, as of the last `tend`
-        self.failed: BaseException | None = None
-        self.trouble = ""  # what the topic last refused a batch with
+        self._spooled = spooled
+        self.handed_ns = (
+            0  # when the oldest unanswered batch was handed, at the last `tend`; 0: none
+        )
         self.urgent = False  # what waits in files will soon be deleted
-        self.lanes: dict[int, Lane] = {}
         self.old_lanes: dict[tuple[bytes, int], Lane] = {}
         self.unacked_bytes = self.wire_bytes = 0
         self.batches = 0
+
+    @property
+    def limits(self) -> ShipLimits:
+        """The limits as of now."""
+        return self._packer.limits
+
+    @property
+    def lanes(self) -> Mapping[int, Lane]:
+        """The lanes of this run by partition."""
+        return self._packer.lanes
+
+    @property
+    def failed(self) -> BaseException | None:
+        """What the topic has failed with, if that was no TopicError: nothing is sent any more."""
+        return self._hand_over.failed
+
+    @property
+    def trouble(self) -> str:
+        """What the topic last refused a batch with; empty once it takes all."""
+        return self._hand_over.trouble
 
     def recover(self, records: Sequence[Record]) -> list[Sent]:
         """Take up what the spool holds of runs before; return what to remember of each batch."""
         lanes, found = self.backlog.recover(records)
         for lane in lanes:
             self.old_lanes[lane.run, lane.partition] = lane
-            self.unacked_bytes += sum(item.wire_bytes for item in lane.way.values())
+            self.unacked_bytes += sum(pending.wire_bytes for pending in lane.pending.values())
         return found
 
     def spooled_numbers(self, run: bytes, partition: int) -> tuple[int, ...]:
         """Return the numbers of a lane that the spool still holds."""
         lane = self.old_lanes.get((run, partition))
-        return tuple(lane.order) if lane else ()
+        return tuple(lane.pending) if lane else ()
 
-    # -- from entries to batches ---------------------------------------------------------------
-
-    def lane(self, partition: int) -> Lane:
-        """Return the lane of a partition."""
-        return self.lanes.setdefault(partition, Lane(self._run, partition))
+    # -- what is to be sent --------------------------------------------------------------------
 
     def add(self, partition: int, stream: Stream, entry: Range | Entry) -> None:
         """Put a range or a control entry of one file into the partition's open pack."""
-        self.lane(partition).pack.add(stream, entry, self._clock())
+        self._packer.add(partition, stream, entry)
 
     def add_meta(self, partition: int, meta: Meta) -> None:
         """Put what is known of a pod into the partition's open pack."""
-        self.lane(partition).pack.add_meta(meta, self._clock())
+        self._packer.add_meta(partition, meta)
 
     def add_inventory(
         self, partition: int, inventory: Inventory, files: dict[bytes, Stream]
     ) -> None:
         """Put an inventory into the partition's open pack, which is then due."""
-        pack = self.lane(partition).pack
-        pack.files.update(files)
-        pack.inventory = inventory
-        pack.opened_ns = 1
+        self._packer.add_inventory(partition, inventory, files)
 
     def lower_batch_bytes(self, wire_bytes: int) -> None:
         """Make no larger batches from now on."""
-        self.limits = replace(self.limits, batch_wire_bytes=wire_bytes)
+        self._packer.lower_batch_bytes(wire_bytes)
+
+    async def flush(self, *, everything: bool = False) -> None:
+        """Send the batches that are due, or all."""
+        if self.failed is not None:
+            raise self.failed
+        for pending in self._packer.batches(everything=everything):
+            self.unacked_bytes += pending.wire_bytes
+            self.wire_bytes += pending.wire_bytes
+            self.batches += 1
+            if not (self.spooling and await self._spool(pending)):
+                await self._hand_over.hand(pending)
+
+    # -- how much is on its way ----------------------------------------------------------------
 
     @property
     def has_room(self) -> bool:
@@ -134,7 +135,7 @@ class Shipper:
     @property
     def pressed(self) -> bool:
         """Whether the topic takes less than is read."""
-        return self._handed_bytes >= self.limits.unacked_bytes
+        return self._hand_over.bytes >= self.limits.unacked_bytes
 
     def may_displace(self, pod: str) -> bool:
         """Whether the full spool makes room for a pod that is about to lose lines."""
@@ -142,151 +143,7 @@ class Shipper:
 
     async def wait_for_room(self, timeout_s: float) -> None:
         """Wait until the topic has taken something, but not for long."""
-        self._room.clear()
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._room.wait(), timeout_s)
-
-    async def flush(self, *, everything: bool = False) -> None:
-        """Send the batches that are due, or all."""
-        if self.failed is not None:
-            raise self.failed
-        for lane in list(self.lanes.values()):
-            pack = lane.pack
-            due = (
-                everything
-                or pack.raw_bytes >= self.limits.batch_raw_bytes
-                # Also if the clock was set back meanwhile.
-                or not 0 <= self._clock() - pack.opened_ns < self.limits.flush_age_ns
-            )
-            if due and not pack.empty:
-                lane.pack = Pack()
-                await self._send(lane, pack)
-
-    async def _send(self, lane: Lane, pack: Pack) -> None:
-        empty = Batch(
-            cluster=self._cluster,
-            node=self._node,
-            run=self._run,
-            partition=lane.partition,
-            sequence=0,
-            oldest_unacked=0,
-            created_ns=self._clock(),
-            files={},
-        )
-        for batch, data in self._encoded(lane, pack.batch(empty)):
-            number = batch.sequence
-            item = OnItsWay(len(data), wire.record_headers(batch), sent(batch), data)
-            lane.put(number, item)
-            self.unacked_bytes += len(data)
-            self.wire_bytes += len(data)
-            self.batches += 1
-            if not (self.spooling and await self._keep(lane, number, item, feed_later=True)):
-                await self._hand_over(lane, number, item)
-
-    def _encoded(self, lane: Lane, batch: Batch) -> Iterator[tuple[Batch, bytes]]:
-        """Yield ``batch`` numbered and encoded, in as many pieces as its wire bytes ask for."""
-        oldest = lane.oldest_unacked
-        numbered = replace(batch, sequence=lane.next_sequence, oldest_unacked=oldest)
-        data = wire.encode(numbered, self._compressor)
-        if len(data) > self.limits.batch_wire_bytes and (pieces := halves(batch)):
-            for piece in pieces:
-                yield from self._encoded(lane, piece)
-            return
-        lane.next_sequence += 1
-        yield numbered, data
-
-    # -- to the topic --------------------------------------------------------------------------
-
-    async def _hand_over(self, lane: Lane, number: int, item: OnItsWay) -> None:
-        """Give a batch to the topic; whatever it says to that, the batch stays."""
-        item.handed_ns = self._clock()
-        self._handed_bytes += item.wire_bytes
-        await self._append(lane, number, item, [item.value])
-
-    async def _append(
-        self, lane: Lane, number: int, item: OnItsWay, values: Sequence[bytes]
-    ) -> None:
-        item.tries += 1
-        item.left = len(values)
-        tries = item.tries
-        for value in values:
-            try:
-                future = await self._topic.append(lane.partition, value, item.headers)
-            except TopicError as error:
-                self._failed(lane, number, item, error)
-                return
-            future.add_done_callback(partial(self._done, lane, number, item, tries))
-
-    def _failed(self, lane: Lane, number: int, item: OnItsWay, error: TopicError) -> None:
-        item.tries += 1  # what is still to come of this try does not count
-        if isinstance(error, BatchTooLarge):
-            task = asyncio.create_task(self._send_parts(lane, number, item, error.size))
-            self._tasks.add(task)
-            task.add_done_callback(self._ended)
-        else:
-            self._refuse(lane, number, item, error)
-
-    def _refuse(self, lane: Lane, number: int, item: OnItsWay, error: TopicError) -> None:
-        """Keep a batch that the topic did not take, to try again."""
-        if str(error) != self.trouble:
-            self.trouble = str(error)
-            _log.error("the topic did not take a batch; retrying", extra={"error": self.trouble})
-        item.handed_ns = 0
-        self._handed_bytes -= item.wire_bytes
-        self._refused.append((lane, number))
-        self._retry_ns = self._clock() + _RETRY_NS
-
-    def _done(
-        self, lane: Lane, number: int, item: OnItsWay, tries: int, future: "asyncio.Future[int]"
-    ) -> None:
-        self._room.set()
-        if future.cancelled() or tries != item.tries:
-            return
-        error = future.exception()
-        if isinstance(error, TopicError):
-            self._failed(lane, number, item, error)
-        elif error is not None:
-            self.failed = self.failed or error
-        else:
-            item.left -= 1
-            if not item.left:
-                self._has(lane, number)
-
-    def _ended(self, task: "asyncio.Task[None]") -> None:
-        self._tasks.discard(task)
-        if not task.cancelled() and (error := task.exception()) is not None:
-            self.failed = self.failed or error
-            self._room.set()
-
-    async def _send_parts(self, lane: Lane, number: int, item: OnItsWay, refused: int) -> None:
-        """Send a batch in parts, one of ``refused`` bytes being too large; it is acknowledged when
-        all of them are.
-        """
-        try:
-            limit = min((await self._topic.limits()).value_bytes_max, refused // 2)
-        except TopicError:
-            limit = refused // 2
-        batch = wire.decode(item.value, zstandard.ZstdDecompressor())
-        parts = encode_parts(batch, limit, self._compressor)
-        _log.warning(
-            "the topic takes no batch as large as this; sending it in parts",
-            extra={"bytes": item.wire_bytes, "parts": len(parts)},
-        )
-        await self._append(lane, number, item, parts)
-
-    def _has(self, lane: Lane, number: int) -> None:
-        """Note that the topic has a batch; tell of it once it has all before it."""
-        if not self._refused:
-            self.trouble = ""
-        for item in lane.acknowledge(number):
-            self.unacked_bytes -= item.wire_bytes
-            self._handed_bytes -= item.wire_bytes
-            self.backlog.acknowledged(item)
-            if item.sent is not None:
-                self._acknowledged(item.sent)
-        self._tell_kept(lane)
-
-    # -- the spool -----------------------------------------------------------------------------
+        await self._hand_over.wait_for_answer(timeout_s)
 
     @property
     def spooling(self) -> bool:
@@ -296,74 +153,80 @@ class Shipper:
     @property
     def stalled(self) -> bool:
         """Whether the topic has let a batch wait for too long."""
-        if self._refused:
+        if self._hand_over.refusing:
             return True
         since = self.oldest_handed_ns()
-        return bool(since) and self._clock() - since >= self.limits.spool_after_ns
+        return since is not None and self._clock() - since >= self.limits.spool_after_ns
 
-    def oldest_handed_ns(self) -> int:
-        """Return since when the topic has had the oldest batch that it has not taken; 0: none."""
-        found = 0
-        for lane in (*self.lanes.values(), *self.old_lanes.values()):
-            if lane.order and (handed := lane.way[lane.order[0]].handed_ns):
-                found = min(found or handed, handed)
-        return found
+    def oldest_handed_ns(self) -> int | None:
+        """Return since when the topic has had the oldest batch that it has not answered."""
+        firsts = (lane.first for lane in (*self.lanes.values(), *self.old_lanes.values()))
+        handed = (first for first in firsts if first is not None and first.state.handed)
+        return min((first.handed_ns for first in handed), default=None)
 
     @property
     def feeding(self) -> bool:
         """Whether the topic takes at once what the spool holds."""
         return bool(self.backlog.unfed) and not (self.stalled or self.pressed)
 
-    async def tend(self) -> None:
-        """Do for the spool what is due: save what the topic does not take, feed what it does."""
-        self.handed_ns = self.oldest_handed_ns()
-        if self.stalled or self.urgent:
-            await self._keep_all()
-        if self._refused and self._clock() >= self._retry_ns:
-            for _ in range(len(self._refused)):
-                lane, number = self._refused.popleft()
-                await self._hand_over(lane, number, lane.way[number])
-        while self.feeding:
-            await self._feed(*self.backlog.unfed.popleft())
+    # -- topic and spool -----------------------------------------------------------------------
 
-    async def _keep_all(self) -> None:
+    async def tend(self) -> None:
+        """Do what is due: spool what the topic does not take, feed it what it does."""
+        self.handed_ns = self.oldest_handed_ns() or 0
+        if self.stalled or self.urgent:
+            await self._spool_all()
+        await self._hand_over.retry()
+        while self.feeding:
+            await self._feed(self.backlog.unfed.popleft())
+
+    async def _spool_all(self) -> None:
         """Write into the spool what so far is in memory only, as far as there is room."""
         for lane in list(self.lanes.values()):
-            for number in range(lane.next_kept, lane.next_sequence):
-                item = lane.way.get(number)
-                if item is None or item.position >= 0:
+            for number in range(lane.next_spooled, lane.next_sequence):
+                pending = lane.pending.get(number)
+                if pending is None or pending.state.in_spool:
                     continue
-                if not self.has_room or not await self._keep(lane, number, item):
+                if not self.has_room or not await self._spool(pending):
                     return
 
-    async def _keep(
-        self, lane: Lane, number: int, item: OnItsWay, *, feed_later: bool = False
-    ) -> bool:
-        safe = await self.backlog.put(lane, number, item, feed_later=feed_later)
-        self._tell_kept(lane)
-        return safe
+    async def _spool(self, pending: PendingBatch) -> bool:
+        spooled = await self.backlog.put(pending)
+        self._report_spooled(pending.lane)
+        return spooled
 
-    def _tell_kept(self, lane: Lane) -> None:
-        if lane.run != self._run:
-            return  # it comes from the spool
-        for item in lane.newly_kept():
-            if item.sent is not None:
-                self._kept(item.sent)
-            if not item.value:
-                item.sent = None
+    def _report_spooled(self, lane: Lane) -> None:
+        for pending in lane.newly_spooled():
+            self._spooled(pending.sent)
+            if not pending.state.in_memory:
+                pending.sent = IN_THE_SPOOL
 
-    async def _feed(self, lane: Lane, number: int) -> None:
-        item = lane.way[number]
-        size = self.backlog.spool.size(item.position)
-        self.unacked_bytes += size - item.wire_bytes  # it may have shed something
-        item.wire_bytes = size
-        if await self.backlog.fetch(item):
-            await self._hand_over(lane, number, item)
+    async def _feed(self, pending: PendingBatch) -> None:
+        size = self.backlog.spool.size(pending.position)
+        self.unacked_bytes += size - pending.wire_bytes  # it may have shed something
+        pending.wire_bytes = size
+        if await self.backlog.fetch(pending):
+            await self._hand_over.hand(pending)
             return
         # Its number will be missing in the lane, and so prove what is lost.
-        _log.error("a spooled batch cannot be read; it is lost", extra={"number": number})
-        self._handed_bytes += item.wire_bytes
-        self._has(lane, number)
+        _log.error("a spooled batch cannot be read; it is lost", extra={"number": pending.number})
+        pending.move(Event.LOSE)
+        self._hand_over.bytes += pending.wire_bytes
+        self._settle(pending)
+
+    def _settle(self, ended: PendingBatch) -> None:
+        """Report the batches that the topic has now with all before them, one having ``ended``."""
+        lane = ended.lane
+        for pending in lane.settled():
+            self.unacked_bytes -= pending.wire_bytes
+            self._hand_over.bytes -= pending.wire_bytes
+            self.backlog.settled(pending)
+            reported = pending.number < lane.next_spooled
+            # What a lost batch held is known only as long as it was not reported as spooled.
+            if pending.state is not BatchState.LOST or not reported:
+                self._acknowledged(pending.sent)
+            pending.move(Event.SETTLE)
+        self._report_spooled(lane)
 
     async def drain(self, grace_s: float) -> bool:
         """Send everything and wait for the topic; return whether it has taken it all.
@@ -378,5 +241,5 @@ class Shipper:
                     await self.wait_for_room(0.1)
         except TimeoutError:
             self.urgent = True
-            await self._keep_all()
+            await self._spool_all()
         return not self.unacked_bytes and not self.backlog.unfed and self.failed is None

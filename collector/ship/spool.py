@@ -1,7 +1,7 @@
 """Finished batches on the node's disk, while the topic is slow or away.
 
-Batches go in and are safe once ``put`` returns; they come out in the order in which they went in,
-also after a crash. One file a batch, framed as in the local topic, so that any of them can be
+Batches go in and survive a crash once ``put`` returns; they come out in the order in which they
+went in. One file a batch, framed as in the local topic, so that any of them can be
 taken out or replaced by a smaller one at once.
 """
 
@@ -81,7 +81,7 @@ class Spool:
         self._sizes[position] = size
 
     def put(self, value: bytes, headers: Headers) -> int:
-        """Write a batch; return its position once it is safe. Raises OSError: nothing is kept."""
+        """Write a batch; return its position once it is there. Raises OSError: it is not."""
         self._directory.mkdir(exist_ok=True)
         position = self._next
         self._next += 1
@@ -89,7 +89,7 @@ class Spool:
         return position
 
     def replace(self, record: Record) -> None:
-        """Put another batch in the place of one. Raises OSError: the one before is kept."""
+        """Put another batch in the place of one. Raises OSError: the one before is still there."""
         self._write(record.position, record.value, record.headers)
 
     def _write(self, position: int, value: bytes, headers: Headers) -> None:

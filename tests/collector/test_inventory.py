@@ -126,7 +126,7 @@ async def test_acknowledgements_out_of_order_wait_for_the_oldest(make: Make) -> 
         node.write(path, lines(i, 1))
     await node.pass_time(2, acknowledged=False)
     (tail,) = node.collector.watch.tails.values()
-    lane = node.collector.shipper.lane(0)
+    lane = node.collector.shipper.lanes[0]
     futures = [future for *_, future in held.waiting]
     order = list(range(len(futures)))
     random.Random(3).shuffle(order)
@@ -138,7 +138,7 @@ async def test_acknowledgements_out_of_order_wait_for_the_oldest(make: Make) -> 
         done.add(number)
         oldest = next((i for i in range(len(futures) + 1) if i not in done), 0)
         assert lane.oldest_unacked == oldest
-        assert lane.way.keys() == set(range(oldest, len(futures)))
+        assert lane.pending.keys() == set(range(oldest, len(futures)))
         assert tail.acked.offset <= tail.read.offset
         if 0 not in done:
             assert tail.acked.offset == 0

@@ -146,7 +146,7 @@ async def test_the_first_inventory_names_the_numbers_that_are_still_in_the_spool
     for i in range(10):
         node.write(node.file(), lines(10 * (i + 1), 5))
         await node.pass_time(1, acknowledged=False)
-    numbers = list(node.collector.shipper.lane(0).order)
+    numbers = list(node.collector.shipper.lanes[0].pending)
     await node.crash()
     topic = held(node)
     await node.start()
