@@ -98,7 +98,7 @@ class Collector:
             level,
             self._clock,
             self._acknowledged,
-            self._kept,
+            self._spooled,
         )
         self.watch = Watch(
             place,
@@ -258,13 +258,13 @@ class Collector:
         for tail in deleted:
             held[tail.stream.pod_uid] = held.get(tail.stream.pod_uid, 0) + tail.size
         self._held_bytes = sum(held.values())
-        unread = [tail for tail in deleted if tail.read.offset < tail.size]
+        unread = [tail for tail in deleted if tail.read_mark.offset < tail.size]
         while self._held_bytes > self._settings.held_bytes and unread:
             tail = max(unread, key=lambda t: (held[t.stream.pod_uid], -t.moved_ns))
             unread.remove(tail)
             held[tail.stream.pod_uid] -= tail.size
             self._held_bytes -= tail.size
-            self._abandoned_bytes += tail.size - tail.read.offset
+            self._abandoned_bytes += tail.size - tail.read_mark.offset
             self.watch.abandon(tail, now_ns, "deleted files held more than held_bytes")
 
     def _with_news(self, now_ns: int) -> tuple[list[Tail], list[Tail]]:
@@ -273,21 +273,21 @@ class Collector:
         for tail in list(self.watch.tails.values()):
             if tail.moved_ns:
                 moved.append(tail)
-            elif tail.file_id and tail.size == tail.read.offset:
+            elif tail.file_id and tail.size == tail.read_mark.offset:
                 continue  # idle, as most files are most of the time
             ended = self.watch.ended(tail, now_ns)
             try:
                 if not tail.file_id and not self.watch.name(tail, now_ns, ended=ended):
                     if ended and not tail.size:
                         self.watch.drop_unborn(tail.inode)
-                elif tail.size == tail.read.offset and not ended:
+                elif tail.size == tail.read_mark.offset and not ended:
                     continue
                 elif not is_same_content(tail):
                     self.watch.truncated(tail, self._clock())
-                elif tail.size != tail.read.offset:
+                elif tail.size != tail.read_mark.offset:
                     tail.size_max = max(tail.size_max, tail.size)
                     ready.append(tail)
-                elif tail.safe.offset == tail.size:
+                elif tail.spooled_mark.offset == tail.size:
                     self.watch.seal(tail)
             except OSError as error:
                 self.watch.cannot_read(tail, error)
@@ -311,10 +311,10 @@ class Collector:
         self._metrics.acked_batches.inc()
         self._acked += 1
 
-    def _kept(self, sent: Sent) -> None:
+    def _spooled(self, sent: Sent) -> None:
         for name, epoch, end in sent.ends:
             if tail := self.watch.named.get((name, epoch)):
-                tail.keep(end)
+                tail.note_spooled(end)
         for kind, name, epoch in sent.entries:
             if kind == "seal":
                 self.watch.acknowledged(kind, (name, epoch))
@@ -365,8 +365,8 @@ class Collector:
             "ready": self.inventories.sent,
             "trouble": trouble,
             "files": len(tails),
-            "unread_bytes": sum(max(t.size - t.read.offset, 0) for t in tails),
-            "unacked_bytes": sum(max(t.read.offset - t.acked.offset, 0) for t in tails),
+            "unread_bytes": sum(max(t.size - t.read_mark.offset, 0) for t in tails),
+            "unacked_bytes": sum(max(t.read_mark.offset - t.acked_mark.offset, 0) for t in tails),
             "oldest_unacked_seconds": round(unacked_s, 3),
             "seconds_until_deletion": _finite(self.reader.seconds_left),
             "held_bytes": self._held_bytes,

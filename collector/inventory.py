@@ -51,7 +51,9 @@ class Inventories:
             streams = {tail.file_id: tail.stream for tail in changed}
             if full:
                 closed = [s for s in self._watch.closed.values() if s.partition == partition]
-                seen += [Seen(s.file_id, s.epoch, s.size, s.safe.offset, s.acked) for s in closed]
+                seen += [
+                    Seen(s.file_id, s.epoch, s.size, s.spooled_mark.offset, s.acked) for s in closed
+                ]
                 streams |= {state.file_id: state.stream for state in closed}
             inventory = Inventory(
                 scan_began_ns=scan_began_ns,
@@ -96,4 +98,4 @@ class Inventories:
 
 
 def _progress(tail: Tail) -> tuple[int, int, int]:
-    return tail.size, tail.read.offset, tail.acked.offset
+    return tail.size, tail.read_mark.offset, tail.acked_mark.offset

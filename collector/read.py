@@ -96,4 +96,4 @@ class Reader:
             elif piece.redacted:
                 self.redacted_ranges += 1
         await self._shipper.flush()
-        return tail.read.offset < tail.size
+        return tail.read_mark.offset < tail.size

@@ -68,7 +68,7 @@ class FileState(msgspec.Struct, kw_only=True):
         return Stream(self.namespace, self.pod, self.pod_uid, self.container, self.restart)
 
     @property
-    def safe(self) -> Mark:
+    def spooled_mark(self) -> Mark:
         """Up to where the topic or the spool has the file."""
         return self.spooled or self.mark
 
@@ -80,9 +80,9 @@ class FileState(msgspec.Struct, kw_only=True):
     def acknowledge(self, offset: int) -> None:
         """Note that the topic has everything before ``offset``, of what the spool had."""
         if self.spooled is not None and self.spooled.offset <= offset:
-            safe, self.spooled = self.spooled, None
-            self.acked, self.crc, self.lines = safe.offset, safe.crc, safe.lines
-            self.open_outputs, self.torn, self.tail = safe.open_outputs, safe.torn, safe.tail
+            mark, self.spooled = self.spooled, None
+            self.acked, self.crc, self.lines = mark.offset, mark.crc, mark.lines
+            self.open_outputs, self.torn, self.tail = mark.open_outputs, mark.torn, mark.tail
 
     def distrust_spool(self) -> None:
         """Forget what only the spool has: it is to be read again, or missing."""

@@ -30,7 +30,7 @@ def source_of(
         if not copy.compressed and is_same_content(each):
             found = _is_start_of(copy.content, each.content)  # it may be in the making
         else:
-            found = _begins_with(copy.content, each.acked.offset, each.acked.crc)
+            found = _begins_with(copy.content, each.acked_mark.offset, each.acked_mark.crc)
         if found:
             return each
     for state in closed if copy.compressed else ():

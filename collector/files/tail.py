@@ -22,7 +22,7 @@ from collector.wire.range import (
     open_outputs,
 )
 
-_KEPT_MARKS = 8
+_SPOOLED_MARKS = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,9 +52,9 @@ class Tail:
     born_ns: int = 0  # the time of its first line; 0: not known
     size: int = 0  # at the last scan
     size_max: int = 0  # the largest that was seen with the content that was read
-    read: Mark = field(default_factory=Mark)
-    acked: Mark = field(default_factory=Mark)
-    unacked: deque[Mark] = field(default_factory=deque)
+    read_mark: Mark = field(default_factory=Mark)
+    acked_mark: Mark = field(default_factory=Mark)
+    unacked_marks: deque[Mark] = field(default_factory=deque)
     spooled_offset: int = 0  # the spool has everything before it
     waiting_since_ns: int = 0  # an event or a line is open at the end since then
     moved_ns: int = 0  # renamed or unlinked since then
@@ -68,7 +68,7 @@ class Tail:
 
     def state(self) -> FileState:
         """Return what a checkpoint keeps of the file."""
-        safe = self.safe
+        spooled = self.spooled_mark
         return FileState(
             file_id=self.file_id,
             epoch=self.epoch,
@@ -80,28 +80,28 @@ class Tail:
             partition=self.partition,
             path=str(self.path),
             born_ns=self.born_ns,
-            acked=self.acked.offset,
-            crc=self.acked.crc,
-            lines=self.acked.lines,
-            open_outputs=self.acked.open_outputs,
-            torn=self.acked.torn,
-            tail=self.acked.tail,
-            spooled=None if safe is self.acked else safe,
+            acked=self.acked_mark.offset,
+            crc=self.acked_mark.crc,
+            lines=self.acked_mark.lines,
+            open_outputs=self.acked_mark.open_outputs,
+            torn=self.acked_mark.torn,
+            tail=self.acked_mark.tail,
+            spooled=None if spooled is self.acked_mark else spooled,
             size=self.size_max,
             moved=bool(self.moved_ns),
         )
 
     def resume(self, state: FileState) -> bool:
         """Go on from ``state``; return False, and change nothing, if the content is another."""
-        fresh = self.read
-        self.read = state.safe
+        fresh = self.read_mark
+        self.read_mark = state.spooled_mark
         if not is_same_content(self):
-            self.read = fresh
+            self.read_mark = fresh
             return False
-        self.acked = state.mark
+        self.acked_mark = state.mark
         if state.spooled is not None:
-            self.unacked.append(self.read)
-            self.keep(self.read.offset)
+            self.unacked_marks.append(self.read_mark)
+            self.note_spooled(self.read_mark.offset)
         self.epoch = state.epoch
         self.partition = state.partition
         self.born_ns = state.born_ns
@@ -133,24 +133,24 @@ class Tail:
 
     def acknowledge(self, offset: int) -> None:
         """Note that everything before ``offset`` is in the topic."""
-        while self.unacked and self.unacked[0].offset <= offset:
-            self.acked = self.unacked.popleft()
+        while self.unacked_marks and self.unacked_marks[0].offset <= offset:
+            self.acked_mark = self.unacked_marks.popleft()
 
     @property
-    def safe(self) -> Mark:
+    def spooled_mark(self) -> Mark:
         """Up to where the topic or the spool has the file."""
-        for mark in reversed(self.unacked):
+        for mark in reversed(self.unacked_marks):
             if mark.offset <= self.spooled_offset:
                 return mark
-        return self.acked
+        return self.acked_mark
 
-    def keep(self, offset: int) -> None:
+    def note_spooled(self, offset: int) -> None:
         """Note that everything before ``offset`` is in the spool."""
         self.spooled_offset = max(self.spooled_offset, offset)
-        kept = [mark for mark in self.unacked if mark.offset <= offset]
-        if len(kept) > _KEPT_MARKS:  # an outage of hours would leave one for each batch
-            rest = list(self.unacked)[len(kept) :]
-            self.unacked = deque([*kept[::-2][::-1], *rest])
+        spooled = [mark for mark in self.unacked_marks if mark.offset <= offset]
+        if len(spooled) > _SPOOLED_MARKS:  # an outage of hours would leave one for each batch
+            rest = list(self.unacked_marks)[len(spooled) :]
+            self.unacked_marks = deque([*spooled[::-2][::-1], *rest])
 
 
 def open_file(found: Found) -> Tail | None:
@@ -196,7 +196,7 @@ def name_of(cluster: str, node: str, tail: Tail, line: bytes) -> bytes:
 
 def is_same_content(tail: Tail) -> bool:
     """Return whether the bytes before the read offset are still those that were read."""
-    mark = tail.read
+    mark = tail.read_mark
     if tail.content.size() < mark.offset:
         return False
     return tail.content.read(len(mark.tail), mark.offset - len(mark.tail)) == mark.tail
@@ -208,13 +208,13 @@ def read_range(tail: Tail, limits: ReadLimits, now_ns: int, *, ended: bool = Fal
     ``ended``: nobody will write to the file again, so its rest goes as it is. Raises OSError if
     the file cannot be read.
     """
-    data = tail.content.read(limits.read_bytes, tail.read.offset)
+    data = tail.content.read(limits.read_bytes, tail.read_mark.offset)
     if not data:
         tail.waiting_since_ns = 0
         return None
     length, state = _cut(data, tail, closed=True)
     if not length and len(data) == limits.read_bytes:
-        data = tail.content.read(limits.event_bytes, tail.read.offset)
+        data = tail.content.read(limits.event_bytes, tail.read_mark.offset)
         length, state = _cut(data, tail, closed=True)
     if not length:
         tail.waiting_since_ns = tail.waiting_since_ns or now_ns
@@ -233,7 +233,7 @@ def _cut(data: bytes, tail: Tail, *, closed: bool) -> tuple[int, int]:
     ``closed``: only up to where every event is closed, 0 if nowhere; else up to the last newline,
     or everything if there is none.
     """
-    head, mark = 0, tail.read
+    head, mark = 0, tail.read_mark
     if mark.torn:  # what comes first is the rest of a line that was cut before
         head = data.find(b"\n") + 1
         if not head:
@@ -248,7 +248,7 @@ def _cut(data: bytes, tail: Tail, *, closed: bool) -> tuple[int, int]:
 
 
 def _take(tail: Tail, data: bytes, state: int) -> Range:
-    mark = tail.read
+    mark = tail.read_mark
     taken = Range(
         file_id=tail.file_id,
         epoch=tail.epoch,
@@ -261,7 +261,7 @@ def _take(tail: Tail, data: bytes, state: int) -> Range:
         torn_before=mark.torn,
         format=tail.format,
     )
-    tail.read = Mark(
+    tail.read_mark = Mark(
         offset=taken.end,
         crc=crc32(data, mark.crc),
         lines=mark.lines + taken.lines,
@@ -269,7 +269,7 @@ def _take(tail: Tail, data: bytes, state: int) -> Range:
         torn=not data.endswith(b"\n"),
         tail=(mark.tail + data[-TAIL_BYTES:])[-TAIL_BYTES:],
     )
-    tail.unacked.append(tail.read)
+    tail.unacked_marks.append(tail.read_mark)
     return taken
 
 

@@ -110,7 +110,7 @@ class Watch:
     def _is_closed(self, found: Found) -> bool:
         # An inode is soon used again, and files of a crash loop often have the same size.
         state = self.closed.get(self._closed_inodes.get(found.inode, (b"", 0)))
-        return state is not None and (state.path, state.safe.offset) == (
+        return state is not None and (state.path, state.spooled_mark.offset) == (
             str(found.path),
             found.size,
         )
@@ -167,7 +167,7 @@ class Watch:
             state = other.state() if other is not None else self.closed.get(key)
             if state is None or not (other or state.sealed) or key in self._replaced:
                 continue
-            mark = state.safe
+            mark = state.spooled_mark
             part = tail.content.read(len(mark.tail), mark.offset - len(mark.tail))
             if part == mark.tail:
                 return key
@@ -234,7 +234,7 @@ class Watch:
         keys = ((tail.file_id, epoch) for epoch in epochs)
         states = [self.closed[k] for k in keys if k in self.closed and k not in self._replaced]
         # What nothing was acknowledged of is like any content, so it comes last.
-        for state in sorted(states, key=lambda s: (s.safe.offset, s.epoch), reverse=True):
+        for state in sorted(states, key=lambda s: (s.spooled_mark.offset, s.epoch), reverse=True):
             if self._goes_on(tail, state, now_ns):
                 return True
         return False
@@ -247,8 +247,8 @@ class Watch:
         tail.file_id = state.file_id
         del self.closed[key]
         self._reported.discard(key)
-        # The OPEN of a file of which nothing is safe may have been lost with the run before.
-        self._follow(tail, now_ns, is_new=not state.safe.offset)
+        # If nothing of it was spooled or sent, its OPEN may be lost with the run before.
+        self._follow(tail, now_ns, is_new=not state.spooled_mark.offset)
         return True
 
     def _next_epoch(self, name: bytes) -> int:
@@ -278,10 +278,10 @@ class Watch:
         self.closed[state_key(old)] = old
         self._replaced.add(state_key(old))
         # Batches on their way may still hold the last bytes that were read.
-        self._gap(old, tail.read.offset, now_ns, "truncated")
+        self._gap(old, tail.read_mark.offset, now_ns, "truncated")
         tail.file_id, tail.epoch = b"", 0
-        tail.read, tail.acked = Mark(), Mark()
-        tail.unacked.clear()
+        tail.read_mark, tail.acked_mark = Mark(), Mark()
+        tail.unacked_marks.clear()
         tail.spooled_offset = 0
         tail.size = tail.size_max = tail.content.size()
         self.name(tail, now_ns)
@@ -299,7 +299,7 @@ class Watch:
         # Batches on their way may still hold the last bytes that were read. As long as it takes to
         # know that a file has ended, its writer may go on.
         until_ns = now_ns if exact else now_ns + self._seal_quiet_ns
-        self._gap(state, tail.read.offset, until_ns, why, exact=exact)
+        self._gap(state, tail.read_mark.offset, until_ns, why, exact=exact)
 
     def ended(self, tail: Tail, now_ns: int) -> bool:
         """Return whether nobody can still be writing to the file."""
@@ -311,7 +311,7 @@ class Watch:
         key = (tail.file_id, tail.epoch)
         if key not in self._sealing:
             self._sealing[key] = tail
-            mark = tail.read
+            mark = tail.read_mark
             why = "rotated" if tail.linked else "deleted"
             seal = Seal(tail.file_id, tail.epoch, mark.offset, mark.lines, mark.crc, why)
             self._emit(tail.partition, tail.stream, seal)
@@ -360,7 +360,7 @@ class Watch:
                 continue
             if any(error.parent == Path(state.path).parent for error in scan.errors):
                 continue  # it may be what could not be opened, under another name
-            mark = state.safe
+            mark = state.spooled_mark
             if state.moved and mark.offset >= state.size:
                 seal = Seal(
                     state.file_id, state.epoch, mark.offset, mark.lines, mark.crc, "deleted"

@@ -139,11 +139,11 @@ async def test_acknowledgements_out_of_order_wait_for_the_oldest(make: Make) -> 
         oldest = next((i for i in range(len(futures) + 1) if i not in done), 0)
         assert lane.oldest_unacked == oldest
         assert lane.way.keys() == set(range(oldest, len(futures)))
-        assert tail.acked.offset <= tail.read.offset
+        assert tail.acked_mark.offset <= tail.read_mark.offset
         if 0 not in done:
-            assert tail.acked.offset == 0
-    assert tail.acked.offset == len(lines(0, 6))
-    assert tail.acked.crc == crc32(lines(0, 6))
+            assert tail.acked_mark.offset == 0
+    assert tail.acked_mark.offset == len(lines(0, 6))
+    assert tail.acked_mark.crc == crc32(lines(0, 6))
     assert node.collector.shipper.unacked_bytes == 0
     held.waiting.clear()
 
