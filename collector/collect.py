@@ -221,7 +221,7 @@ class Collector:
 
     def _scan(self) -> None:
         began_ns = self._clock()
-        found = self._discovery.scan()
+        found = self._discovery.scan(anew=bool(self.watch.errors))
         self.watch.apply(found)
         self.watch.account_for_missing(found, self._before_scan_ns)
         self._bound_held(began_ns)

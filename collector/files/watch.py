@@ -46,7 +46,7 @@ class Watch:
         self.tails: dict[tuple[int, int], Tail] = {}
         self.named: dict[FileKey, Tail] = {}
         self.closed: dict[FileKey, FileState] = {state_key(state): state for state in known}
-        self.errors: dict[Path, str] = {}
+        self.errors: dict[Path, str] = {}  # of the last scan, and of the files since then
         self.changes = 0  # of what a checkpoint keeps, besides acknowledgements
         self._emit = emit
         self._spooled = spooled
@@ -64,17 +64,15 @@ class Watch:
         self._scan_late_ns = scan_late_ns
         self._scanned_ns = 0
         self._resting = False  # whether the last scan has left the resting files out
-        self._files: list[Found] | None = None  # of the last scan
 
     # -- scans -------------------------------------------------------------------------------
 
     def apply(self, scan: Scan) -> None:
         """Bring the files up to what ``scan`` saw."""
-        self.errors = scan.errors
-        if scan.files is self._files:
+        self.errors = dict(scan.errors)
+        if scan.unchanged:
             self._look_again(scan.began_ns)
             return
-        self._files = scan.files
         seen = set()
         for found in scan.files:
             if found.compressed and self._is_copy(found):
@@ -86,7 +84,7 @@ class Watch:
             elif not self._is_closed(found):
                 self._open(found, scan.began_ns)
         for inode, tail in self.tails.items():
-            if inode not in seen and scan.covers(tail.path):
+            if inode not in seen and self._covers(tail.path):
                 self.changes += tail.was_missed(scan.began_ns)
         self._check_late(scan)
         self._forget(scan, seen)
@@ -106,6 +104,10 @@ class Watch:
                 tail.size, tail.grown_ns = size, now_ns
                 self.changes += 1
         self._scanned_ns = now_ns
+
+    def _covers(self, path: Path) -> bool:
+        """Return whether the last scan would have found a file at ``path``, and opened it."""
+        return not self.errors or self.errors.keys().isdisjoint((path, *path.parents))
 
     def _is_closed(self, found: Found) -> bool:
         # An inode is soon used again, and files of a crash loop often have the same size.
@@ -358,7 +360,7 @@ class Watch:
                 continue
             if not 0 < state.missed_ns < scan.began_ns:
                 continue
-            if any(error.parent == Path(state.path).parent for error in scan.errors):
+            if any(error.parent == Path(state.path).parent for error in self.errors):
                 continue  # it may be what could not be opened, under another name
             mark = state.spooled_mark
             if state.moved and mark.offset >= state.size:
@@ -408,7 +410,7 @@ class Watch:
         inodes = self._closed_inodes | self._copies
         present = {inodes[i] for i in seen if i in inodes}
         for key, state in self.closed.items():
-            if key in present or not scan.covers(Path(state.path)):
+            if key in present or not self._covers(Path(state.path)):
                 state.missed_ns = 0
             elif not state.missed_ns:
                 state.missed_ns = scan.began_ns
