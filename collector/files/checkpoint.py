@@ -20,6 +20,9 @@ _PREVIOUS = "checkpoint.previous"
 TAIL_BYTES = 256
 """How many bytes before the offset are kept, to see that a file is still the same."""
 
+FileKey = tuple[bytes, int]
+"""What tells a file from every other: its id and epoch."""
+
 _log = logging.getLogger(__name__)
 
 
@@ -61,6 +64,11 @@ class FileState(msgspec.Struct, kw_only=True):
     moved: bool = False  # renamed or unlinked: nobody writes to it for long
     sealed: bool = False
     missed_ns: int = 0  # since when error-free scans have missed it; 0: it was there
+
+    @property
+    def key(self) -> FileKey:
+        """Return what tells the file from every other."""
+        return self.file_id, self.epoch
 
     @property
     def stream(self) -> Stream:

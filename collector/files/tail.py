@@ -10,9 +10,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from collector.checksum import crc32
-from collector.files.checkpoint import TAIL_BYTES, FileState, Mark
+from collector.files.checkpoint import TAIL_BYTES, FileKey, FileState, Mark
 from collector.files.content import Content, open_content
 from collector.files.discover import Found
+from collector.files.life_cycle import LifeCycle, Stage
 from collector.wire.range import (
     FIRST_LINE_BYTES,
     Range,
@@ -22,6 +23,7 @@ from collector.wire.range import (
     open_outputs,
 )
 
+_MOVED_STAGES = (Stage.MOVED, Stage.ENDED, Stage.SEALING)
 _SPOOLED_MARKS = 8
 
 
@@ -38,7 +40,7 @@ class ReadLimits:
 
 @dataclass(slots=True)
 class Tail:
-    """One file, held open from discovery until it is sealed."""
+    """One file that is held open, and the stage of its life."""
 
     path: Path
     stream: Stream
@@ -46,7 +48,8 @@ class Tail:
     content: Content
     compressed: bool
     format: str
-    file_id: bytes = b""  # empty: unborn, no complete line yet
+    life: LifeCycle = field(default_factory=LifeCycle)
+    file_id: bytes = b""  # empty as long as it is UNBORN
     epoch: int = 0
     partition: int = 0
     born_ns: int = 0  # the time of its first line; 0: not known
@@ -61,6 +64,16 @@ class Tail:
     linked: bool = True
     grown_ns: int = 0
     noted_bytes: int = 0  # the size when the growth of its container was last noted
+
+    @property
+    def stage(self) -> Stage:
+        """Return the stage of its life."""
+        return self.life.stage
+
+    @property
+    def key(self) -> FileKey:
+        """Return what tells the file from every other, once it is born."""
+        return self.file_id, self.epoch
 
     def close(self) -> None:
         """Give the file back."""
@@ -91,6 +104,11 @@ class Tail:
             moved=bool(self.moved_ns),
         )
 
+    def take_name(self, life: LifeCycle, file_id: bytes, epoch: int) -> None:
+        """Take its name, and the life that goes on with it: its own, or that of an earlier one."""
+        life.become(Stage.MOVED if self.moved_ns else Stage.FOLLOWED)
+        self.life, self.file_id, self.epoch = life, file_id, epoch
+
     def resume(self, state: FileState) -> bool:
         """Go on from ``state``; return False, and change nothing, if the content is another."""
         fresh = self.read_mark
@@ -102,34 +120,62 @@ class Tail:
         if state.spooled is not None:
             self.unacked_marks.append(self.read_mark)
             self.note_spooled(self.read_mark.offset)
-        self.epoch = state.epoch
         self.partition = state.partition
         self.born_ns = state.born_ns
         self.size_max = max(self.size_max, state.size)
         return True
 
+    def begin_anew(self) -> None:
+        """Take what is on disk now for another file: what was read of it is no longer there."""
+        self.life = LifeCycle()
+        self.file_id, self.epoch = b"", 0
+        self.read_mark, self.acked_mark = Mark(), Mark()
+        self.unacked_marks.clear()
+        self.spooled_offset = 0
+        self.size = self.size_max = self.content.size()
+
     def was_found(self, found: Found, now_ns: int) -> bool:
         """Bring it up to what a scan saw of it; return whether that is any news."""
         size = self.size if self.compressed else self.content.size()
-        moved = bool(found.rotated)
         if size == self.size and found.path is self.path and self.linked:
             return False  # nothing but this for thousands of idle files, every scan
-        if size != self.size:
-            self.grown_ns = now_ns
-        self.path, self.size, self.linked = found.path, size, True
-        self.moved_ns = (self.moved_ns or now_ns) if moved else 0
+        self.note_size(size, now_ns)
+        self.path, self.linked = found.path, True
+        self.moved_ns = (self.moved_ns or now_ns) if found.rotated else 0
+        if found.rotated and self.stage is Stage.FOLLOWED:
+            self.life.become(Stage.MOVED)
+        elif not found.rotated and self.stage in _MOVED_STAGES:
+            self.life.become(Stage.FOLLOWED)
         return True
 
     def was_missed(self, now_ns: int) -> bool:
         """Note that a scan has not found its file; return whether that is any news."""
-        size = self.content.size()
-        news = size != self.size or self.linked
-        if news:
-            self.grown_ns = now_ns
-        self.linked = False
-        self.moved_ns = self.moved_ns or now_ns
-        self.size = size
+        news = self.note_size(self.content.size(), now_ns)
+        if self.linked:
+            self.linked, self.grown_ns, news = False, now_ns, True
+            self.moved_ns = self.moved_ns or now_ns
+            if self.stage in (Stage.FOLLOWED, Stage.ENDED):
+                self.life.become(Stage.MOVED)
         return news
+
+    def note_size(self, size: int, now_ns: int) -> bool:
+        """Note its size now; return whether that is any news."""
+        if size == self.size:
+            return False
+        self.size, self.grown_ns = size, now_ns
+        if self.stage in (Stage.ENDED, Stage.SEALING):
+            self.life.become(Stage.MOVED)
+        return True
+
+    def has_ended(self, now_ns: int, quiet_ns: int) -> bool:
+        """Return whether nobody can still be writing to it, having been quiet for so long."""
+        if self.stage in (Stage.UNBORN, Stage.MOVED):
+            quiet_since = max(self.moved_ns, self.grown_ns)
+            ended = bool(self.moved_ns) and now_ns - quiet_since >= quiet_ns
+            if ended and self.stage is Stage.MOVED:
+                self.life.become(Stage.ENDED)
+            return ended
+        return self.stage in (Stage.ENDED, Stage.SEALING)
 
     def acknowledge(self, offset: int) -> None:
         """Note that everything before ``offset`` is in the topic."""
@@ -153,8 +199,8 @@ class Tail:
             self.unacked_marks = deque([*spooled[::-2][::-1], *rest])
 
 
-def open_file(found: Found) -> Tail | None:
-    """Return a tail of the file that a scan saw; None if another is there by now.
+def open_file(found: Found, now_ns: int) -> Tail | None:
+    """Return a tail of the file that a scan saw then; None if another is there by now.
 
     Raises OSError if the file cannot be opened.
     """
@@ -172,6 +218,8 @@ def open_file(found: Found) -> Tail | None:
         size=size,
         size_max=size,
         noted_bytes=size,
+        moved_ns=now_ns if found.rotated else 0,
+        grown_ns=now_ns,
     )
 
 

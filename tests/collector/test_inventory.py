@@ -250,7 +250,7 @@ async def test_gone_comes_after_an_hour_without_the_file_and_only_once(make: Mak
     batches = await node.batches()
     (gone,) = [g for b in batches for g in b.gone]
     assert (gone.file_id, gone.epoch) in seals_of(batches)
-    assert node.collector.watch.closed == {}
+    assert node.collector.watch.files.closed == {}
     await node.pass_time(40)
     assert len([g for b in await node.batches() for g in b.gone]) == 1
 
