@@ -10,16 +10,17 @@ import random
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from collector.files import checkpoint
-from collector.files.checkpoint import Checkpoint, FileState, LaneState
+from collector.files.checkpoint import Checkpoint, FileKey, LaneState
 from collector.files.discover import Discovery
 from collector.files.layout import roots_of
+from collector.files.life_cycle import Stage
 from collector.files.lifetime import Kubelet
 from collector.files.place import Place, in_use
-from collector.files.tail import ReadLimits, Tail, is_same_content
-from collector.files.watch import FileKey, Watch
+from collector.files.tail import ReadLimits
+from collector.files.watch import Watch
 from collector.inventory import Inventories
 from collector.labels.metadata import Metadata
 from collector.metrics import CollectorMetrics
@@ -41,120 +42,114 @@ Clock = Callable[[], int]
 """Nanoseconds since 1970."""
 
 
-class Collector:
-    """The state of one run; ``start`` it, then ``turn`` until it is time to ``stop``."""
+class _Inputs(NamedTuple):
+    """What a collector is told besides its settings: rules, labels, which files there are."""
 
-    def __init__(
-        self,
+    policy: Policy
+    metadata: Metadata
+    discovery: Discovery
+
+
+def _inputs(settings: CollectorSettings, run: bytes, clock: Clock) -> _Inputs:
+    """Return what the settings name, without asking anybody. Raises SettingError."""
+    chance = random.Random(run)  # noqa: S311  # it spreads requests, and hides nothing
+    targets = filter(None, settings.link_targets.split(os.pathsep))
+    return _Inputs(
+        Policy(Path(settings.policy) if settings.policy else None, clock),
+        Metadata(settings.metadata, settings.node, Path(settings.state), clock, chance),
+        Discovery(roots_of(settings), clock, targets),
+    )
+
+
+class Collector:
+    """The state of one run, once it has ``started``; ``turn`` it until it is time to ``stop``."""
+
+    @classmethod
+    async def started(
+        cls,
         settings: CollectorSettings,
         topic: Topic,
         metrics: CollectorMetrics,
         *,
         run: bytes,
         clock: Clock = time.time_ns,
+    ) -> "Collector":
+        """Take up what the run before has left, and look at the files for the first time.
+
+        ``run`` is 16 random bytes that name this run. The topic must answer only at the very first
+        start. Raises TopicError, SettingError, and OSError if the spool cannot be read; no file is
+        open then.
+        """
+        given = _inputs(settings, run, clock)
+        before = checkpoint.load(Path(settings.state)) or Checkpoint()
+        place = await _place(settings, topic, before, clock)
+        collector = cls(settings, topic, metrics, run, clock, given, before, place)
+        try:
+            collector._scan()
+            # From here on a crash must find this run's number, whose lanes have begun.
+            collector.save()
+        except BaseException:
+            collector.watch.close()
+            raise
+        return collector
+
+    def __init__(
+        self,
+        settings: CollectorSettings,
+        topic: Topic,
+        metrics: CollectorMetrics,
+        run: bytes,
+        clock: Clock,
+        given: _Inputs,
+        before: Checkpoint,
+        place: Place,
     ) -> None:
-        """``run`` is 16 random bytes that name this run. Raises SettingError."""
+        """Put the parts together; ``started`` is for everybody else."""
         self._settings = settings
         self._topic = topic
         self._metrics = metrics
         self._clock = clock
         self._run = run
         self._state = Path(settings.state)
-        self.policy = Policy(Path(settings.policy) if settings.policy else None, clock)
-        chance = random.Random(run)  # noqa: S311  # it spreads requests, and hides nothing
-        self.metadata = Metadata(settings.metadata, settings.node, self._state, clock, chance)
-        targets = filter(None, settings.link_targets.split(os.pathsep))
-        self._discovery = Discovery(roots_of(settings), clock, targets)
+        self.policy, self.metadata, self._discovery = given
         self._acked = 0
         self._saved: tuple[int, ...] = ()
         self._scan_began_ns = 0
-        self._before_scan_ns = 0  # of the run before
+        self._before_scan_ns = before.scan_began_ns  # of the run before
         self._next_scan_ns = self._next_checkpoint_ns = 0
         self._held_bytes = self._abandoned_bytes = 0
         self._said: set[str] = set()
-        self.turned_ns = 0
-        self.watch: Watch
-        self.backlog: Backlog
-        self.shipper: Shipper
-        self.reader: Reader
-        self.inventories: Inventories
-
-    async def start(self) -> None:
-        """Take up what the run before has left, and look at the files for the first time.
-
-        The topic must answer only at the very first start. Raises TopicError, SettingError, and
-        OSError if the spool cannot be read.
-        """
-        settings = self._settings
-        before = checkpoint.load(self._state) or Checkpoint()
-        self._before_scan_ns = before.scan_began_ns
-        place = await self._place(before)
+        self.turned_ns = clock()
         spool = Spool(self._state / SPOOL)
         level = settings.compression_level
-        self.backlog = Backlog(spool, settings.spool_bytes, level, self._clock)
+        self.backlog = Backlog(spool, settings.spool_bytes, level, clock)
         self.shipper = Shipper(
-            self._topic,
+            topic,
             self.backlog,
-            (settings.cluster, settings.node, self._run),
+            (settings.cluster, settings.node, run),
             _ship_limits(settings),
             level,
-            self._clock,
+            clock,
             self._acknowledged,
             self._spooled,
         )
         self.watch = Watch(
             place,
             before.files,
-            self._recover(spool, before),
+            _recover(self.shipper, spool, before),
             self.shipper.add,
+            clock,
             seal_quiet_ns=settings.seal_quiet_ms * _MS,
             gone_after_ns=settings.gone_after_ms * _MS,
             scan_late_ns=settings.scan_late_ms * _MS,
         )
         self.reader = Reader(
-            self.watch,
-            self.shipper,
-            ReadLimits(settings.read_bytes, settings.event_bytes, settings.event_wait_ms * _MS),
-            Kubelet(
-                settings.kubelet_log_bytes,
-                settings.kubelet_log_files,
-                settings.kubelet_check_ms / 1000,
-            ),
-            self.policy,
-            self._clock,
+            self.watch, self.shipper, _read_limits(settings), _kubelet(settings), self.policy, clock
         )
         intervals_ms = (settings.inventory_interval_ms, settings.inventory_full_interval_ms)
         self.inventories = Inventories(
             self.watch, self.shipper, before, (intervals_ms[0] * _MS, intervals_ms[1] * _MS)
         )
-        self.turned_ns = self._clock()
-        self._scan()
-        # From here on a crash must find this run's number, whose lanes have begun.
-        self.save()
-
-    async def _place(self, before: Checkpoint) -> Place:
-        settings = self._settings
-        later = settings.later_partitions
-        entries = in_use(settings.partitions, later, before.partitions, self._clock())
-        if entries is None:
-            entries = in_use(await self._topic.partitions(), later, (), self._clock()) or ()
-        return Place(settings.cluster, settings.node, entries, settings.partition_spread)
-
-    def _recover(self, spool: Spool, before: Checkpoint) -> dict[FileKey, int]:
-        """Take up the spool; return up to where it has each file.
-
-        What only it should have had, and has not, is read again.
-        """
-        records, lost = spool.recover(before.spool)
-        if lost:
-            _log.error("spooled batches are lost; reading files again", extra={"batches": lost})
-            for state in before.files:
-                state.distrust_spool()
-        ends: dict[FileKey, int] = {}
-        for sent in self.shipper.recover(records):
-            for name, epoch, end in sent.ends:
-                ends[name, epoch] = max(ends.get((name, epoch), 0), end)
-        return {} if lost else ends
 
     async def turn(self) -> bool:
         """Do what is due; return whether there is more to do at once.
@@ -204,7 +199,7 @@ class Collector:
         watch = self.watch
         minute = self._scan_began_ns // _MINUTE_NS
         counts = (self._acked, self.backlog.spooled_batches, watch.changes)
-        return *counts, len(watch.tails), len(watch.closed), minute
+        return *counts, len(watch.tails), len(watch.files.closed), minute
 
     def idle_s(self) -> float:
         """Return how long nothing is due, in seconds."""
@@ -215,20 +210,18 @@ class Collector:
         """Send what was read, within the grace time; return whether the topic has it all."""
         drained = await self.shipper.drain(self._settings.drain_ms / 1000)
         self.save()
-        for tail in self.watch.tails.values():
-            tail.close()
+        self.watch.close()
         return drained
 
     # -- scans -------------------------------------------------------------------------------
 
     def _scan(self) -> None:
         began_ns = self._clock()
-        found = self._discovery.scan()
+        found = self._discovery.scan(anew=bool(self.watch.errors))
         self.watch.apply(found)
-        self.watch.account_for_missing(found, self._before_scan_ns)
+        self.watch.account_for_missing(found.began_ns, self._before_scan_ns)
         self._bound_held(began_ns)
-        ready, moved = self._with_news(began_ns)
-        self.reader.scanned(ready, moved)
+        self.reader.scanned(*self.watch.advance(began_ns))
         self.policy.reload()
         self._tell_metadata(began_ns)
         self._next_scan_ns = began_ns + self._settings.scan_interval_ms * _MS
@@ -243,7 +236,7 @@ class Collector:
     def _tell_metadata(self, now_ns: int) -> None:
         if self.metadata.pods:
             pods = {tail.stream.pod_uid for tail in self.watch.tails.values()}
-            pods.update(state.pod_uid for state in self.watch.closed.values())
+            pods.update(closed.state.pod_uid for closed in self.watch.files.closed.values())
             for meta in self.metadata.take(pods):
                 partition = self.watch.place.of_file(meta.pod_uid, now_ns)
                 self.shipper.add_meta(partition, meta)
@@ -255,45 +248,23 @@ class Collector:
 
     def _bound_held(self, now_ns: int) -> None:
         """Let go of deleted files, the largest pod's oldest first, when they hold too much disk."""
-        deleted = [tail for tail in self.watch.tails.values() if not tail.linked and tail.file_id]
+        deleted = [
+            tail
+            for tail in self.watch.tails.values()
+            if not tail.linked and tail.stage is not Stage.UNBORN
+        ]
         held: dict[str, int] = {}
         for tail in deleted:
             held[tail.stream.pod_uid] = held.get(tail.stream.pod_uid, 0) + tail.size
         self._held_bytes = sum(held.values())
-        unread = [tail for tail in deleted if tail.read.offset < tail.size]
+        unread = [tail for tail in deleted if tail.read_mark.offset < tail.size]
         while self._held_bytes > self._settings.held_bytes and unread:
             tail = max(unread, key=lambda t: (held[t.stream.pod_uid], -t.moved_ns))
             unread.remove(tail)
             held[tail.stream.pod_uid] -= tail.size
             self._held_bytes -= tail.size
-            self._abandoned_bytes += tail.size - tail.read.offset
+            self._abandoned_bytes += tail.size - tail.read_mark.offset
             self.watch.abandon(tail, now_ns, "deleted files held more than held_bytes")
-
-    def _with_news(self, now_ns: int) -> tuple[list[Tail], list[Tail]]:
-        """Return the files to read from and those renamed; name, seal, drop what it is time for."""
-        ready, moved = [], []
-        for tail in list(self.watch.tails.values()):
-            if tail.moved_ns:
-                moved.append(tail)
-            elif tail.file_id and tail.size == tail.read.offset:
-                continue  # idle, as most files are most of the time
-            ended = self.watch.ended(tail, now_ns)
-            try:
-                if not tail.file_id and not self.watch.name(tail, now_ns, ended=ended):
-                    if ended and not tail.size:
-                        self.watch.drop_unborn(tail.inode)
-                elif tail.size == tail.read.offset and not ended:
-                    continue
-                elif not is_same_content(tail):
-                    self.watch.truncated(tail, self._clock())
-                elif tail.size != tail.read.offset:
-                    tail.size_max = max(tail.size_max, tail.size)
-                    ready.append(tail)
-                elif tail.safe.offset == tail.size:
-                    self.watch.seal(tail)
-            except OSError as error:
-                self.watch.cannot_read(tail, error)
-        return ready, moved
 
     @property
     def shed_bytes(self) -> int:
@@ -303,30 +274,15 @@ class Collector:
     # -- memory ------------------------------------------------------------------------------
 
     def _acknowledged(self, sent: Sent) -> None:
-        for name, epoch, end in sent.ends:
-            if tail := self.watch.named.get((name, epoch)):
-                tail.acknowledge(end)
-            elif state := self.watch.closed.get((name, epoch)):
-                state.acknowledge(end)
-        for kind, name, epoch in sent.entries:
-            self.watch.acknowledged(kind, (name, epoch))
+        self.watch.acknowledged(sent.ends, sent.entries)
         self._metrics.acked_batches.inc()
         self._acked += 1
 
     def _spooled(self, sent: Sent) -> None:
-        for name, epoch, end in sent.ends:
-            if tail := self.watch.named.get((name, epoch)):
-                tail.keep(end)
-        for kind, name, epoch in sent.entries:
-            if kind == "seal":
-                self.watch.acknowledged(kind, (name, epoch))
+        self.watch.spooled(sent.ends, sent.entries)
 
     def save(self) -> None:
         """Write the checkpoint; a full disk is said once and waited out."""
-        files: list[FileState] = [
-            tail.state() for tail in self.watch.tails.values() if tail.file_id
-        ]
-        files.extend(self.watch.closed.values())
         lanes = [LaneState(p, lane.oldest_unacked) for p, lane in self.shipper.lanes.items()]
         state = Checkpoint(
             run=self._run,
@@ -334,7 +290,7 @@ class Collector:
             spool=self.backlog.spooled_positions,
             scan_began_ns=self._scan_began_ns,
             lanes=lanes,
-            files=files,
+            files=self.watch.states(),
         )
         progress = self._progress()
         try:
@@ -367,8 +323,8 @@ class Collector:
             "ready": self.inventories.sent,
             "trouble": trouble,
             "files": len(tails),
-            "unread_bytes": sum(max(t.size - t.read.offset, 0) for t in tails),
-            "unacked_bytes": sum(max(t.read.offset - t.acked.offset, 0) for t in tails),
+            "unread_bytes": sum(max(t.size - t.read_mark.offset, 0) for t in tails),
+            "unacked_bytes": sum(max(t.read_mark.offset - t.acked_mark.offset, 0) for t in tails),
             "oldest_unacked_seconds": round(unacked_s, 3),
             "seconds_until_deletion": _finite(self.reader.seconds_left),
             "held_bytes": self._held_bytes,
@@ -378,6 +334,43 @@ class Collector:
             "metadata_error": self.metadata.error,
             "cannot_look_into": [str(path) for path in self.watch.errors],
         }
+
+
+async def _place(
+    settings: CollectorSettings, topic: Topic, before: Checkpoint, clock: Clock
+) -> Place:
+    later = settings.later_partitions
+    entries = in_use(settings.partitions, later, before.partitions, clock())
+    if entries is None:
+        entries = in_use(await topic.partitions(), later, (), clock()) or ()
+    return Place(settings.cluster, settings.node, entries, settings.partition_spread)
+
+
+def _recover(shipper: Shipper, spool: Spool, before: Checkpoint) -> dict[FileKey, int]:
+    """Take up the spool; return up to where it has each file.
+
+    What only it should have had, and has not, is read again.
+    """
+    records, lost = spool.recover(before.spool)
+    if lost:
+        _log.error("spooled batches are lost; reading files again", extra={"batches": lost})
+        for state in before.files:
+            state.distrust_spool()
+    ends: dict[FileKey, int] = {}
+    for sent in shipper.recover(records):
+        for name, epoch, end in sent.ends:
+            ends[name, epoch] = max(ends.get((name, epoch), 0), end)
+    return {} if lost else ends
+
+
+def _read_limits(settings: CollectorSettings) -> ReadLimits:
+    return ReadLimits(settings.read_bytes, settings.event_bytes, settings.event_wait_ms * _MS)
+
+
+def _kubelet(settings: CollectorSettings) -> Kubelet:
+    return Kubelet(
+        settings.kubelet_log_bytes, settings.kubelet_log_files, settings.kubelet_check_ms / 1000
+    )
 
 
 def _ship_limits(settings: CollectorSettings) -> ShipLimits:

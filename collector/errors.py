@@ -10,6 +10,7 @@ CollectorError
 │   ├── TopicMissing          it is not there, or has too few partitions
 │   ├── BatchTooLarge         it takes no record of this size
 │   └── PositionOutOfRange    the position asked for is not in the topic
+├── WrongStage              a file cannot go from its stage to another: a bug
 ├── CheckpointError         the state directory cannot be used
 ├── MetadataError           labels and owners cannot be had now (retriable)
 │   └── MetadataExpired       the version asked from is forgotten: list anew
@@ -68,6 +69,12 @@ class PositionOutOfRange(TopicError):
         super().__init__(f"position {position} of partition {partition} is not in the topic")
         self.partition = partition
         self.position = position
+
+
+class WrongStage(CollectorError):
+    """A file was to go from one stage of its life to one that may not follow: a bug, not a fault
+    of the node.
+    """
 
 
 class CheckpointError(CollectorError):

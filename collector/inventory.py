@@ -4,9 +4,10 @@ The files of the last full scan go in; out comes one INVENTORY for each partitio
 reach, so that silence means something: a partition without one, or a file that is not in it.
 """
 
-from collector.files.checkpoint import Checkpoint
+from collector.files.checkpoint import Checkpoint, FileKey
+from collector.files.life_cycle import Stage
 from collector.files.tail import Tail
-from collector.files.watch import FileKey, Watch
+from collector.files.watch import Watch
 from collector.ship.shipper import Shipper
 from collector.wire.batch import Inventory, Replaces, Seen, Unborn
 from collector.wire.range import Stream
@@ -41,7 +42,7 @@ class Inventories:
         by_partition: dict[int, list[Tail]] = {p: [] for p in self._watch.place.reachable()}
         unborn = []
         for tail in self._watch.tails.values():
-            if tail.file_id:
+            if tail.stage is not Stage.UNBORN:
                 by_partition.setdefault(tail.partition, []).append(tail)
             elif tail.size:
                 unborn.append(Unborn(tail.stream, tail.size))
@@ -50,8 +51,12 @@ class Inventories:
             seen = [self._seen(tail) for tail in changed]
             streams = {tail.file_id: tail.stream for tail in changed}
             if full:
-                closed = [s for s in self._watch.closed.values() if s.partition == partition]
-                seen += [Seen(s.file_id, s.epoch, s.size, s.safe.offset, s.acked) for s in closed]
+                everywhere = (each.state for each in self._watch.files.closed.values())
+                closed = [state for state in everywhere if state.partition == partition]
+                seen += [
+                    Seen(*state.key, state.size, state.spooled_mark.offset, state.acked)
+                    for state in closed
+                ]
                 streams |= {state.file_id: state.stream for state in closed}
             inventory = Inventory(
                 scan_began_ns=scan_began_ns,
@@ -69,7 +74,7 @@ class Inventories:
             )
             self._shipper.add_inventory(partition, inventory, streams)
         if full:
-            named = self._watch.named
+            named = self._watch.files.named
             self._reported = {key: seen for key, seen in self._reported.items() if key in named}
             self._next_full_ns = now_ns + self._full_interval_ns
         self._next_ns = now_ns + self._interval_ns
@@ -87,13 +92,12 @@ class Inventories:
         return self._watch.place.of_file(stream.pod_uid, now_ns) == partition
 
     def _changed(self, tail: Tail) -> bool:
-        return self._reported.get((tail.file_id, tail.epoch)) != _progress(tail)
+        return self._reported.get(tail.key) != _progress(tail)
 
     def _seen(self, tail: Tail) -> Seen:
-        key = (tail.file_id, tail.epoch)
-        self._reported[key] = _progress(tail)
-        return Seen(*key, *self._reported[key])
+        self._reported[tail.key] = _progress(tail)
+        return Seen(*tail.key, *self._reported[tail.key])
 
 
 def _progress(tail: Tail) -> tuple[int, int, int]:
-    return tail.size, tail.read.offset, tail.acked.offset
+    return tail.size, tail.read_mark.offset, tail.acked_mark.offset

@@ -80,7 +80,7 @@ class Reader:
             if not is_same_content(tail):
                 self._watch.truncated(tail, now)
                 return False
-            taken = read_range(tail, self._limits, now, ended=self._watch.ended(tail, now))
+            taken = read_range(tail, self._limits, now, ended=self._watch.has_ended(tail, now))
         except OSError as error:
             self._watch.cannot_read(tail, error)
             return False
@@ -96,4 +96,4 @@ class Reader:
             elif piece.redacted:
                 self.redacted_ranges += 1
         await self._shipper.flush()
-        return tail.read.offset < tail.size
+        return tail.read_mark.offset < tail.size

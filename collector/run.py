@@ -22,6 +22,7 @@ from collector.metrics import CollectorMetrics
 from collector.names import LOCK
 from collector.process import Page, data_directory, load_settings, log_to_stderr
 from collector.settings import CollectorSettings
+from collector.topic.interface import Topic
 from collector.topic.open import open_topic
 from collector.topic.security import Security
 
@@ -59,17 +60,14 @@ async def _run(settings: CollectorSettings) -> int:
     topic = open_topic(
         settings.topic, partitions=max(settings.partitions, 1), security=Security(settings.kafka)
     )
-    collector = Collector(settings, topic, metrics, run=uuid.uuid4().bytes)
     beside: list[asyncio.Task[None]] = []
     starting = {"process": "collector", "healthy": True, "ready": False}
-    page = Page(
-        settings.listen,
-        metrics.registry,
-        lambda: collector.status() if hasattr(collector, "shipper") else starting,
-    )
+    page = Page(settings.listen, metrics.registry, lambda: starting)
     try:
-        if not await _start(collector, stop):
+        collector = await _started(settings, topic, metrics, stop)
+        if collector is None:
             return 0
+        page.status = collector.status
         _log.info("collecting", extra={"roots": settings.roots, "topic": settings.topic})
         beside.append(asyncio.create_task(_ask_for_limits(collector)))
         beside.append(asyncio.create_task(_learn_labels(collector)))
@@ -95,13 +93,15 @@ async def _run(settings: CollectorSettings) -> int:
         page.server_close()
 
 
-async def _start(collector: Collector, stop: asyncio.Event) -> bool:
-    """Start once the topic answers; return False if told to stop before."""
+async def _started(
+    settings: CollectorSettings, topic: Topic, metrics: CollectorMetrics, stop: asyncio.Event
+) -> Collector | None:
+    """Return a collector once the topic answers; None if told to stop before."""
     said = ""
+    run = uuid.uuid4().bytes
     while not stop.is_set():
         try:
-            await collector.start()
-            return True
+            return await Collector.started(settings, topic, metrics, run=run)
         except CollectorError as error:
             if not error.retriable:
                 raise
@@ -110,7 +110,7 @@ async def _start(collector: Collector, stop: asyncio.Event) -> bool:
                 _log.error("waiting for the topic", extra={"error": said})
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(stop.wait(), _RETRY_S)
-    return False
+    return None
 
 
 async def _ask_for_limits(collector: Collector) -> None:

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from collector.files.checkpoint import FileState, load
+from collector.labels.metadata import MetadataSettings
 from collector.wire.batch import Batch
 from collector.wire.range import Range
 from indexer.ledger.streams import StreamsTable
@@ -71,8 +72,10 @@ class Taken:
             cluster=CLUSTER,
             node=NODE,
             flush_age_ms=100,
-            metadata_source="kubelet",  # nobody asks it, but what it said before counts
-            metadata_url="https://127.0.0.1:1",
+            # Nobody asks it, but what it said before counts.
+            metadata=MetadataSettings(
+                metadata_source="kubelet", metadata_url="https://127.0.0.1:1"
+            ),
         )
         shutil.copytree(BEFORE, folder, dirs_exist_ok=True)
         self.node.now = ENDED_NS
@@ -251,7 +254,7 @@ async def test_a_spool_is_sent_and_files_go_on_from_their_marks(
     spooled = ranges_of(batch for batch in sent if batch.run == known.run)
     for key, ranges in spooled.items():
         assert states[key].spooled is not None
-        assert _joined(ranges) == (states[key].acked, states[key].safe.offset)
+        assert _joined(ranges) == (states[key].acked, states[key].spooled_mark.offset)
     assert {states[key].pod for key in spooled} == {"oven-0", "till-6f7c9-x2kqd", "ferry-2"}
     fresh = ranges_of(batch for batch in sent if batch.run != known.run)
     grown = {key: ranges for key, ranges in fresh.items() if key in states}
@@ -271,9 +274,9 @@ def _joined(ranges: Sequence[Range]) -> tuple[int, int]:
 
 def _check_read_on(state: FileState, ranges: Sequence[Range], root: Path) -> None:
     data = (root / Path(state.path).relative_to(PODS)).read_bytes()
-    assert _joined(ranges) == (state.safe.offset, len(data))
-    assert b"".join(each.data for each in ranges) == data[state.safe.offset :]
-    assert ranges[0].crc_before == state.safe.crc
+    assert _joined(ranges) == (state.spooled_mark.offset, len(data))
+    assert b"".join(each.data for each in ranges) == data[state.spooled_mark.offset :]
+    assert ranges[0].crc_before == state.spooled_mark.crc
 
 
 async def test_labels_are_kept_and_sent_again(taken: Taken) -> None:

@@ -19,6 +19,9 @@ _HEAD = b"everyline checkpoint 1 "
 TAIL_BYTES = 256
 """How many bytes before the offset are kept, to see that a file is still the same."""
 
+FileKey = tuple[bytes, int]
+"""What tells a file from every other: its id and epoch."""
+
 _log = logging.getLogger(__name__)
 
 
@@ -62,12 +65,17 @@ class FileState(msgspec.Struct, kw_only=True):
     missed_ns: int = 0  # since when error-free scans have missed it; 0: it was there
 
     @property
+    def key(self) -> FileKey:
+        """Return what tells the file from every other."""
+        return self.file_id, self.epoch
+
+    @property
     def stream(self) -> Stream:
         """Return the stream that wrote the file."""
         return Stream.of(self)
 
     @property
-    def safe(self) -> Mark:
+    def spooled_mark(self) -> Mark:
         """Up to where the topic or the spool has the file."""
         return self.spooled or self.mark
 
@@ -79,9 +87,9 @@ class FileState(msgspec.Struct, kw_only=True):
     def acknowledge(self, offset: int) -> None:
         """Note that the topic has everything before ``offset``, of what the spool had."""
         if self.spooled is not None and self.spooled.offset <= offset:
-            safe, self.spooled = self.spooled, None
-            self.acked, self.crc, self.lines = safe.offset, safe.crc, safe.lines
-            self.open_outputs, self.torn, self.tail = safe.open_outputs, safe.torn, safe.tail
+            mark, self.spooled = self.spooled, None
+            self.acked, self.crc, self.lines = mark.offset, mark.crc, mark.lines
+            self.open_outputs, self.torn, self.tail = mark.open_outputs, mark.torn, mark.tail
 
     def distrust_spool(self) -> None:
         """Forget what only the spool has: it is to be read again, or missing."""

@@ -46,17 +46,15 @@ class Scan:
     """What one scan found, in the order in which the files of a stream were written.
 
     Every directory was looked at since ``full_ns``, which lies before ``began_ns`` where quiet
-    ones were left out.
+    ones were left out. ``errors`` are by the path that could not be looked into. ``unchanged``: the
+    files are those of the scan before; only the sizes of open ones may have changed.
     """
 
     began_ns: int
     full_ns: int
     files: list[Found] = field(default_factory=list)
     errors: dict[Path, str] = field(default_factory=dict)
-
-    def covers(self, path: Path) -> bool:
-        """Return whether the scan looked where ``path`` would be."""
-        return not any(parent in self.errors for parent in (path, *path.parents))
+    unchanged: bool = False
 
 
 @dataclass(slots=True, eq=False)
@@ -111,16 +109,20 @@ class Discovery:
         self._full: Scan | None = None
         self._said_link = False
 
-    def scan(self) -> Scan:
-        """Return every log file below the roots: the same list as before, if nothing changed."""
+    def scan(self, *, anew: bool = False) -> Scan:
+        """Return every log file below the roots: the same list as before, if nothing changed.
+
+        ``anew``: list and stat them all, since some of the last scan's could not be opened or read.
+        """
         now_ns = self._clock()
         if (
-            (full := self._full) is not None
+            not anew
+            and (full := self._full) is not None
             and 0 <= now_ns - full.began_ns < _QUIET_LOOK_NS
-            and not full.errors  # those who open the files add theirs
+            and not full.errors
             and not any(_changed(*each) for each in self._lively)
         ):
-            return Scan(now_ns, full.began_ns, full.files)
+            return Scan(now_ns, full.began_ns, full.files, unchanged=True)
         self._full = self._scan(now_ns)
         return self._full
 

@@ -10,6 +10,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from collector.files.life_cycle import Stage
 from collector.files.tail import Tail
 from collector.wire.range import Stream
 
@@ -72,7 +73,7 @@ def lifetimes(
     rotated: dict[Stream, list[tuple[int, int]]] = {}
     for tail in moved:
         rotated.setdefault(tail.stream, []).append(tail.inode)
-    current = {tail.stream: tail.size for tail in unread if not tail.moved_ns}
+    current = {tail.stream: tail.size for tail in unread if tail.stage is Stage.FOLLOWED}
     found = {}
     for tail in unread:
         files = rotated.get(tail.stream, [])

@@ -1,28 +1,28 @@
-"""Which files there are and what becomes of them: named, followed, sealed, gone.
+"""Which files there are and what becomes of them, from the first scan to the last word.
 
-Scans go in; out come tails to read from and control entries to send. A file is forgotten only
-after the topic has its SEAL or GAP and error-free scans have missed it for long.
+Scans and acknowledgements go in; out come tails to read from and control entries to send. Each
+file goes through the stages of ``life_cycle``; it is forgotten only after the topic has its SEAL or
+GAP and error-free scans have missed it for long.
 """
 
-import logging
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Set
 from pathlib import Path
 
-from collector.files.checkpoint import FileState, Mark
+from collector.files.checkpoint import FileKey, FileState
 from collector.files.content import GzipContent
 from collector.files.copies import source_of
 from collector.files.discover import Found, Scan
+from collector.files.entries import Emit, Entries
+from collector.files.known import ClosedFile, Inode, KnownFiles
+from collector.files.life_cycle import Stage
 from collector.files.place import Place, line_time_ns
 from collector.files.tail import Tail, first_line, is_same_content, name_of, open_file
-from collector.wire.batch import Gap, Gone, Open, Seal
-from collector.wire.range import Stream
-
-_log = logging.getLogger(__name__)
 
 _RESTING_NS = 60_000_000_000
-Emit = Callable[[int, Stream, "Open | Seal | Gap | Gone"], None]
-FileKey = tuple[bytes, int]
-"""What tells a file from every other: its id and epoch."""
+Ends = Iterable[tuple[bytes, int, int]]
+"""File id, epoch, and the offset up to which a batch brings that file."""
+Said = Iterable[tuple[str, bytes, int]]
+"""The control entries of a batch: kind, file id, epoch."""
 
 
 class Watch:
@@ -34,62 +34,49 @@ class Watch:
         known: Iterable[FileState],
         spooled: Mapping[FileKey, int],
         emit: Emit,
+        clock: Callable[[], int],
         *,
         seal_quiet_ns: int,
         gone_after_ns: int,
         scan_late_ns: int,
     ) -> None:
-        """``known`` are the files of the checkpoint, ``spooled`` tells up to where the spool has
-        some of them, perhaps further; ``emit`` takes control entries.
+        """``known`` are the files of the checkpoint; ``spooled`` tells up to where the spool has
+        some of them, perhaps further. ``emit`` takes control entries, ``clock`` gives ns since
+        1970.
         """
         self.place = place
-        self.tails: dict[tuple[int, int], Tail] = {}
-        self.named: dict[FileKey, Tail] = {}
-        self.closed: dict[FileKey, FileState] = {state_key(state): state for state in known}
-        self.errors: dict[Path, str] = {}
+        self.tails: dict[Inode, Tail] = {}
+        self.files = KnownFiles(known, spooled)
+        self.errors: dict[Path, str] = {}  # of the last scan, and of the files since then
         self.changes = 0  # of what a checkpoint keeps, besides acknowledgements
-        self._emit = emit
-        self._spooled = spooled
-        self._copies: dict[tuple[int, int], FileKey] = {}  # compressed, and read as another inode
-        self._closed_inodes: dict[tuple[int, int], FileKey] = {}
-        self._latest: dict[tuple[str, str], Tail] = {}
-        self._sealing: dict[FileKey, Tail] = {}
-        self._epochs: dict[bytes, int] = {}  # the next one of each file_id that is known
-        for name, epoch in self.closed:
-            self._epochs[name] = max(self._epochs.get(name, 0), epoch + 1)
-        self._reported: set[FileKey] = set()
-        self._replaced: set[FileKey] = set()  # closed, and their content is no longer on disk
+        self._entries = Entries(emit)
+        self._clock = clock
         self._seal_quiet_ns = seal_quiet_ns
         self._gone_after_ns = gone_after_ns
         self._scan_late_ns = scan_late_ns
         self._scanned_ns = 0
         self._resting = False  # whether the last scan has left the resting files out
-        self._files: list[Found] | None = None  # of the last scan
 
     # -- scans -------------------------------------------------------------------------------
 
     def apply(self, scan: Scan) -> None:
         """Bring the files up to what ``scan`` saw."""
-        self.errors = scan.errors
-        if scan.files is self._files:
+        self.errors = dict(scan.errors)
+        if scan.unchanged:
             self._look_again(scan.began_ns)
             return
-        self._files = scan.files
         seen = set()
         for found in scan.files:
-            if found.compressed and self._is_copy(found):
-                seen.add(found.inode)
-                continue
             seen.add(found.inode)
             if tail := self.tails.get(found.inode):
                 self.changes += tail.was_found(found, scan.began_ns)
-            elif not self._is_closed(found):
+            elif not self.files.accounts_for(found):
                 self._open(found, scan.began_ns)
         for inode, tail in self.tails.items():
-            if inode not in seen and scan.covers(tail.path):
+            if inode not in seen and self._covers(tail.path):
                 self.changes += tail.was_missed(scan.began_ns)
-        self._check_late(scan)
-        self._forget(scan, seen)
+        self._check_late(scan.began_ns)
+        self._miss_closed(self.files.keep_inodes(seen), scan.began_ns)
         self._scanned_ns = scan.began_ns
 
     def _look_again(self, now_ns: int) -> None:
@@ -102,72 +89,126 @@ class Watch:
         for tail in self.tails.values():
             if tail.grown_ns < skip_ns and not tail.moved_ns:
                 continue
-            if not tail.compressed and (size := tail.content.size()) != tail.size:
-                tail.size, tail.grown_ns = size, now_ns
-                self.changes += 1
+            if not tail.compressed:
+                self.changes += tail.note_size(tail.content.size(), now_ns)
         self._scanned_ns = now_ns
 
-    def _is_closed(self, found: Found) -> bool:
-        # An inode is soon used again, and files of a crash loop often have the same size.
-        state = self.closed.get(self._closed_inodes.get(found.inode, (b"", 0)))
-        return state is not None and (state.path, state.safe.offset) == (
-            str(found.path),
-            found.size,
-        )
+    def advance(self, now_ns: int) -> tuple[list[Tail], list[Tail]]:
+        """Name, seal or drop each file that it is time for, as of a scan that began then.
+
+        Return those to read from, and those that were renamed or unlinked.
+        """
+        ready, moved = [], []
+        for tail in list(self.tails.values()):
+            if tail.moved_ns:
+                moved.append(tail)
+            elif tail.size == tail.read_mark.offset and tail.stage is not Stage.UNBORN:
+                continue  # idle, as most files are most of the time
+            ended = self.has_ended(tail, now_ns)
+            try:
+                if tail.stage is Stage.UNBORN and not self._name(tail, now_ns, ended=ended):
+                    if ended and not tail.size:
+                        self._drop(tail)
+                elif tail.size == tail.read_mark.offset and not ended:
+                    continue
+                elif not is_same_content(tail):
+                    self.truncated(tail, self._clock())
+                elif tail.size != tail.read_mark.offset:
+                    tail.size_max = max(tail.size_max, tail.size)
+                    ready.append(tail)
+                elif tail.spooled_mark.offset == tail.size and tail.stage is Stage.ENDED:
+                    tail.life.become(Stage.SEALING)
+                    self._entries.seal(tail)
+            except OSError as error:
+                self.cannot_read(tail, error)
+        return ready, moved
+
+    def has_ended(self, tail: Tail, now_ns: int) -> bool:
+        """Return whether nobody can still be writing to the file."""
+        return tail.has_ended(now_ns, self._seal_quiet_ns)
+
+    def cannot_read(self, tail: Tail, error: OSError) -> None:
+        """Note that a file cannot be read now; until the next scan that proves nothing."""
+        self.errors[tail.path] = error.strerror or str(error)
+
+    def _covers(self, path: Path) -> bool:
+        """Return whether the last scan would have found a file at ``path``, and opened it."""
+        return not self.errors or self.errors.keys().isdisjoint((path, *path.parents))
+
+    def _check_late(self, now_ns: int) -> None:
+        """Name the streams of which a late scan may have missed a whole file.
+
+        The kubelet deletes the oldest file of a stream first. So a file in between can have come
+        and gone only where the one that was current is no longer on disk.
+        """
+        if not self._scanned_ns or now_ns - self._scanned_ns < self._scan_late_ns:
+            return
+        for tail in self.tails.values():
+            if not tail.linked and tail.moved_ns == now_ns and tail.stage is not Stage.UNBORN:
+                state = tail.state()
+                self._entries.gap(state, state.size, self._scanned_ns, now_ns, "a scan came late")
+
+    # -- begins ------------------------------------------------------------------------------
 
     def _open(self, found: Found, now_ns: int) -> None:
         try:
-            tail = open_file(found)
-            if tail is None:
-                return
-            if tail.format == "plain":
-                if found.rotated and self._is_copy_of_read(tail, now_ns):
-                    tail.close()
-                    return
-            elif tail.compressed and (key := self._read_elsewhere(tail)):
-                self._copies[tail.inode] = key
-                tail.close()
-                return
-            tail.moved_ns = now_ns if found.rotated else 0
-            tail.grown_ns = now_ns
-            self.tails[found.inode] = tail
-            if isinstance(tail.content, GzipContent):
-                self._check(tail, tail.content, now_ns)
-            else:
-                self.name(tail, now_ns)
+            tail = open_file(found, now_ns)
         except OSError as error:
             self.errors[found.path] = str(error)
+            return
+        if tail is None:
+            return
+        try:
+            if self._is_copy(tail, now_ns):
+                tail.close()
+            elif isinstance(tail.content, GzipContent):
+                self._take_compressed(tail, tail.content, now_ns)
+            else:
+                self.tails[tail.inode] = tail
+                self._name(tail, now_ns)
+        except OSError as error:
+            self.errors[found.path] = str(error)
+            if tail.inode not in self.tails:
+                tail.close()
 
-    def _check(self, tail: Tail, content: GzipContent, now_ns: int) -> None:
+    def _take_compressed(self, tail: Tail, content: GzipContent, now_ns: int) -> None:
         """Name a compressed file; report what is to be read of it, if it is damaged."""
+        damage: OSError | None = None
         try:
             tail.size = tail.size_max = tail.noted_bytes = content.size()
-            self.name(tail, now_ns)
         except OSError as error:
+            damage = error
             tail.size_max = content.stated_size()
-            del self.tails[tail.inode]
-            if not self.name(tail, now_ns):
-                raise
-            self.tails[tail.inode] = tail
-            self.abandon(tail, now_ns, f"unreadable: {error.strerror}")
+        is_named = self._name(tail, now_ns)
+        if damage is not None and not is_named:
+            raise damage
+        self.tails[tail.inode] = tail
+        if damage is not None:
+            self.abandon(tail, now_ns, f"unreadable: {damage.strerror}")
 
-    def _is_copy(self, found: Found) -> bool:
-        key = self._copies.get(found.inode)
-        return key is not None and (key in self.named or key in self.closed)
+    def _is_copy(self, tail: Tail, now_ns: int) -> bool:
+        """Return whether all that a file holds was read, or is read, from another one."""
+        if tail.format == "plain":
+            return bool(tail.moved_ns) and self._is_copy_of_read(tail, now_ns)
+        key = self._read_elsewhere(tail) if tail.compressed else None
+        if key is not None:
+            self.files.note_inode(tail, key)
+        return key is not None
 
     def _read_elsewhere(self, tail: Tail) -> FileKey | None:
         """Return which file a compressed one is, if that is held open or was sealed."""
         line = first_line(tail, ended=True)
         if line is None:
             return None
-        name = name_of(self.place.cluster, self.place.node, tail, line)
-        for epoch in range(self._next_epoch(name)):
+        name = self._name_of(tail, line)
+        for epoch in range(self.files.next_epoch(name)):
             key = (name, epoch)
-            other = self.named.get(key)
-            state = other.state() if other is not None else self.closed.get(key)
-            if state is None or not (other or state.sealed) or key in self._replaced:
+            if other := self.files.named.get(key):
+                mark = other.spooled_mark
+            elif (closed := self.files.closed.get(key)) and closed.stage is Stage.SEALED:
+                mark = closed.state.spooled_mark
+            else:
                 continue
-            mark = state.safe
             part = tail.content.read(len(mark.tail), mark.offset - len(mark.tail))
             if part == mark.tail:
                 return key
@@ -181,250 +222,161 @@ class Watch:
         line = first_line(tail, ended=True)
         if line is None:
             return True  # it may be a copy that has just begun
-        if self._next_epoch(name_of(self.place.cluster, self.place.node, tail, line)):
+        if self.files.next_epoch(self._name_of(tail, line)):
             return False
-        passed = self._replaced.union(self._copies.values())
-        closed = [state for key, state in self.closed.items() if key not in passed]
-        source = source_of(tail, self.tails.values(), closed)
+        source = source_of(tail, self.tails.values(), self.files.uncopied)
         if source is None:
             return False
-        state = source.state() if isinstance(source, Tail) else source
-        key = state_key(state)
-        if is_same_content(source) if isinstance(source, Tail) else state.sealed:
+        key = source.key
+        if is_same_content(source) if isinstance(source, Tail) else source.stage is Stage.SEALED:
             if tail.compressed:
-                self._copies[tail.inode] = key
+                self.files.note_inode(tail, key)
             return True
         if isinstance(source, Tail):
-            self.truncated(source, now_ns)
-            self._replaced.discard(key)
-        return not self._goes_on(tail, self.closed[key], now_ns)
+            self.truncated(source, now_ns, copied=True)
+        return not self._goes_on(tail, self.files.closed[key], now_ns)
 
-    def name(self, tail: Tail, now_ns: int, *, ended: bool = False) -> bool:
+    def _name(self, tail: Tail, now_ns: int, *, ended: bool = False) -> bool:
         """Give the file its name if its first line is there; return whether it has one.
 
         A file of the checkpoint goes on where it was acknowledged, if it is still the same.
         """
-        if tail.file_id:
+        if tail.stage is not Stage.UNBORN:
             return True  # a copy has the name of its original
         line = first_line(tail, ended=ended or tail.compressed)
         if line is None:
             return False
-        tail.file_id = name_of(self.place.cluster, self.place.node, tail, line)
-        if self._resumed(tail, now_ns):
+        name = self._name_of(tail, line)
+        if any(self._goes_on(tail, closed, now_ns) for closed in self.files.left(name)):
             return True
-        tail.epoch = self._next_epoch(tail.file_id)
+        self.files.name(tail, name)
         tail.born_ns = line_time_ns(line)
         tail.partition = self.place.of_file(tail.stream.pod_uid, tail.born_ns)
-        self._epochs[tail.file_id] = tail.epoch + 1
-        self._follow(tail, now_ns, is_new=True)
+        self._entries.begin(tail, now_ns, is_known=False)
         return True
 
-    def _follow(self, tail: Tail, now_ns: int, *, is_new: bool) -> None:
-        latest = self._latest.get(_container(tail.stream))
-        previous = latest.file_id if latest is not None and latest.file_id else None
-        self._latest[_container(tail.stream)] = tail
-        self.named[tail.file_id, tail.epoch] = tail
-        if is_new:
-            opened = Open(tail.file_id, tail.epoch, previous, now_ns)
-            self._emit(tail.partition, tail.stream, opened)
+    def _name_of(self, tail: Tail, line: bytes) -> bytes:
+        return name_of(self.place.cluster, self.place.node, tail, line)
 
-    def _resumed(self, tail: Tail, now_ns: int) -> bool:
-        """Return whether the file is one that was closed before, and go on with it then."""
-        epochs = range(self._next_epoch(tail.file_id))
-        keys = ((tail.file_id, epoch) for epoch in epochs)
-        states = [self.closed[k] for k in keys if k in self.closed and k not in self._replaced]
-        # What nothing was acknowledged of is like any content, so it comes last.
-        for state in sorted(states, key=lambda s: (s.safe.offset, s.epoch), reverse=True):
-            if self._goes_on(tail, state, now_ns):
-                return True
-        return False
-
-    def _goes_on(self, tail: Tail, state: FileState, now_ns: int) -> bool:
+    def _goes_on(self, tail: Tail, closed: ClosedFile, now_ns: int) -> bool:
         """Return whether the file holds what was read of a closed one, and go on with it then."""
-        if not tail.resume(state):
+        if not self.files.go_on(tail, closed):
             return False
-        key = state_key(state)
-        tail.file_id = state.file_id
-        del self.closed[key]
-        self._reported.discard(key)
-        # The OPEN of a file of which nothing is safe may have been lost with the run before.
-        self._follow(tail, now_ns, is_new=not state.safe.offset)
+        # If nothing of it was spooled or sent, its OPEN may be lost with the run before.
+        is_known = closed.state.spooled_mark.offset > 0
+        self._entries.begin(tail, now_ns, is_known=is_known)
         return True
-
-    def _next_epoch(self, name: bytes) -> int:
-        # One that was forgotten while a later one is still known is not given again.
-        return self._epochs.get(name, 0)
-
-    def _check_late(self, scan: Scan) -> None:
-        """Name the streams of which a late scan may have missed a whole file.
-
-        The kubelet deletes the oldest file of a stream first. So a file in between can have come
-        and gone only where the one that was current is no longer on disk.
-        """
-        late_ns = scan.began_ns - self._scanned_ns
-        if not self._scanned_ns or late_ns < self._scan_late_ns:
-            return
-        for tail in self.tails.values():
-            if not tail.linked and tail.moved_ns == scan.began_ns and tail.file_id:
-                state = tail.state()
-                self._gap(state, state.size, scan.began_ns, "a scan came late")
 
     # -- ends --------------------------------------------------------------------------------
 
-    def truncated(self, tail: Tail, now_ns: int) -> None:
-        """Start the file anew: what was read of it before is no longer on disk."""
-        old = tail.state()
-        self.named.pop(state_key(old), None)
-        self.closed[state_key(old)] = old
-        self._replaced.add(state_key(old))
+    def truncated(self, tail: Tail, now_ns: int, *, copied: bool = False) -> None:
+        """Start the file anew: what was read of it is no longer there, but perhaps ``copied``."""
+        old = self.files.put_away(tail, Stage.REPORTED if copied else Stage.TRUNCATED)
         # Batches on their way may still hold the last bytes that were read.
-        self._gap(old, tail.read.offset, now_ns, "truncated")
-        tail.file_id, tail.epoch = b"", 0
-        tail.read, tail.acked = Mark(), Mark()
-        tail.unacked.clear()
-        tail.spooled_offset = 0
-        tail.size = tail.size_max = tail.content.size()
-        self.name(tail, now_ns)
+        start = tail.read_mark.offset
+        self._entries.gap(old.state, start, self._scanned_ns, now_ns, "truncated")
+        tail.begin_anew()
+        self._name(tail, now_ns)
 
     def abandon(self, tail: Tail, now_ns: int, why: str) -> None:
         """Report the rest of a file, which will not be read, and let go of it."""
-        state = tail.state()
-        self.closed[state_key(state)] = state
-        if tail.compressed:
-            self._copies[tail.inode] = state_key(state)
-        self.named.pop(state_key(state), None)
-        del self.tails[tail.inode]
-        exact = not tail.linked and self.ended(tail, now_ns)
-        tail.close()
+        exact = not tail.linked and self.has_ended(tail, now_ns)
+        state = self.files.put_away(tail, Stage.REPORTED).state
+        self._let_go(tail, state.key)
         # Batches on their way may still hold the last bytes that were read. As long as it takes to
         # know that a file has ended, its writer may go on.
         until_ns = now_ns if exact else now_ns + self._seal_quiet_ns
-        self._gap(state, tail.read.offset, until_ns, why, exact=exact)
+        start = tail.read_mark.offset
+        self._entries.gap(state, start, self._scanned_ns, until_ns, why, exact=exact)
 
-    def ended(self, tail: Tail, now_ns: int) -> bool:
-        """Return whether nobody can still be writing to the file."""
-        quiet_since = max(tail.moved_ns, tail.grown_ns)
-        return bool(tail.moved_ns) and now_ns - quiet_since >= self._seal_quiet_ns
-
-    def seal(self, tail: Tail) -> None:
-        """Send the SEAL of a file that has ended and is acknowledged to its end."""
-        key = (tail.file_id, tail.epoch)
-        if key not in self._sealing:
-            self._sealing[key] = tail
-            mark = tail.read
-            why = "rotated" if tail.linked else "deleted"
-            seal = Seal(tail.file_id, tail.epoch, mark.offset, mark.lines, mark.crc, why)
-            self._emit(tail.partition, tail.stream, seal)
-
-    def cannot_read(self, tail: Tail, error: OSError) -> None:
-        """Note that a file cannot be read now; until the next scan that proves nothing."""
-        self.errors[tail.path] = error.strerror or str(error)
-
-    def drop_unborn(self, inode: tuple[int, int]) -> None:
+    def _drop(self, tail: Tail) -> None:
         """Close an empty file that has ended: it never held a line."""
-        self.tails.pop(inode).close()
+        tail.life.become(Stage.GONE)
+        self.tails.pop(tail.inode).close()
 
-    def acknowledged(self, kind: str, key: FileKey) -> None:
-        """Note that the topic has a control entry; of a SEAL, that the spool has it is enough."""
-        if kind == "seal" and (tail := self._sealing.pop(key, None)):
-            state = tail.state()
-            state.sealed = True
-            self.closed[key] = state
-            self.tails.pop(tail.inode, None)
-            self.named.pop(key, None)
-            if tail.compressed:
-                self._copies[tail.inode] = key
-            elif tail.linked:
-                self._closed_inodes[tail.inode] = key
-            tail.close()
-        elif kind in ("seal", "gap") and key in self.closed:
-            self.closed[key].sealed = True
-        elif kind == "gone":
-            self.closed.pop(key, None)
-            keys = ((key[0], i) for i in range(self._next_epoch(key[0])))
-            if not any(each in self.named or each in self.closed for each in keys):
-                self._epochs.pop(key[0], None)
-            self._reported.discard(key)
-            self._replaced.discard(key)
+    def _let_go(self, tail: Tail, key: FileKey) -> None:
+        """Close a file on disk that need not be read on: all of it is accounted for as ``key``."""
+        self.files.note_inode(tail, key)
+        self.tails.pop(tail.inode).close()
 
-    def account_for_missing(self, scan: Scan, scanned_ns: int) -> None:
+    # -- acknowledgements --------------------------------------------------------------------
+
+    def spooled(self, ends: Ends, said: Said) -> None:
+        """Note what the spool has: ranges, and SEALs, for which that is enough."""
+        for name, epoch, end in ends:
+            if tail := self.files.named.get((name, epoch)):
+                tail.note_spooled(end)
+        for kind, name, epoch in said:
+            if kind == "seal":
+                self._end_acknowledged((name, epoch), is_seal=True)
+
+    def acknowledged(self, ends: Ends, said: Said) -> None:
+        """Note what the topic has."""
+        for name, epoch, end in ends:
+            if tail := self.files.named.get((name, epoch)):
+                tail.acknowledge(end)
+            elif closed := self.files.closed.get((name, epoch)):
+                closed.state.acknowledge(end)
+        for kind, name, epoch in said:
+            if kind == "gone":
+                self.files.forget((name, epoch))
+            else:
+                self._end_acknowledged((name, epoch), is_seal=kind == "seal")
+
+    def _end_acknowledged(self, key: FileKey, *, is_seal: bool) -> None:
+        tail = self.files.named.get(key)
+        if closed := self.files.closed.get(key):
+            closed.acknowledge_end()
+        elif is_seal and tail is not None and tail.stage is Stage.SEALING:
+            self.files.put_away(tail, Stage.SEALED)
+            self._let_go(tail, key)
+
+    # -- what is no longer found -------------------------------------------------------------
+
+    def account_for_missing(self, now_ns: int, scanned_ns: int) -> None:
         """Seal or report the files of the run before that two scans have not found.
 
         One scan proves nothing: a file that is renamed meanwhile may be seen under neither name.
-        ``scanned_ns``: when the last scan of the run before began.
+        The last one began at ``now_ns``, and at ``scanned_ns`` the last one of the run before.
         """
-        for key, state in self.closed.items():
-            if state.sealed or key in self._reported or key in self._replaced:
+        for closed in self.files.closed.values():
+            state = closed.state
+            if closed.stage is not Stage.REMEMBERED or not 0 < state.missed_ns < now_ns:
                 continue
-            if not 0 < state.missed_ns < scan.began_ns:
-                continue
-            if any(error.parent == Path(state.path).parent for error in scan.errors):
+            if any(error.parent == Path(state.path).parent for error in self.errors):
                 continue  # it may be what could not be opened, under another name
-            mark = state.safe
-            if state.moved and mark.offset >= state.size:
-                seal = Seal(
-                    state.file_id, state.epoch, mark.offset, mark.lines, mark.crc, "deleted"
-                )
-                self._reported.add(key)
-                self._emit(state.partition, state.stream, seal)
+            closed.life.become(Stage.REPORTED)
+            if state.moved and state.spooled_mark.offset >= state.size:
+                self._entries.seal_missing(state)
             else:
                 why = "deleted while the collector was down"
-                start = max(mark.offset, self._spooled.get(key, 0))
-                self._gap(state, start, scan.began_ns, why, since_ns=scanned_ns)
+                start = max(state.spooled_mark.offset, closed.spooled_offset)
+                self._entries.gap(state, start, scanned_ns, now_ns, why)
 
-    def _gap(
-        self,
-        state: FileState,
-        start: int,
-        now_ns: int,
-        why: str,
-        *,
-        exact: bool = False,
-        since_ns: int | None = None,
-    ) -> None:
-        if state_key(state) in self._reported:
-            return
-        self._reported.add(state_key(state))
-        from_ns = self._scanned_ns if since_ns is None else since_ns
-        if start < state.size:  # what a scan has seen was written before it
-            from_ns = min(from_ns, state.born_ns)
-        gap = Gap(
-            file_id=state.file_id,
-            epoch=state.epoch,
-            start=start,
-            end=max(state.size, start),
-            end_exact=exact,
-            from_ns=from_ns or None,
-            to_ns=now_ns,
-            reason=why,
-        )
-        _log.warning(
-            "lines are missing",
-            extra={"path": state.path, "start": gap.start, "end_at_least": gap.end, "reason": why},
-        )
-        self._emit(state.partition, state.stream, gap)
-
-    def _forget(self, scan: Scan, seen: set[tuple[int, int]]) -> None:
-        inodes = self._closed_inodes | self._copies
-        present = {inodes[i] for i in seen if i in inodes}
-        for key, state in self.closed.items():
-            if key in present or not scan.covers(Path(state.path)):
+    def _miss_closed(self, present: Set[FileKey], now_ns: int) -> None:
+        """Note which closed files a scan has missed; tell of those that are gone for long."""
+        for key, closed in self.files.closed.items():
+            state = closed.state
+            if key in present or not self._covers(Path(state.path)):
                 state.missed_ns = 0
             elif not state.missed_ns:
-                state.missed_ns = scan.began_ns
+                state.missed_ns = now_ns
                 self.changes += 1
-            elif state.sealed and scan.began_ns - state.missed_ns >= self._gone_after_ns:
-                self._emit(state.partition, state.stream, Gone(*key))
-                state.missed_ns = scan.began_ns
-        for inodes in (self._closed_inodes, self._copies):
-            for inode in [i for i in inodes if i not in seen]:
-                del inodes[inode]
+            elif (
+                closed.life.may_become(Stage.GONE)
+                and now_ns - state.missed_ns >= self._gone_after_ns
+            ):
+                self._entries.gone(state)
+                state.missed_ns = now_ns
 
+    # -- all of them -------------------------------------------------------------------------
 
-def state_key(state: FileState) -> FileKey:
-    """Return what tells the file from every other."""
-    return state.file_id, state.epoch
+    def states(self) -> list[FileState]:
+        """Return what a checkpoint keeps."""
+        opened = [tail.state() for tail in self.tails.values() if tail.stage is not Stage.UNBORN]
+        return opened + [closed.stored() for closed in self.files.closed.values()]
 
-
-def _container(stream: Stream) -> tuple[str, str]:
-    return stream.pod_uid, stream.container
+    def close(self) -> None:
+        """Give all files back."""
+        for tail in self.tails.values():
+            tail.close()

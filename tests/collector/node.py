@@ -117,14 +117,17 @@ class Node:
         self.topic = self.open_topic()
         registry = prometheus_client.CollectorRegistry()
         metrics = CollectorMetrics(registry)
-        self.collector = Collector(
-            self.settings,
-            self.topic,
-            metrics,
-            run=self.runs.to_bytes(16, "big"),
-            clock=lambda: self.now,
-        )
-        await self.collector.start()
+        try:
+            self.collector = await Collector.started(
+                self.settings,
+                self.topic,
+                metrics,
+                run=self.runs.to_bytes(16, "big"),
+                clock=lambda: self.now,
+            )
+        except BaseException:
+            await self.close_topic()
+            raise
 
     async def turn(self, *, acknowledged: bool = True) -> None:
         """Do all that is due now; wait until the topic has it."""
@@ -144,8 +147,7 @@ class Node:
 
     async def crash(self) -> None:
         """End the run as a kill does: nothing more is sent or remembered."""
-        for tail in self.collector.watch.tails.values():
-            tail.close()
+        self.collector.watch.close()
         await self.close_topic()
 
     async def stop(self) -> None:

@@ -401,7 +401,7 @@ async def test_a_file_that_has_rested_is_read_within_two_scans(make: Make) -> No
         written += node.write(path, lines(len(written), 3))
         await node.pass_time(3)  # the last second is for the batch
         (tail,) = node.collector.watch.tails.values()
-        assert tail.acked.offset == len(written)
+        assert tail.acked_mark.offset == len(written)
     await node.stop()
 
 

@@ -139,11 +139,11 @@ async def test_acknowledgements_out_of_order_wait_for_the_oldest(make: Make) -> 
         oldest = next((i for i in range(len(futures) + 1) if i not in done), 0)
         assert lane.oldest_unacked == oldest
         assert lane.pending.keys() == set(range(oldest, len(futures)))
-        assert tail.acked.offset <= tail.read.offset
+        assert tail.acked_mark.offset <= tail.read_mark.offset
         if 0 not in done:
-            assert tail.acked.offset == 0
-    assert tail.acked.offset == len(lines(0, 6))
-    assert tail.acked.crc == crc32(lines(0, 6))
+            assert tail.acked_mark.offset == 0
+    assert tail.acked_mark.offset == len(lines(0, 6))
+    assert tail.acked_mark.crc == crc32(lines(0, 6))
     assert node.collector.shipper.unacked_bytes == 0
     held.waiting.clear()
 
@@ -250,7 +250,7 @@ async def test_gone_comes_after_an_hour_without_the_file_and_only_once(make: Mak
     batches = await node.batches()
     (gone,) = [g for b in batches for g in b.gone]
     assert (gone.file_id, gone.epoch) in seals_of(batches)
-    assert node.collector.watch.closed == {}
+    assert node.collector.watch.files.closed == {}
     await node.pass_time(40)
     assert len([g for b in await node.batches() for g in b.gone]) == 1
 
