@@ -48,7 +48,7 @@ PLAN: Mapping[str, Mapping[str, str]] = {
         "segment": "errors kernels parse schema store",
         "table": "errors schema segment store",
         "ledger": "errors store table",
-        "keeper": "errors ledger schema segment store table",
+        "keeper": "errors ledger schema segment store table transition",
         "trim": "ledger",
         "assemble": "errors ledger parse schema segment table trim",
         "ownership": "assemble table transition",

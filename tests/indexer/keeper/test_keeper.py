@@ -165,13 +165,13 @@ def test_a_long_job_lets_others_be_done_and_goes_on_at_once(kept: Kept, clock: C
     keeper = kept.keeper(
         clock, compact_target_bytes=1 << 16, compact_memory_bytes=64 << 20, job_most_ms=10
     )
-    clock_ns = keeper.jobs.clock
+    clock_ns = keeper.jobs.means.clock
 
     def later() -> int:
         kept.now_ns += 20_000_000
         return clock_ns()
 
-    keeper.jobs.clock = later
+    keeper.jobs.means.clock = later
     assert keeper.turn() == 0
     assert len(kept.segments()) == 5
     keeper.turn()
