@@ -5,9 +5,7 @@ ended. Positions are passed over only together with a jump that says so.
 """
 
 import logging
-from collections import deque
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
 
 import zstandard
 
@@ -16,8 +14,9 @@ from collector.errors import NewerWireVersion, PositionOutOfRange, TornBatch
 from collector.topic.interface import Record, Topic
 from collector.wire import batch as wire
 from collector.wire.batch import Batch
-from indexer.assemble import DeadLetter, Intake
+from indexer.assemble import DeadLetter
 from indexer.ledger.entries import LOST_RETENTION, LOST_TOPIC, TOPIC_RESET, UNPARSED
+from indexer.ownership import Ownership, Partition, Uncommitted, moved_on
 from indexer.table.coverage import Jump, LaneSpan, LastRecord, Position
 
 _log = logging.getLogger(__name__)
@@ -31,133 +30,111 @@ LINE_BYTES = 64
 """What a line takes besides its bytes while it is made a row: what tiny lines weigh."""
 
 
-@dataclass
-class Following:
-    """One partition: where its next commit starts, and what has come since."""
-
-    position: Position  # start: of the next commit; end: the next record to read
-    replaces: Position | None = None  # in the generation that the next commit closes
-    batches: list[Batch] = field(default_factory=list)
-    batch_positions: list[int] = field(default_factory=list)
-    lanes: list[LaneSpan] = field(default_factory=list)
-    jumps: list[Jump] = field(default_factory=list)
-    dead_letters: list[DeadLetter] = field(default_factory=list)
-    fetched: deque[Record] = field(default_factory=deque)  # not decoded yet
-    held_bytes: int = 0  # in memory: raw bytes, and LINE_BYTES for each line
-    stopped: str = ""  # why nothing more may be read
-
-    @property
-    def next_position(self) -> int:
-        """Return the position to read from."""
-        return self.fetched[-1].position + 1 if self.fetched else self.position.end
-
-    @property
-    def based_on(self) -> tuple[str, int]:
-        """Return where the table must stand for the next commit: ``app_id`` and version."""
-        if self.replaces:
-            return app_id(self.replaces), self.replaces.end
-        return app_id(self.position), self.position.start
-
-    def intake(self) -> Intake:
-        """Return what goes into the next commit."""
-        return Intake(self.position, self.batches, self.lanes, self.jumps, self.dead_letters)
-
-    @property
-    def has_news(self) -> bool:
-        """Whether a commit would add anything."""
-        return self.position.end != self.position.start or bool(self.jumps)
-
-
-def app_id(position: Position) -> str:
-    """Return the name under which a partition's position is kept in the Delta log."""
-    return f"{position.topic}/{position.generation}/{position.partition}"
-
-
 class Consumer:
-    """All partitions that one indexer follows."""
+    """All partitions that are one indexer's."""
 
     def __init__(self, name: str, new_letter: Callable[[int, int, int], str]) -> None:
         """``name`` is the topic's; ``new_letter(partition, position, crc)`` names a dead letter."""
         self._name = name
         self._new_letter = new_letter
         self._decompressor = zstandard.ZstdDecompressor()
-        self._refused: dict[int, dict[int, str]] = {}
-        self.following: dict[int, Following] = {}
-        self.letters_in_row: dict[int, int] = {}
+        self.partitions: dict[int, Partition] = {}
 
-    def take_up(self, partition: int, known: Position | None, identity: str) -> None:
-        """Go on where the table says that the last commit ended; drop what has come since."""
-        if known is None:
-            position = Position(self._name, identity, 0, partition, 0, 0, None)
-        else:
-            position = Position(
-                known.topic, known.identity, known.generation, partition, known.end, known.end,
-                known.last,
-            )  # fmt: skip
-        self.following[partition] = Following(position)
+    def own(self, number: int) -> None:
+        """Make a partition ours; where to go on is still to be taken from the table."""
+        partition = Partition(self._start(number, ""))
+        partition.move(Ownership.TAKING)
+        self.partitions[number] = partition
 
-    def drop(self, partition: int) -> None:
-        """Follow a partition no longer, and drop what has come of it."""
-        del self.following[partition]
-        self._refused.pop(partition, None)
-        self.letters_in_row.pop(partition, None)
+    def take_up(self, number: int, known: Position | None, identity: str) -> None:
+        """Go on where the table says that the last commit ended."""
+        self.partitions[number].take_up(known or self._start(number, identity))
 
-    def refuse(self, partition: int, position: int, why: str) -> None:
-        """Bury this record as a dead letter when it is taken again, although it can be decoded."""
-        self._refused.setdefault(partition, {})[position] = why
+    def _start(self, number: int, identity: str) -> Position:
+        return Position(self._name, identity, 0, number, 0, 0, None)
 
-    def cut(self) -> dict[int, Following]:
-        """Return what goes into the next commit, by partition; what comes next goes on from it."""
-        cut = {p: f for p, f in self.following.items() if f.has_news}
-        for partition, done in cut.items():
-            self.take_up(partition, done.position, done.position.identity)
-            self.following[partition].fetched = done.fetched
-            self.following[partition].stopped = done.stopped
-        return cut
+    def drop(self, number: int) -> None:
+        """Let a partition go, and what has come of it."""
+        self.partitions.pop(number).move(Ownership.FOREIGN)
+
+    def are(self, state: Ownership) -> list[Partition]:
+        """Return the partitions in this state."""
+        return [each for each in self.partitions.values() if each.state is state]
+
+    def cut_off(self) -> None:
+        """Let all that has come go into the next commit."""
+        for partition in self.partitions.values():
+            if partition.coming.has_news:
+                partition.cut_off()
+
+    def settle(self) -> dict[int, int]:
+        """Note that all that was cut off is in the table; return up to where, by partition."""
+        reached = {number: cut.position.end for number, cut in self.cut.items()}
+        for number in reached:
+            self.partitions[number].settle()
+        return reached
+
+    @property
+    def cut(self) -> dict[int, Uncommitted]:
+        """What was cut off and is not in the table, by partition."""
+        return {n: each.cut for n, each in self.partitions.items() if each.cut is not None}
+
+    @property
+    def has_news(self) -> bool:
+        """Whether anything has come since the last cut."""
+        return any(each.coming.has_news for each in self.partitions.values())
 
     def wanted(self) -> dict[int, int]:
         """Return the next position of each partition that may be read."""
-        return {p: f.next_position for p, f in self.following.items() if not f.stopped}
+        return {n: each.next_position for n, each in self.partitions.items() if each.is_read}
 
     @property
     def has_fetched(self) -> bool:
         """Whether records are at hand that are not decoded yet."""
-        return any(f.fetched and not f.stopped for f in self.following.values())
+        return any(each.fetched and each.is_read for each in self.partitions.values())
 
     @property
     def held_bytes(self) -> int:
         """How much has come since the last cut."""
-        return sum(following.held_bytes for following in self.following.values())
+        return sum(each.coming.held_bytes for each in self.partitions.values())
+
+    @property
+    def cut_bytes(self) -> int:
+        """How much was cut off and is not in the table."""
+        return sum(cut.held_bytes for cut in self.cut.values())
 
     @property
     def fetched_bytes(self) -> int:
         """How much is at hand that is not decoded yet."""
-        return sum(len(r.value) for f in self.following.values() for r in f.fetched)
+        return sum(len(r.value) for each in self.partitions.values() for r in each.fetched)
 
     # -- is it still the same topic? ---------------------------------------------------------
 
-    async def check(self, partition: int, topic: Topic) -> None:
+    async def check(self, partition: Partition, topic: Topic) -> None:
         """Compare the topic with what the last commit has seen of it.
 
         A record that is present and differs, an end below the position or a new identity say that
         the topic was made anew; a start above the position, that the topic has deleted records.
         """
-        following = self.following[partition]
-        if following.has_news or following.fetched:
+        coming = partition.coming
+        if coming.has_news or partition.fetched:
             return
-        position = following.position
+        position = coming.position
         identity = await topic.identity()
-        start, end = await topic.bounds(partition)
+        start, end = await topic.bounds(partition.number)
         if (
             position.identity != identity
             or position.topic != self._name
             or end < position.end
             or await self._differs(position, topic, start)
         ):
-            self._reset(following, identity, start)
-        elif start > position.end:
+            self._reset(partition, identity, start)
+            return
+        if start > position.end:
             proof = f"the topic starts at {start}"
-            self._jump(following, LOST_RETENTION, start, proof)
+            self._jump(coming, LOST_RETENTION, start, proof)
+        if partition.state is Ownership.CHECKING:
+            partition.move(Ownership.FOLLOWED)
 
     async def _differs(self, position: Position, topic: Topic, start: int) -> bool:
         last = position.last
@@ -173,85 +150,87 @@ class Consumer:
             return False
         return crc32(records[0].value) != last.crc
 
-    def _reset(self, following: Following, identity: str, start: int) -> None:
-        old = following.position
-        self._refused.pop(old.partition, None)
+    def _reset(self, partition: Partition, identity: str, start: int) -> None:
+        partition.move(Ownership.RESET)
+        partition.refused.clear()
+        coming = partition.coming
+        old = coming.position
         _log.error(
             "the topic was made anew",
             extra={"partition": old.partition, "position": old.end, "generation": old.generation},
         )
-        following.replaces = old
-        following.position = Position(
+        coming.replaces = old
+        coming.position = Position(
             self._name, identity, old.generation + 1, old.partition, start, start, None
         )
         from_ns = old.last.created_ns if old.last else None
         proof = f"generation {old.generation} ended at {old.end}, and its last record is gone"
-        following.jumps.append(
+        coming.jumps.append(
             Jump(old.partition, TOPIC_RESET, old.end, old.end, from_ns, None, proof)
         )
 
-    def _jump(self, following: Following, kind: str, to: int, proof: str) -> None:
-        position = following.position
+    def _jump(self, coming: Uncommitted, kind: str, to: int, proof: str) -> None:
+        position = coming.position
         from_ns = position.last.created_ns if position.last else None
         _log.error(
             "records are missing",
             extra={"partition": position.partition, "start": position.end, "end": to, "type": kind},
         )
-        following.jumps.append(
-            Jump(position.partition, kind, position.end, to, from_ns, None, proof)
-        )
-        following.position = _at(position, to, position.last)
+        coming.jumps.append(Jump(position.partition, kind, position.end, to, from_ns, None, proof))
+        coming.position = moved_on(position, to, position.last)
 
     # -- records -----------------------------------------------------------------------------
 
     def fetch(self, records: Mapping[int, Iterable[Record]]) -> None:
         """Keep records at hand."""
-        for partition, of_partition in records.items():
-            self.following[partition].fetched.extend(of_partition)
+        for number, of_partition in records.items():
+            self.partitions[number].fetched.extend(of_partition)
 
     def take(self, bytes_max: int, *, dense: bool) -> None:
         """Decode records for the next commit, until it holds ``bytes_max`` bytes."""
-        for following in self.following.values():
-            while following.fetched and not following.stopped and self.held_bytes < bytes_max:
-                if self._take(following, following.fetched[0], dense=dense):
-                    following.fetched.popleft()
+        for partition in self.partitions.values():
+            fetched = partition.fetched
+            while fetched and partition.is_read and self.held_bytes < bytes_max:
+                if self._take(partition, fetched[0], dense=dense):
+                    fetched.popleft()
 
-    def _take(self, following: Following, record: Record, *, dense: bool) -> bool:
-        position = following.position
+    def _take(self, partition: Partition, record: Record, *, dense: bool) -> bool:
+        coming = partition.coming
+        position = coming.position
         if dense and record.position > position.end:
             proof = f"the next record is {record.position}, and positions have no holes"
-            self._jump(following, LOST_TOPIC, record.position, proof)
+            self._jump(coming, LOST_TOPIC, record.position, proof)
         try:
             batch = wire.decode(record.value, self._decompressor)
-            if batch.partition != position.partition:
+            if batch.partition != partition.number:
                 raise TornBatch(f"it says that it is of partition {batch.partition}")
-            if why := self._refused.get(position.partition, {}).get(record.position):
+            if why := partition.refused.get(record.position):
                 raise TornBatch(why)
         except NewerWireVersion as error:
-            following.stopped = str(error)
-            following.fetched.clear()
+            partition.stop(str(error))
             _log.error(
                 "partition stopped",
-                extra={"partition": position.partition, "at": record.position, "error": str(error)},
+                extra={"partition": partition.number, "at": record.position, "error": str(error)},
             )
             return False
         except TornBatch as error:
-            self._bury(following, record, error)
+            self._bury(partition, record, error)
             return True
-        self.letters_in_row[position.partition] = 0
-        following.batches.append(batch)
-        following.batch_positions.append(record.position)
-        following.held_bytes += _held_bytes(batch)
-        _extend(following.lanes, batch)
+        partition.letters_in_row = 0
+        coming.batches.append(batch)
+        coming.batch_positions.append(record.position)
+        coming.held_bytes += _held_bytes(batch)
+        _extend(coming.lanes, batch)
         last = LastRecord(
             record.position, batch.run, batch.sequence, crc32(record.value), batch.created_ns
         )
-        following.position = _at(following.position, record.position + 1, last)
+        coming.position = moved_on(coming.position, record.position + 1, last)
         return True
 
-    def _bury(self, following: Following, record: Record, error: TornBatch) -> None:
+    def _bury(self, partition: Partition, record: Record, error: TornBatch) -> None:
         """Keep a record that is no batch, and go on after it."""
-        position = following.position
+        coming = partition.coming
+        position = coming.position
         crc = crc32(record.value)
         name = self._new_letter(position.partition, record.position, crc)
         _log.error(
@@ -259,10 +238,10 @@ class Consumer:
             extra={"partition": position.partition, "at": record.position, "object": name,
                    "error": str(error)},
         )  # fmt: skip
-        self.letters_in_row[position.partition] = self.letters_in_row.get(position.partition, 0) + 1
+        partition.letters_in_row += 1
         from_ns = position.last.created_ns if position.last else None
-        following.dead_letters.append(DeadLetter(name, record.value))
-        following.jumps.append(
+        coming.dead_letters.append(DeadLetter(name, record.value))
+        coming.jumps.append(
             Jump(
                 position.partition, UNPARSED, record.position, record.position + 1, from_ns, None,
                 str(error), name,
@@ -272,11 +251,11 @@ class Consumer:
         last = LastRecord(record.position, run, number, crc, from_ns or 0)
         if run:  # its number has come, so it leaves no hole in its lane
             created_ns = (from_ns or 0, from_ns or 0)
-            following.lanes.append(
+            coming.lanes.append(
                 LaneSpan(position.partition, "", run, number, number, 0, *created_ns)
             )
-        following.held_bytes += len(record.value)
-        following.position = _at(position, record.position + 1, last)
+        coming.held_bytes += len(record.value)
+        coming.position = moved_on(position, record.position + 1, last)
 
 
 def _held_bytes(batch: Batch) -> int:
@@ -293,13 +272,6 @@ def _named(record: Record) -> tuple[bytes, int]:
     if len(sequence) != 8 or number >= 1 << 63:
         return b"", 0
     return headers.get("run", b""), number
-
-
-def _at(position: Position, end: int, last: LastRecord | None) -> Position:
-    return Position(
-        position.topic, position.identity, position.generation, position.partition,
-        position.start, end, last,
-    )  # fmt: skip
 
 
 def _extend(lanes: list[LaneSpan], batch: Batch) -> None:

@@ -16,6 +16,8 @@ IndexerError
 ├── BadRequest              a request for deletion that nobody can carry out
 ├── CoverageError           bytes that are no coverage object
 └── SelectorError           a selector of labels whose pattern is none
+
+NoSuchTransition stands beside it: a fault of the program, which nobody handles.
 """
 
 
@@ -87,3 +89,7 @@ class CoverageError(IndexerError):
 
 class SelectorError(IndexerError):
     """A selector of labels has a pattern that is no regular expression."""
+
+
+class NoSuchTransition(Exception):
+    """A change of state that its life cycle does not have; the state stays as it was."""

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 import pyarrow as pa
 
 from indexer.assemble import Assembled, Intake, assemble
-from indexer.consume import Following
 from indexer.errors import NotBalanced
 from indexer.ledger.entries import FileEntry, FileKey
+from indexer.ownership import Uncommitted
 from indexer.parse.patterns import PlainTimes
 from indexer.table.coverage import to_object
 
@@ -45,16 +45,16 @@ def assemble_whole(intakes: Sequence[Intake], state: State) -> tuple[Assembled, 
         raise NotBalanced(f"a commit cannot be made of this: {error!r}") from error
 
 
-def suspects(cut: Mapping[int, Following], state: State) -> dict[int, dict[int, str]]:
+def suspects(cut: Mapping[int, Uncommitted], state: State) -> dict[int, dict[int, str]]:
     """Return, for each partition that does not add up, why, by position of the batch to blame.
 
     A partition without positions does not add up although each batch of it does.
     """
     found = {}
-    for partition, following in cut.items():
-        if _why(following.intake(), state):
-            whole = zip(following.batch_positions, following.batches, strict=True)
-            reasons = {at: _why(Intake(following.position, [batch]), state) for at, batch in whole}
+    for partition, each in cut.items():
+        if _why(each, state):
+            whole = zip(each.batch_positions, each.batches, strict=True)
+            reasons = {at: _why(Intake(each.position, [batch]), state) for at, batch in whole}
             found[partition] = {at: why for at, why in reasons.items() if why}
     return found
 

@@ -1,4 +1,4 @@
-"""What a keeper does with a table: one method for each job, each of them a whole.
+"""What a keeper does with a table: one object for each job, each of them a whole.
 
 The table as it is goes in; it comes out folded, with fewer and larger objects, and without the rows
 that have expired or were asked to go. A job that is ended half-way has left a table that is right:
@@ -8,8 +8,10 @@ the next turn begins with what is there.
 import contextlib
 import logging
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from typing import ClassVar
 
 from deltalake.exceptions import DeltaError
 
@@ -35,131 +37,271 @@ _log = logging.getLogger(__name__)
 
 
 @dataclass
-class Progress:
-    """How far the job at work is, for whoever looks at the status page."""
+class Means:
+    """What every job works with; ``clock()`` gives ns since 1970, ``monotonic()`` seconds."""
 
-    job: str = ""
-    done: int = 0
-    todo: int = 0
-    since_ns: int = 0
+    settings: KeeperSettings
+    fenced: FencedTable
+    metrics: KeeperMetrics
+    clock: Callable[[], int]
+    monotonic: Callable[[], float]
+    stopped: Callable[[], bool]
 
 
 @dataclass
-class Jobs:
-    """The jobs of one keeper, and what it remembers between them; all of that may be lost."""
+class Progress:
+    """How far a job is, for whoever looks at the status page."""
 
-    settings: KeeperSettings
-    bucket: Bucket
-    metrics: KeeperMetrics
-    clock: Callable[[], int] = time.time_ns
-    stopped: Callable[[], bool] = lambda: False
-    progress: Progress = field(default_factory=Progress)
+    done: int = 0
+    todo: int = 0
+    since_ns: int = 0  # 0: it is not at work
 
-    def __post_init__(self) -> None:
-        """Open nothing yet; raise SettingError for a retention that is no list of rules."""
-        settings = self.settings
-        self.fenced = FencedTable(Table(self.bucket, settings.cluster, clock=self.clock))
-        self.requests = Requests(self.bucket, settings.cluster)
-        self._fold = Fold(self.bucket, settings.cluster, settings.gone_live_hours, self.clock)
-        self._streams = StreamsTable(self.bucket, settings.cluster)
-        self._scrubber = Scrubber(
-            self.bucket,
-            settings.cluster,
-            settings.scrub_bytes_per_s,
-            settings.scrub_round_hours,
-            self.clock,
-        )
-        self._versions = Versions(self.fenced.table)
-        self._namespaces = Namespaces()
-        self._examined = Examined()
-        self.unfinished = False  # the job done last has let others be done
-        self._clean_at: dict[str, int] = {}  # version from which on a request left no row
-        self._left_alone: set[str] = set()  # segments that cannot be compacted
-        self._rules = parse_retention(settings.retention)
-        self._limits = CompactionLimits(
-            settings.compact_target_bytes,
-            settings.compact_inputs_min,
-            settings.compact_memory_bytes,
-            settings.compact_settle_ms,
-        )
+
+class Job(ABC):
+    """One job: calling it does it once. What it remembers until the next time may be lost."""
+
+    name: ClassVar[str]
+    changes: ClassVar[bool]  # the table, so that one keeper may do it
+
+    def __init__(self, means: Means, interval_ms: int, first_ms: int = 0) -> None:
+        """Be due in ``first_ms``, and ``interval_ms`` after each time that it was done."""
+        self._means = means
+        self._interval_ms = interval_ms
+        self.due_s = means.monotonic() + first_ms / 1000
+        self.progress = Progress()
+        self.failing = ""  # why it failed the last time; empty: it did not
+        self._unfinished = False  # it has let others be done
+
+    @abstractmethod
+    def __call__(self) -> object:
+        """Do it; raise IndexerError, and PositionMoved if another keeper is at work."""
+
+    def begin(self) -> None:
+        """Note that it is at work, and has done nothing yet."""
+        self.progress = Progress(since_ns=self._means.clock())
+        self._unfinished = False
+
+    def end(self) -> None:
+        """Note that it is at work no more, and when it is due next: at once if it is unfinished."""
+        self.progress.since_ns = 0
+        pause_ms = 0 if self._unfinished else self._interval_ms
+        self.due_s = self._means.monotonic() + pause_ms / 1000
 
     def _is_over(self) -> bool:
-        """Return whether the job at work should let others be done, and go on at its next turn."""
-        since_ns, most_ns = self.progress.since_ns, self.settings.job_most_ms * 1_000_000
-        self.unfinished = bool(since_ns) and self.clock() - since_ns > most_ns
-        return self.stopped() or self.unfinished
+        """Return whether it should let others be done, and go on at its next turn."""
+        means, since_ns = self._means, self.progress.since_ns
+        most_ns = means.settings.job_most_ms * 1_000_000
+        self._unfinished = bool(since_ns) and means.clock() - since_ns > most_ns
+        return means.stopped() or self._unfinished
 
     def _tell(self, done: int, todo: int) -> None:
         self.progress.done, self.progress.todo = done, todo
-        self.metrics.progress.labels(self.progress.job).set(done / todo if todo else 1.0)
+        self._means.metrics.progress.labels(self.name).set(done / todo if todo else 1.0)
 
-    # -- the ledger --------------------------------------------------------------------------
 
-    def fold(self) -> bool:
-        """Fold in what the table has gained; return whether there was anything.
+class Jobs:
+    """The jobs of one keeper, ``in_turn`` as they are done."""
 
-        Raises TableUnavailable if the table cannot be read or the ledger not be written.
-        """
-        advanced = self._fold.advance(self.fenced.table, self._streams.note)
-        if advanced and self._fold.ledger is not None:
-            self.metrics.measure(self._fold.ledger, self.clock())
+    def __init__(
+        self,
+        settings: KeeperSettings,
+        bucket: Bucket,
+        metrics: KeeperMetrics,
+        *,
+        clock: Callable[[], int] = time.time_ns,
+        monotonic: Callable[[], float] = time.monotonic,
+        stopped: Callable[[], bool] = lambda: False,
+    ) -> None:
+        """Open nothing yet; raise SettingError for a retention that is no list of rules."""
+        fenced = FencedTable(Table(bucket, settings.cluster, clock=clock))
+        self.means = means = Means(settings, fenced, metrics, clock, monotonic, stopped)
+        self.fenced, self.metrics = fenced, metrics
+        folded = Fold(bucket, settings.cluster, settings.gone_live_hours, clock)
+        streams = StreamsTable(bucket, settings.cluster)
+        self.fold = FoldJob(means, folded, streams)
+        self.streams = StreamsJob(means, streams)
+        self.checkpoint = CheckpointJob(means, folded)
+        self.expire = ExpireJob(means)
+        self.delete = DeleteJob(means, folded)
+        self.gather = GatherJob(means, folded)
+        self.compact = CompactJob(means)
+        self.scrub = ScrubJob(means)
+        self.vacuum = VacuumJob(means)
+        self.sweep = SweepJob(means, folded, streams)
+        self.in_turn: tuple[Job, ...] = (
+            self.fold, self.streams, self.checkpoint, self.expire, self.delete, self.gather,
+            self.compact, self.scrub, self.vacuum, self.sweep,
+        )  # fmt: skip
+
+
+class FoldJob(Job):
+    """Fold in what the table has gained."""
+
+    name, changes = "fold", False
+
+    def __init__(self, means: Means, folded: Fold, streams: StreamsTable) -> None:
+        """What is read for ``folded`` is noted for ``streams``."""
+        super().__init__(means, means.settings.fold_interval_ms)
+        self._folded, self._streams = folded, streams
+
+    def __call__(self) -> bool:
+        """Return whether there was anything; raise TableUnavailable if it cannot be folded in."""
+        means = self._means
+        advanced = self._folded.advance(means.fenced.table, self._streams.note)
+        if advanced and self._folded.ledger is not None:
+            means.metrics.measure(self._folded.ledger, means.clock())
         return advanced
 
-    def streams(self) -> None:
-        """Fold labels of what the table has gained into the table of streams."""
-        table = self.fenced.table
-        self.metrics.streams_rows.inc(self._streams.fold(table, table.version()))
 
-    def sweep(self) -> None:
-        """Delete ledgers and streams of more than a day ago."""
-        self._fold.sweep()
-        self._streams.sweep()
+class StreamsJob(Job):
+    """Fold labels of what the table has gained into the table of streams."""
 
-    def gather(self) -> None:
-        """Merge coverage objects that the stored ledger has folded."""
-        ledger = self._fold.ledger
+    name, changes = "streams", False
+
+    def __init__(self, means: Means, streams: StreamsTable) -> None:
+        """Be due as often as the fold."""
+        super().__init__(means, means.settings.fold_interval_ms)
+        self._streams = streams
+
+    def __call__(self) -> None:
+        table = self._means.fenced.table
+        self._means.metrics.streams_rows.inc(self._streams.fold(table, table.version()))
+
+
+class CheckpointJob(Job):
+    """Write down the table's state once enough versions have come; clean up the log before it.
+
+    Who opens the table reads the last checkpoint and what came after it.
+    """
+
+    name, changes = "checkpoint", False
+
+    def __init__(self, means: Means, folded: Fold) -> None:
+        """Versions that ``folded`` lacks do not count yet."""
+        super().__init__(means, means.settings.fold_interval_ms)
+        self._folded = folded
+
+    def __call__(self) -> None:
+        table, ledger = self._means.fenced.table, self._folded.ledger
+        done = table.last_checkpoint()
+        if ledger is None or ledger.version - done < self._means.settings.checkpoint_commits:
+            return
+        snapshot = table.snapshot()
+        try:
+            snapshot.create_checkpoint()
+            snapshot.cleanup_metadata()
+        except (DeltaError, OSError) as error:
+            said = one_line(error)
+            raise TableUnavailable(f"cannot write a checkpoint of {table.uri}: {said}") from error
+        self._means.metrics.checkpoints.inc()
+
+
+class GatherJob(Job):
+    """Merge coverage objects that the stored ledger has folded."""
+
+    name, changes = "gather", True
+
+    def __init__(self, means: Means, folded: Fold) -> None:
+        """Remember in which versions coverage objects came."""
+        super().__init__(means, means.settings.gather_interval_ms)
+        self._folded, self._versions = folded, Versions(means.fenced.table)
+
+    def __call__(self) -> None:
+        means, ledger = self._means, self._folded.ledger
         if ledger is None:
             return
-        least = self.settings.gather_objects_min
-        for merged in gather(self.fenced, self._versions, ledger.version, least):
-            self.metrics.gathered_objects.inc(merged.objects)
+        least = means.settings.gather_objects_min
+        for merged in gather(means.fenced, self._versions, ledger.version, least):
+            means.metrics.gathered_objects.inc(merged.objects)
 
-    # -- segments ----------------------------------------------------------------------------
 
-    def compact(self) -> None:
-        """Merge small segments of the same hour."""
-        objects = [each for each in self.fenced.take() if each.name not in self._left_alone]
-        plans = plan_compactions(objects, self.clock(), self._limits)
-        for number, made in enumerate(compact(self.fenced, plans, self.settings.compact_threads)):
+class SweepJob(Job):
+    """Delete ledgers and streams of more than a day ago."""
+
+    name, changes = "sweep", False
+
+    def __init__(self, means: Means, folded: Fold, streams: StreamsTable) -> None:
+        """Be due first when vacuuming is."""
+        super().__init__(means, means.settings.sweep_interval_ms, means.settings.vacuum_interval_ms)
+        self._folded, self._streams = folded, streams
+
+    def __call__(self) -> None:
+        self._folded.sweep()
+        self._streams.sweep()
+
+
+class CompactJob(Job):
+    """Merge small segments of the same hour."""
+
+    name, changes = "compact", True
+
+    def __init__(self, means: Means) -> None:
+        """Remember which segments cannot be compacted."""
+        settings = means.settings
+        super().__init__(means, settings.compact_interval_ms)
+        self._left_alone: set[str] = set()
+        self._limits = CompactionLimits(
+            settings.compact_target_bytes, settings.compact_inputs_min,
+            settings.compact_memory_bytes, settings.compact_settle_ms,
+        )  # fmt: skip
+
+    def __call__(self) -> None:
+        means, metrics = self._means, self._means.metrics
+        objects = [each for each in means.fenced.take() if each.name not in self._left_alone]
+        plans = plan_compactions(objects, means.clock(), self._limits)
+        threads = means.settings.compact_threads
+        for number, made in enumerate(compact(means.fenced, plans, threads)):
             names = [each.name for each in made.plan.segments]
             if made.added is None:
                 self._left_alone.update(names)
-                self.metrics.compactions_refused.inc()
+                metrics.compactions_refused.inc()
                 _log.error("segments are left as they are",
                            extra={"error": str(made.error), "segments": names})  # fmt: skip
             else:
-                self.metrics.compactions.inc()
-                self.metrics.compacted_bytes.inc(sum(each.size for each in made.plan.segments))
-                self.metrics.compacted_to_bytes.inc(made.added.size)
+                metrics.compactions.inc()
+                metrics.compacted_bytes.inc(sum(each.size for each in made.plan.segments))
+                metrics.compacted_to_bytes.inc(made.added.size)
             self._tell(number + 1, len(plans))
             if self._is_over():
                 return
 
-    def expire(self) -> None:
-        """Remove rows whose time is over."""
-        for done, todo, rows in expire(self.fenced, self._rules, self._namespaces, self.clock()):
-            self.metrics.expired_rows.inc(rows)
+
+class ExpireJob(Job):
+    """Remove rows whose time is over."""
+
+    name, changes = "expire", True
+
+    def __init__(self, means: Means) -> None:
+        """Remember which namespaces segments have; raise SettingError for rules that are none."""
+        super().__init__(means, means.settings.expire_interval_ms)
+        self._rules, self._namespaces = parse_retention(means.settings.retention), Namespaces()
+
+    def __call__(self) -> None:
+        means = self._means
+        now_ns = means.clock()
+        for done, todo, rows in expire(means.fenced, self._rules, self._namespaces, now_ns):
+            means.metrics.expired_rows.inc(rows)
             self._tell(done, todo)
             if self._is_over():
                 return
 
-    def delete(self) -> None:
-        """Carry out requests for deletion; note those that nothing can be left for.
 
-        A request that cannot be carried out is raised when all others are done.
-        """
+class DeleteJob(Job):
+    """Carry out requests for deletion; note those that nothing can be left for."""
+
+    name, changes = "delete", True
+
+    def __init__(self, means: Means, folded: Fold) -> None:
+        """Remember for each request what it has been through."""
+        super().__init__(means, means.settings.delete_interval_ms)
+        self._folded, self._examined = folded, Examined()
+        self._requests = Requests(means.fenced.bucket, means.settings.cluster)
+        self._clean_at: dict[str, int] = {}  # version from which on a request left no row
+
+    def __call__(self) -> None:
+        """Do it; what cannot be carried out is raised when all others are done."""
         waiting, failed = 0, None
-        for request, done in self.requests.all():
+        for request, done in self._requests.all():
             if done is not None:
                 continue
             waiting += 1
@@ -169,14 +311,15 @@ class Jobs:
             except (BadRequest, *LEFT_ALONE) as error:
                 self._clean_at.pop(request.id, None)  # others of its segments may have lost rows
                 failed = failed or error
-        self.metrics.open_deletions.set(waiting)
+        self._means.metrics.open_deletions.set(waiting)
         if failed is not None:
             raise failed
 
     def _delete(self, request: DeletionRequest) -> bool:
         """Carry out one request; return False if it is time for other jobs."""
-        for done, todo, rows in delete(self.fenced, request, self._examined, self.clock()):
-            self.metrics.deleted_rows.inc(rows)
+        means = self._means
+        for done, todo, rows in delete(means.fenced, request, self._examined, means.clock()):
+            means.metrics.deleted_rows.inc(rows)
             self._tell(done, todo)
             if rows:
                 self._clean_at.pop(request.id, None)
@@ -187,68 +330,71 @@ class Jobs:
 
     def _finish(self, request: DeletionRequest) -> None:
         """Note that a request is done, once no row can be on its way and the ledger counts all."""
-        ledger, now_ns = self._fold.ledger, self.clock()
+        ledger, now_ns = self._folded.ledger, self._means.clock()
         open_ms = (now_ns - max(request.requested_ns, request.to_ns)) // 1_000_000
-        if open_ms < self.settings.delete_open_ms:
+        if open_ms < self._means.settings.delete_open_ms:
             return
-        version = self._clean_at.setdefault(request.id, self.fenced.version)
+        version = self._clean_at.setdefault(request.id, self._means.fenced.version)
         if ledger is None or ledger.version < version:
             return
         rows = sum(entry.rows for entry in ledger.deleted.values() if entry.request == request.id)
-        self.requests.finish(Deletion(request.id, rows, version, now_ns))
+        self._requests.finish(Deletion(request.id, rows, version, now_ns))
         del self._clean_at[request.id]
         _log.info("a deletion is done", extra={"request": request.id, "rows": rows})
 
-    def checkpoint(self) -> None:
-        """Write down the table's state once enough versions have come; clean up the log before it.
 
-        Who opens the table reads the last checkpoint and what came after it.
-        """
-        ledger, done = self._fold.ledger, self.fenced.table.last_checkpoint()
-        if ledger is None or ledger.version - done < self.settings.checkpoint_commits:
-            return
-        table = self.fenced.table.snapshot()
-        try:
-            table.create_checkpoint()
-            table.cleanup_metadata()
-        except (DeltaError, OSError) as error:
-            uri = self.fenced.table.uri
-            said = one_line(error)
-            raise TableUnavailable(f"cannot write a checkpoint of {uri}: {said}") from error
-        self.metrics.checkpoints.inc()
+class ScrubJob(Job):
+    """Read again some of what was committed, and name what storage has damaged."""
 
-    # -- objects -----------------------------------------------------------------------------
+    name, changes = "scrub", True
 
-    def scrub(self) -> None:
-        """Read again some of what was committed, and name what storage has damaged."""
-        metrics = self.metrics
-        with contextlib.closing(self._scrubber.turn(self.fenced.take())) as turn:
+    def __init__(self, means: Means) -> None:
+        """Remember how far the round over all objects is; that is stored, too."""
+        settings = means.settings
+        super().__init__(means, settings.scrub_interval_ms)
+        self._scrubber = Scrubber(
+            means.fenced.bucket, settings.cluster, settings.scrub_bytes_per_s,
+            settings.scrub_round_hours, means.clock,
+        )  # fmt: skip
+
+    def __call__(self) -> None:
+        means, metrics = self._means, self._means.metrics
+        with contextlib.closing(self._scrubber.turn(means.fenced.take())) as turn:
             for done, todo, checked in turn:
                 metrics.scrubbed_objects.inc()
                 metrics.scrubbed_bytes.inc(checked.read_bytes)
                 self._tell(done, todo)
                 if 10 * done // todo > 10 * (done - 1) // todo:
                     _log.info("scrubbing", extra={"done": done, "todo": todo})
-                if self.stopped():
+                if means.stopped():
                     break
         metrics.damaged_objects.set(len(self._scrubber.round.damaged))
         metrics.scrubbed_since.set(self._scrubber.round.complete_ns / 1e9)
 
-    def vacuum(self) -> None:
-        """Delete objects that no kept version names: removed ones, and those of lost commits."""
-        table = self.fenced.table.snapshot()
+
+class VacuumJob(Job):
+    """Delete objects that no kept version names: removed ones, and those of lost commits."""
+
+    name, changes = "vacuum", True
+
+    def __init__(self, means: Means) -> None:
+        """Be due first after one interval: a restart of the keeper is no reason."""
+        interval_ms = means.settings.vacuum_interval_ms
+        super().__init__(means, interval_ms, interval_ms)
+
+    def __call__(self) -> None:
+        means, settings = self._means, self._means.settings
+        table = means.fenced.table
+        snapshot = table.snapshot()
         try:
-            gone = table.vacuum(
-                retention_hours=self.settings.vacuum_age_hours,
-                dry_run=False,
-                enforce_retention_duration=False,
-                full=True,
-            )
+            gone = snapshot.vacuum(
+                retention_hours=settings.vacuum_age_hours, dry_run=False,
+                enforce_retention_duration=False, full=True,
+            )  # fmt: skip
         except (DeltaError, OSError) as error:
-            uri = self.fenced.table.uri
-            raise TableUnavailable(f"cannot vacuum {uri}: {one_line(error)}") from error
-        age_ns = self.settings.vacuum_age_hours * HOUR_NS
-        self.bucket.sweep(cluster_folder(self.settings.cluster), self.clock() - age_ns)
-        self.metrics.vacuumed_objects.inc(len(gone))
+            raise TableUnavailable(f"cannot vacuum {table.uri}: {one_line(error)}") from error
+        age_ns = settings.vacuum_age_hours * HOUR_NS
+        means.fenced.bucket.sweep(cluster_folder(settings.cluster), means.clock() - age_ns)
+        means.metrics.vacuumed_objects.inc(len(gone))
         if gone:
             _log.info("deleted what no version names", extra={"objects": len(gone)})

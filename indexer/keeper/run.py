@@ -8,18 +8,18 @@ a reader is told.
 import logging
 import signal
 import threading
-import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import prometheus_client
 
 from collector.process import Page, load_settings, log_to_stderr
 from indexer.errors import BucketUnavailable, IndexerError, PositionMoved
-from indexer.keeper.jobs import Jobs
+from indexer.keeper.fence import Fence
+from indexer.keeper.jobs import Job, Jobs, Progress
 from indexer.keeper.metrics import KeeperMetrics
 from indexer.keeper.settings import KeeperSettings
+from indexer.store.bucket import Bucket
 from indexer.store.open import open_bucket
 from indexer.store.probe import probe
 
@@ -27,105 +27,85 @@ _log = logging.getLogger(__name__)
 _AGAIN_S = 10.0
 
 
-@dataclass
-class _Job:
-    """When a job is due next, by a monotonic clock, and what it last complained of."""
-
-    name: str
-    run: Callable[[], object]
-    interval_ms: int
-    changes: bool  # the table, so that one keeper may do it
-    due_s: float = 0.0
-    said: str = ""
-
-
 class Keeper:
-    """The jobs of one keeper, and whether it stands by."""
+    """The jobs of one keeper, and until when it stands by."""
 
-    def __init__(self, jobs: Jobs, monotonic: Callable[[], float] = time.monotonic) -> None:
-        """Do nothing yet; every job is due at once but vacuuming."""
-        settings = jobs.settings
+    def __init__(self, jobs: Jobs) -> None:
+        """Do nothing yet."""
         self.jobs = jobs
-        self._monotonic = monotonic
+        self._fenced = jobs.fenced
+        self._monotonic = jobs.means.monotonic
         self._standby_until_s = 0.0
-        self._failing: dict[str, str] = {}
-        self._list = [
-            _Job("fold", jobs.fold, settings.fold_interval_ms, False),
-            _Job("streams", jobs.streams, settings.fold_interval_ms, False),
-            _Job("checkpoint", jobs.checkpoint, settings.fold_interval_ms, False),
-            _Job("expire", jobs.expire, settings.expire_interval_ms, True),
-            _Job("delete", jobs.delete, settings.delete_interval_ms, True),
-            _Job("gather", jobs.gather, settings.gather_interval_ms, True),
-            _Job("compact", jobs.compact, settings.compact_interval_ms, True),
-            _Job("scrub", jobs.scrub, settings.scrub_interval_ms, True),
-            _Job("vacuum", jobs.vacuum, settings.vacuum_interval_ms, True),
-            _Job("sweep", jobs.sweep, settings.sweep_interval_ms, False),
-        ]
-        later = monotonic() + settings.vacuum_interval_ms / 1000
-        self._list[-2].due_s = self._list[-1].due_s = later
+        self._latest: Job | None = None  # the job at work, or the one that was last
 
     @property
     def stands_by(self) -> bool:
         """Whether another keeper was at work a short while ago."""
-        return self._monotonic() < self._standby_until_s
+        is_over = self._monotonic() >= self._standby_until_s
+        return self._fenced.state is Fence.STANDBY and not is_over
 
     def turn(self) -> float:
         """Do the jobs that are due; return in how many seconds the next one is."""
-        for job in self._list:
-            if self.jobs.stopped():
+        jobs = self.jobs.in_turn
+        for job in jobs:
+            if self.jobs.means.stopped():
                 break
-            if self._monotonic() >= job.due_s and not (job.changes and self.stands_by):
+            if self._monotonic() >= job.due_s and (not job.changes or self._may_change()):
                 self._do(job)
-                pause_ms = 0 if self.jobs.unfinished else job.interval_ms
-                job.due_s = self._monotonic() + pause_ms / 1000
         self.jobs.metrics.standby.set(self.stands_by)
-        return max(0.0, min(map(self._due_s, self._list)) - self._monotonic())
+        return max(0.0, min(map(self._due_s, jobs)) - self._monotonic())
 
-    def _due_s(self, job: _Job) -> float:
+    def _may_change(self) -> bool:
+        """Whether a job may change the table; ends standing by once its time is over."""
+        if self._fenced.state is Fence.STANDBY and not self.stands_by:
+            self._fenced.move(Fence.IDLE)
+        return self._fenced.state is not Fence.STANDBY
+
+    def _due_s(self, job: Job) -> float:
         return max(job.due_s, self._standby_until_s) if job.changes else job.due_s
 
-    def _do(self, job: _Job) -> None:
-        progress = self.jobs.progress
-        progress.job, progress.done, progress.todo = job.name, 0, 0
-        progress.since_ns = self.jobs.clock()
-        self.jobs.unfinished = False
+    def _do(self, job: Job) -> None:
+        self._latest = job
+        job.begin()
         metrics = self.jobs.metrics
         try:
             with metrics.job_seconds.labels(job.name).time():
-                job.run()
+                job()
         except PositionMoved as error:
-            self._standby_until_s = self._monotonic() + self.jobs.settings.standby_ms / 1000
+            self._fenced.move(Fence.STANDBY)
+            standby_ms = self.jobs.means.settings.standby_ms
+            self._standby_until_s = self._monotonic() + standby_ms / 1000
             _log.warning("another keeper is at work; standing by", extra={"error": str(error)})
         except IndexerError as error:
-            self._failing[job.name] = str(error)
             metrics.job_failures.labels(job.name).inc()
-            if str(error) != job.said:
-                job.said = str(error)
+            if str(error) != job.failing:
+                job.failing = str(error)
                 tell = _log.warning if error.retriable else _log.error
-                tell("a job failed", extra={"job": job.name, "error": job.said})
+                tell("a job failed", extra={"job": job.name, "error": job.failing})
         else:
-            job.said = ""
-            self._failing.pop(job.name, None)
-            metrics.job_succeeded_at.labels(job.name).set(self.jobs.clock() / 1e9)
+            job.failing = ""
+            metrics.job_succeeded_at.labels(job.name).set(self.jobs.means.clock() / 1e9)
         finally:
-            progress.job, progress.since_ns = "", 0
+            job.end()
 
     def status(self) -> dict[str, Any]:
         """Return what ``/status`` shows; called from another thread."""
-        jobs, progress = self.jobs, self.jobs.progress
+        jobs, latest = self.jobs, self._latest
+        progress = latest.progress if latest is not None else Progress()
+        since_ns = progress.since_ns
         return {
             "process": "keeper",
-            "cluster": jobs.settings.cluster,
+            "cluster": jobs.means.settings.cluster,
             "healthy": True,
             "ready": jobs.metrics.folded_ns > 0,
             "standby": self.stands_by,
             "folded_version": jobs.metrics.folded_at_version,
             "folded_at_ns": jobs.metrics.folded_ns,
-            "job": progress.job,
+            "job": latest.name if latest is not None and since_ns else "",
             "done": progress.done,
             "todo": progress.todo,
-            "job_since_ns": progress.since_ns if progress.job else None,
-            "failing": dict(self._failing),
+            "job_since_ns": since_ns or None,
+            "failing": {job.name: job.failing for job in jobs.in_turn if job.failing},
         }
 
 
@@ -137,11 +117,11 @@ def main(argv: Sequence[str], environ: Mapping[str, str]) -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
     metrics = KeeperMetrics(prometheus_client.CollectorRegistry())
-    jobs = Jobs(settings, open_bucket(settings.bucket), metrics, stopped=stop.is_set)
-    keeper = Keeper(jobs)
+    bucket = open_bucket(settings.bucket)
+    keeper = Keeper(Jobs(settings, bucket, metrics, stopped=stop.is_set))
     page = Page(settings.listen, metrics.registry, keeper.status)
     try:
-        _try_store(jobs, stop)
+        _try_store(bucket, settings.cluster, stop)
         while not stop.is_set():
             stop.wait(keeper.turn())
     finally:
@@ -151,11 +131,11 @@ def main(argv: Sequence[str], environ: Mapping[str, str]) -> int:
     return 0
 
 
-def _try_store(jobs: Jobs, stop: threading.Event) -> None:
+def _try_store(bucket: Bucket, cluster: str, stop: threading.Event) -> None:
     """Return once the store has kept conditional writes; raise StoreUnfit if it ignores them."""
     while not stop.is_set():
         try:
-            probe(jobs.bucket, jobs.settings.cluster)
+            probe(bucket, cluster)
             return
         except BucketUnavailable as error:
             _log.warning("waiting for the bucket", extra={"error": str(error)})

@@ -4,6 +4,7 @@ Rows are written as files of the indexer's own assembly, so what is kept is what
 """
 
 import hashlib
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -85,18 +86,24 @@ class Kept:
             self.table.commit(added, {"logs/0/0": self.at}, {"logs/0/0": position.end})
             self.at = position.end
 
-    def jobs(self, bucket: Bucket | None = None, **settings: Any) -> Jobs:
+    def jobs(
+        self,
+        bucket: Bucket | None = None,
+        monotonic: Callable[[], float] = time.monotonic,
+        **settings: Any,
+    ) -> Jobs:
         """Return the jobs of a new keeper."""
         return Jobs(
             KeeperSettings(cluster=CLUSTER, **{**FAST, **settings}),
             bucket or self.bucket,
             KeeperMetrics(prometheus_client.CollectorRegistry()),
             clock=lambda: self.now_ns,
+            monotonic=monotonic,
         )
 
     def keeper(self, monotonic: Callable[[], float], **settings: Any) -> Keeper:
         """Return a new keeper."""
-        return Keeper(self.jobs(**settings), monotonic)
+        return Keeper(self.jobs(monotonic=monotonic, **settings))
 
     def objects(self) -> list[Live]:
         return live(self.table.snapshot())

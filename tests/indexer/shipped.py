@@ -4,7 +4,7 @@
 at a time and without a table: what comes out is what an indexer would have committed.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 
@@ -17,7 +17,8 @@ from collector.wire.range import Range, Stream, file_id, open_outputs
 from indexer.assemble import Assembled, assemble
 from indexer.consume import Consumer
 from indexer.ledger.ledger import Ledger
-from indexer.table.coverage import Coverage
+from indexer.ownership import Ownership
+from indexer.table.coverage import Coverage, Position
 
 CLUSTER = "test"
 SECOND = 10**9
@@ -118,6 +119,17 @@ class Run:
         return self.batch(of=[file for file, _, _ in seen], inventory=found)
 
 
+def followed(
+    name: str, letter: Callable[[int, int, int], str], partition: int, known: Position | None
+) -> Consumer:
+    """Return a consumer that reads one partition, from where the table knows it."""
+    consumer = Consumer(name, letter)
+    consumer.own(partition)
+    consumer.take_up(partition, known, "id")
+    consumer.partitions[partition].move(Ownership.FOLLOWED)
+    return consumer
+
+
 @dataclass
 class Way:
     """The way in: each call of ``commit`` is one commit of one indexer."""
@@ -147,11 +159,10 @@ class Way:
         self, records: Sequence[tuple[int, Batch | bytes]], partition: int, *, dense: bool
     ) -> Coverage:
         """Commit records at these positions."""
-        consumer = Consumer("logs", self._letter)
-        consumer.take_up(partition, self.ledger.positions.get(partition), "id")
+        consumer = followed("logs", self._letter, partition, self.ledger.positions.get(partition))
         consumer.fetch({partition: [_record(*each) for each in records]})
         consumer.take(1 << 40, dense=dense)
-        intake = consumer.following[partition].intake()
+        intake = consumer.partitions[partition].coming
         now_ns = START_NS + (1000 + len(self.commits)) * SECOND
         made = assemble([intake], self.ledger.files, now_ns, None)
         self.done.append(made)

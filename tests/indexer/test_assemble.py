@@ -38,7 +38,7 @@ from indexer.table.coverage import (
     to_object,
 )
 from tests.examples import examples
-from tests.indexer.shipped import START_NS, File, Run, Way
+from tests.indexer.shipped import START_NS, File, Run, Way, followed
 from tests.way import cri, lines
 
 GOLDEN = Path(__file__).parents[1] / "golden"
@@ -186,14 +186,12 @@ def test_a_batch_of_another_partition_is_a_dead_letter() -> None:
 @pytest.mark.parametrize("sequence", [b"", b"\1", b"\xff" * 8, b"\1" * 30])
 def test_a_torn_record_whose_headers_make_no_sense_stops_nothing(sequence: bytes) -> None:
     from collector.topic.interface import Record
-    from indexer.consume import Consumer
 
-    consumer = Consumer("logs", lambda *_: "letter")
-    consumer.take_up(0, None, "id")
+    consumer = followed("logs", lambda *_: "letter", 0, None)
     headers = (("run", b"r" * 16), ("sequence", sequence))
     consumer.fetch({0: [Record(0, b"torn", headers)]})
     consumer.take(1, dense=True)
-    intake = consumer.following[0].intake()
+    intake = consumer.partitions[0].coming
     assert intake.lanes == []
     assert [letter.data for letter in intake.dead_letters] == [b"torn"]
     assert intake.position.last is not None

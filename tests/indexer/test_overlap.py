@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from indexer import index
+from indexer import commit, index
 from indexer.errors import BucketUnavailable
 from indexer.store.open import open_bucket
 from indexer.table.table import Table
@@ -40,7 +40,7 @@ class Gate:
                 raise BucketUnavailable("injected")
             return upload(*args)
 
-        monkeypatch.setattr(index, "upload", held)
+        monkeypatch.setattr(commit, "upload", held)
 
 
 @pytest.fixture
@@ -119,10 +119,10 @@ async def test_a_buffer_that_is_smaller_than_a_record_still_lets_it_through(plac
 async def test_a_commit_that_was_made_and_answered_with_an_error_costs_nothing_read_since(
     place: Place, gate: Gate, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    commit, failing = Table.commit, [True]
+    made, failing = Table.commit, [True]
 
     def answered_with_an_error(self: Table, *args):
-        version = commit(self, *args)
+        version = made(self, *args)
         if failing.pop() if failing else False:
             raise BucketUnavailable("injected")
         return version

@@ -123,7 +123,7 @@ async def test_partitions_that_are_taken_away_are_committed_before_they_go(
             raise IndexerError("injected")
 
         with monkeypatch.context() as patch:
-            patch.setattr("indexer.index.upload", away)
+            patch.setattr("indexer.commit.upload", away)
             mine = frozenset()
             await indexer.turn()
         assert indexer.status()["positions"] == {}

@@ -65,9 +65,9 @@ async def place(
 
 async def read(indexer: Indexer, count: int, partition: int = 0) -> None:
     """Read on until the next commit would have so many records of a partition."""
-    following = indexer._consumer.following[partition]
+    coming = indexer._consumer.partitions[partition].coming
     async with asyncio.timeout(30):
-        while following.position.end - following.position.start < count:
+        while coming.position.end - coming.position.start < count:
             await indexer.turn()
 
 

@@ -105,7 +105,7 @@ async def test_retention_that_overtakes_a_running_indexer_leaves_exactly_its_gap
         indexer._check_due_s = math.inf  # let it read on
         await place.ship(0, 10, 10 + 10 * at_hand)
         async with asyncio.timeout(30):
-            while indexer._consumer.following[0].position.end < 1 + at_hand:
+            while indexer._consumer.partitions[0].coming.position.end < 1 + at_hand:
                 await indexer.turn()
         await place.ship(0, 10 + 10 * at_hand, 60)
         await delete_records(place, kafka, 5)

@@ -165,14 +165,29 @@ def test_a_long_job_lets_others_be_done_and_goes_on_at_once(kept: Kept, clock: C
     keeper = kept.keeper(
         clock, compact_target_bytes=1 << 16, compact_memory_bytes=64 << 20, job_most_ms=10
     )
-    clock_ns = keeper.jobs.clock
+    clock_ns = keeper.jobs.means.clock
 
     def later() -> int:
         kept.now_ns += 20_000_000
         return clock_ns()
 
-    keeper.jobs.clock = later
+    keeper.jobs.means.clock = later
     assert keeper.turn() == 0
     assert len(kept.segments()) == 5
     keeper.turn()
     assert len(kept.segments()) == 4
+
+
+def test_vacuum_and_sweep_are_done_first_a_vacuum_interval_after_the_start(
+    kept: Kept, clock: Clock
+) -> None:
+    keeper = kept.keeper(clock, vacuum_interval_ms=7_200_000, sweep_interval_ms=3_600_000)
+
+    def times(job: str) -> float:
+        name = "everyline_keeper_job_seconds_count"
+        return keeper.jobs.metrics.registry.get_sample_value(name, {"job": job}) or 0
+
+    for after_s, vacuums, sweeps in ((0, 0, 0), (7199, 0, 0), (1, 1, 1), (3600, 1, 2)):
+        clock.now_s += after_s
+        keeper.turn()
+        assert (times("vacuum"), times("sweep")) == (vacuums, sweeps)

@@ -217,4 +217,4 @@ def test_the_keeper_counts_what_is_damaged(kept: Kept) -> None:
     assert jobs.metrics.damaged_objects._value.get() == 1
     assert jobs.metrics.scrubbed_objects._value.get() == 6
     assert jobs.metrics.scrubbed_since._value.get() == kept.now_ns / 1e9
-    assert (jobs.progress.done, jobs.progress.todo) == (6, 6)
+    assert (jobs.scrub.progress.done, jobs.scrub.progress.todo) == (6, 6)
