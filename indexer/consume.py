@@ -57,7 +57,7 @@ class Consumer:
         """Let a partition go, and what has come of it."""
         self.partitions.pop(number).move(Ownership.FOREIGN)
 
-    def are(self, state: Ownership) -> list[Partition]:
+    def in_state(self, state: Ownership) -> list[Partition]:
         """Return the partitions in this state."""
         return [each for each in self.partitions.values() if each.state is state]
 

@@ -79,7 +79,7 @@ class Indexer:
         """Let go what is no longer ours, and take up what is; go on with all the rest."""
         mine = await self._membership.mine()
         ours = set(self._consumer.partitions)
-        if mine == ours and not self._consumer.are(Ownership.TAKING):
+        if mine == ours and not self._consumer.in_state(Ownership.TAKING):
             return
         with contextlib.suppress(IndexerError):  # what is not committed now is read again
             await (self.flush() if ours - mine else self._settle())
@@ -103,7 +103,7 @@ class Indexer:
         self._ledger = ledger
         self._looked_up.clear()
         identity = await self._topic.identity()
-        for partition in sorted(each.number for each in self._consumer.are(Ownership.TAKING)):
+        for partition in sorted(each.number for each in self._consumer.in_state(Ownership.TAKING)):
             self._consumer.take_up(partition, ledger.positions.get(partition), identity)
         await self._check()
 
@@ -121,7 +121,7 @@ class Indexer:
             for partition in self._consumer.partitions.values():
                 if partition.state is not Ownership.TAKING:
                     await self._consumer.check(partition, other)
-            if self._consumer.are(Ownership.RESET):
+            if self._consumer.in_state(Ownership.RESET):
                 await self._membership.leave()
                 await self._topic.close()
                 self._topic = self._open_topic()
@@ -142,7 +142,7 @@ class Indexer:
             await self._share()
             if time.monotonic() >= self._reload_due_s:
                 await self._reload()
-            if time.monotonic() >= self._check_due_s or self._consumer.are(Ownership.CHECKING):
+            if time.monotonic() >= self._check_due_s or self._consumer.in_state(Ownership.CHECKING):
                 await self._check()
             await self._fetch()
         except CollectorError:
@@ -220,7 +220,8 @@ class Indexer:
     async def _settle(self) -> None:
         """Wait for the commit on its way and go on from what came of it.
 
-        All that it has changed is changed here: the thread that makes it changes the table alone.
+        All that it has changed is changed here, where nothing else is being done: the thread that
+        makes it changes the table alone.
         """
         task = self._committing
         if task is None:
@@ -238,16 +239,20 @@ class Indexer:
         if isinstance(done, Unbalanced):
             await self._set_suspects_apart(done)
             return
-        self._ledger.files.update(done.revived)
-        self._looked_up.update(done.looked_up)
-        # Nobody else can have committed for these partitions in between, so the trim state is the
-        # ledger with what was just added; other writers' work concerns other files.
-        self._ledger.apply(done.assembled.coverage, self._ledger.version)
+        # In a thread: a fold may take a while, and this indexer's group must hear of it meanwhile.
+        await asyncio.to_thread(self._fold, done)
         reached = self._consumer.settle()
         self._measure(done.assembled, time.monotonic() - self._began_s)
         for partition, position in reached.items():
             await self._topic.forget(partition, position)
         await self._membership.tell(reached)
+
+    def _fold(self, done: Committed) -> None:
+        self._ledger.files.update(done.revived)
+        self._looked_up.update(done.looked_up)
+        # Nobody else can have committed for these partitions in between, so the trim state is the
+        # ledger with what was just added; other writers' work concerns other files.
+        self._ledger.apply(done.assembled.coverage, self._ledger.version)
 
     async def _void_moved(self) -> None:
         """Take up anew each partition whose position is no longer ours; keep the others' news.
@@ -306,7 +311,7 @@ class Indexer:
     def _show(self) -> None:
         self._shown_bytes = self._held_bytes
         self._metrics.buffered_bytes.set(self._shown_bytes)
-        self._metrics.stopped.set(len(self._consumer.are(Ownership.STOPPED)))
+        self._metrics.stopped.set(len(self._consumer.in_state(Ownership.STOPPED)))
         self._metrics.flooded.set(len(self._flooded()))
 
     def _flooded(self) -> dict[int, int]:

@@ -124,7 +124,7 @@ class Partition:
         return (self.cut or self.coming).position.start
 
     def move(self, to: Ownership, why: str = "") -> None:
-        """Change the state, as nothing else does; raise NoSuchTransition if it does not lead to."""
+        """Change the state, as nothing else may; raise NoSuchTransition if it cannot become so."""
         self._state = changed(self._state, to, TRANSITIONS, f"partition {self.number}")
         self.why_stopped = why
 

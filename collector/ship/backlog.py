@@ -8,7 +8,8 @@ forgotten only after the topic has it and the checkpoint says so.
 import asyncio
 import logging
 from collections import Counter, deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any
 
 import msgspec
 
@@ -50,6 +51,9 @@ class Backlog:
             number = int.from_bytes(headers["sequence"], "big")
             key = (headers["run"], known.partition)
             lane = lanes.setdefault(key, Lane(*key))
+            if number in lane.pending:  # written twice: the first one counts
+                self._acked_positions.append(record.position)
+                continue
             pending = PendingBatch(
                 lane,
                 number,
@@ -78,8 +82,13 @@ class Backlog:
     async def put(self, pending: PendingBatch) -> bool:
         """Write a batch into the spool; return whether it is there.
 
-        If nobody else has it, it is left to the spool, to be fed later.
+        If nobody else has it, it is left to the spool, to be fed later. Once begun it is done to
+        its end: a thread that writes cannot be stopped, and a batch of which nobody knows that it
+        was written would be written again. A CancelledError is raised after that.
         """
+        return await _to_its_end(self._put(pending))
+
+    async def _put(self, pending: PendingBatch) -> bool:
         headers = (*pending.headers, (SENT_HEADER, msgspec.msgpack.encode(pending.sent)))
         try:
             position = await asyncio.to_thread(self.spool.put, pending.value, headers)
@@ -153,3 +162,18 @@ class Backlog:
     def spooled_positions(self) -> list[tuple[int, int]]:
         """The positions of the spool that the topic does not have, as runs."""
         return self.spool.runs(without=frozenset(self._acked_positions))
+
+
+async def _to_its_end(work: Coroutine[Any, Any, bool]) -> bool:
+    """Await ``work``; whoever is cancelled meanwhile learns so when it has ended."""
+    task = asyncio.create_task(work)
+    cancelled: asyncio.CancelledError | None = None
+    while not task.done():
+        try:
+            await asyncio.wait([task])
+        except asyncio.CancelledError as error:
+            cancelled = error
+    result = task.result()
+    if cancelled is not None:
+        raise cancelled
+    return result

@@ -191,9 +191,10 @@ class Shipper:
                     return
 
     async def _spool(self, pending: PendingBatch) -> bool:
-        spooled = await self.backlog.put(pending)
-        self._report_spooled(pending.lane)
-        return spooled
+        try:
+            return await self.backlog.put(pending)
+        finally:  # it has ended, even if this is cancelled
+            self._report_spooled(pending.lane)
 
     def _report_spooled(self, lane: Lane) -> None:
         for pending in lane.newly_spooled():

@@ -78,7 +78,7 @@ class FencedTable:
         return self.table.bucket
 
     def move(self, to: Fence) -> None:
-        """Change the state, as nothing else does; raise NoSuchTransition if it does not lead to."""
+        """Change the state, as nothing else may; raise NoSuchTransition if it cannot become so."""
         self._state = changed(self._state, to, TRANSITIONS, "the keeper's fence")
 
     def take(self) -> list[Live]:
