@@ -186,7 +186,7 @@ class Collector:
         ours = self.shipper.limits.batch_wire_bytes
         if limits.value_bytes_max < ours:
             self._say_once(
-                f"the topic takes at most {limits.value_bytes_max} bytes a record, less than "
+                f"the topic accepts at most {limits.value_bytes_max} bytes a record, less than "
                 f"batch_wire_bytes {ours}; sending smaller batches"
             )
             self.shipper.lower_batch_bytes(limits.value_bytes_max)
@@ -217,7 +217,7 @@ class Collector:
 
     def _scan(self) -> None:
         began_ns = self._clock()
-        found = self._discovery.scan(anew=bool(self.watch.errors))
+        found = self._discovery.scan(relist=bool(self.watch.errors))
         self.watch.apply(found)
         self.watch.account_for_missing(found.began_ns, self._before_scan_ns)
         self._bound_held(began_ns)

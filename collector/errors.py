@@ -2,18 +2,18 @@
 
 CollectorError
 ├── SettingError            a setting is wrong or unknown
-├── WireError               bytes that are no batch
+├── WireError               bytes that are not a batch
 │   ├── TornBatch             cut, corrupt or not a batch at all
 │   └── NewerWireVersion      written by a newer collector than this reader knows
 ├── TopicError              the topic did not do what was asked
 │   ├── TopicUnavailable      it may do so later (retriable)
 │   ├── TopicMissing          it is not there, or has too few partitions
-│   ├── BatchTooLarge         it takes no record of this size
+│   ├── BatchTooLarge         it does not accept a record of this size
 │   └── PositionOutOfRange    the position asked for is not in the topic
 ├── WrongStage              a file cannot go from its stage to another: a bug
 ├── CheckpointError         the state directory cannot be used
 ├── MetadataError           labels and owners cannot be had now (retriable)
-│   └── MetadataExpired       the version asked from is forgotten: list anew
+│   └── MetadataExpired       the version asked from is forgotten: list again
 └── AnotherCollector        a second collector holds the state directory
 """
 
@@ -58,7 +58,7 @@ class BatchTooLarge(TopicError):
     """A record of ``size`` bytes, which the topic will never take: send it in parts."""
 
     def __init__(self, size: int) -> None:
-        super().__init__(f"the topic takes no record of {size} bytes; send it in parts")
+        super().__init__(f"the topic does not accept a record of {size} bytes; send it in parts")
         self.size = size
 
 

@@ -66,7 +66,7 @@ class Inventories:
                 unborn=tuple(u for u in unborn if self._goes_to(u.stream, now_ns, partition)),
                 unchanged=len(tails) - len(changed),
                 errors=tuple(
-                    # A name that is no UTF-8 cannot be part of a batch.
+                    # A name that is not UTF-8 cannot be part of a batch.
                     f"{path}: {error}".encode(errors="backslashreplace").decode()
                     for path, error in self._watch.errors.items()
                 ),

@@ -17,27 +17,32 @@ class CollectorMetrics:
         summary = partial(prometheus.Summary, registry=registry)
         self.files = gauge("everyline_collector_files", "Files held open")
         self.read_bytes = counter("everyline_collector_read_bytes", "Raw bytes read and packed")
-        self.acked_batches = counter("everyline_collector_acked_batches", "Batches the topic has")
-        self.wire_bytes = counter("everyline_collector_wire_bytes", "Bytes given to the topic")
+        self.acked_batches = counter(
+            "everyline_collector_acked_batches", "Batches that the topic has acknowledged"
+        )
+        self.wire_bytes = counter("everyline_collector_wire_bytes", "Bytes sent to the topic")
         self.unread_bytes = gauge("everyline_collector_unread_bytes", "Bytes on disk not read yet")
         self.unacked_bytes = gauge(
-            "everyline_collector_unacked_bytes", "Bytes read, not in the topic"
+            "everyline_collector_unacked_bytes", "Bytes read that the topic has not acknowledged"
         )
         self.oldest_unacked_seconds = gauge(
             "everyline_collector_oldest_unacked_seconds",
-            "Age of the oldest batch that the topic does not have",
+            "Age of the oldest batch that the topic has not acknowledged",
         )
-        self.scan_seconds = summary("everyline_collector_scan_seconds", "Time of a scan")
-        self.scan_errors = gauge("everyline_collector_scan_errors", "Places a scan could not see")
+        self.scan_seconds = summary("everyline_collector_scan_seconds", "Duration of a scan")
+        self.scan_errors = gauge(
+            "everyline_collector_scan_errors",
+            "Files and directories that the last scan could not read",
+        )
         self.checkpoint_failed = gauge(
             "everyline_collector_checkpoint_failed", "1 while the checkpoint cannot be written"
         )
         self.seconds_until_deletion = gauge(
             "everyline_collector_seconds_until_deletion",
-            "Until the kubelet deletes bytes that are not read yet, worst file; +Inf: never",
+            "Time until the kubelet deletes unread bytes, for the worst file; +Inf: never",
         )
         self.held_bytes = gauge(
-            "everyline_collector_held_bytes", "Disk that deleted files hold because they are open"
+            "everyline_collector_held_bytes", "Disk space of deleted files that are held open"
         )
         self.spool_bytes = gauge("everyline_collector_spool_bytes", "Bytes of the spool on disk")
         self.spool_batches = gauge("everyline_collector_spool_batches", "Batches in the spool")
@@ -45,11 +50,11 @@ class CollectorMetrics:
             "everyline_collector_spool_failed", "1 while the spool cannot be written"
         )
         self.topic_stalled = gauge(
-            "everyline_collector_topic_stalled", "1 while the topic takes nothing, or too slowly"
+            "everyline_collector_topic_stalled", "1 while the topic accepts nothing, or too slowly"
         )
         self.shed_bytes = counter(
             "everyline_collector_shed_bytes",
-            "Raw bytes given up, each in a GAP, because spool or held files were full",
+            "Raw bytes given up, each in a GAP, because spool_bytes or held_bytes was reached",
         )
         self._add_policy(registry)
         self._add_metadata(registry)
@@ -86,7 +91,7 @@ class CollectorMetrics:
         )
         self.metadata_success_timestamp_seconds = gauge(
             "everyline_collector_metadata_success_timestamp_seconds",
-            "When labels were last heard of",
+            "Time at which labels were last received",
         )
         self.metadata_limit_reached = counter(
             "everyline_collector_metadata_limit_reached",

@@ -29,7 +29,7 @@ class Reader:
         policy: Policy,
         clock: Callable[[], int],
     ) -> None:
-        """``limits.read_bytes`` is both the most of one read and a pod's share of a round."""
+        """``limits.read_bytes`` is both the maximum of one read and a pod's share of a round."""
         self._watch = watch
         self._shipper = shipper
         self._limits = limits

@@ -20,7 +20,7 @@ class CollectorSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknow
         "/var/log/pods"
     )
     docker_roots: Annotated[
-        str, setting("the same, of nodes whose containers write Docker's JSON lines")
+        str, setting("such directories of nodes whose containers write Docker's JSON lines")
     ] = ""
     link_targets: Annotated[
         str, setting("directories below which a link from a root may lead, separated by ':'")
@@ -55,14 +55,14 @@ class CollectorSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknow
         int, setting("how long an open event or line may hold back its file", ge=0)
     ] = 5_000
     batch_raw_bytes: Annotated[
-        int, setting("raw bytes that close a batch", ge=4096, le=16 << 20)
+        int, setting("raw bytes at which a batch is closed", ge=4096, le=16 << 20)
     ] = 4 << 20
     batch_wire_bytes: Annotated[
         int, setting("largest batch on the wire; a larger one is cut in two", ge=65_536)
     ] = 900_000
-    flush_age_ms: Annotated[int, setting("age that closes a batch", ge=10)] = 1_000
+    flush_age_ms: Annotated[int, setting("age at which a batch is closed", ge=10)] = 1_000
     unacked_bytes: Annotated[
-        int, setting("wire bytes on their way before reading waits", ge=1 << 20)
+        int, setting("unacknowledged wire bytes at which reading pauses", ge=1 << 20)
     ] = 16 << 20
     spool_bytes: Annotated[
         int, setting("largest size of the spool, in the state directory", ge=1 << 20)
@@ -71,7 +71,7 @@ class CollectorSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknow
         int, setting("how long the topic may let a batch wait before the spool is used", ge=10)
     ] = 5_000
     held_bytes: Annotated[
-        int, setting("disk that deleted files may hold before the unread ones are let go", ge=0)
+        int, setting("disk space that deleted files may hold before unread ones are given up", ge=0)
     ] = 1 << 30
     kubelet_log_bytes: Annotated[
         int, setting("the kubelet's containerLogMaxSize, to tell when files are deleted", ge=1)
@@ -82,7 +82,7 @@ class CollectorSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknow
     )
     scan_interval_ms: Annotated[int, setting("time between two scans", ge=10)] = 1_000
     scan_late_ms: Annotated[
-        int, setting("a scan this late may have missed a whole file", ge=100)
+        int, setting("delay of a scan from which it may have missed a whole file", ge=100)
     ] = 10_000
     inventory_interval_ms: Annotated[int, setting("time between two inventories", ge=10)] = 10_000
     inventory_full_interval_ms: Annotated[
@@ -96,6 +96,6 @@ class CollectorSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknow
     ] = 3_600_000
     checkpoint_interval_ms: Annotated[int, setting("time between two checkpoints", ge=10)] = 1_000
     stuck_ms: Annotated[
-        int, setting("how long nothing may move before /healthz asks for a restart", ge=1_000)
+        int, setting("time without progress after which /healthz asks for a restart", ge=1_000)
     ] = 300_000
-    drain_ms: Annotated[int, setting("grace to send what was read at a stop", ge=0)] = 10_000
+    drain_ms: Annotated[int, setting("time at a stop to send what was read", ge=0)] = 10_000

@@ -1,7 +1,7 @@
 """One allocator for NumPy, Arrow and Python that keeps its pages.
 
 Called once when an indexer starts; from then on the memory of one commit is that of the next. Taken
-from the system anew each time, as by default, page faults take about half of its system CPU time.
+from the system each time, as by default, page faults take about half of its system CPU time.
 """
 
 import ctypes

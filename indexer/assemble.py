@@ -2,7 +2,7 @@
 
 Batches go in, in the order of each partition; out come segments and the coverage that says what
 they hold. A plain function of its arguments: whatever is moved on by the commit is in what it
-returns, and what does not add up is refused.
+returns, and what does not balance is refused.
 """
 
 import itertools
@@ -37,7 +37,7 @@ from indexer.trim import Part, Trimmer
 
 @dataclass(frozen=True, slots=True)
 class DeadLetter:
-    """A record that is no batch: kept whole under ``name``."""
+    """A record that is not a batch: kept whole under ``name``."""
 
     name: str
     data: bytes
@@ -266,5 +266,5 @@ def _balance(
         joined=int(rows.joined.sum()),
     )
     if not balance.holds:
-        raise NotBalanced(f"a commit does not add up, nothing was written: {balance}")
+        raise NotBalanced(f"a commit does not balance, nothing was written: {balance}")
     return balance

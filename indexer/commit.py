@@ -74,7 +74,7 @@ class Committer:
         ledger = self._ledger_table.load_live(partitions)
         version = self._table.version()
         if ledger.version > version:
-            ledger = Ledger()  # of a table that was made anew since: fold all of this one's
+            ledger = Ledger()  # of a table that was recreated since: fold all of this one's
         return bring_up(ledger, self._table, version)
 
     def commit(
@@ -84,7 +84,7 @@ class Committer:
 
         ``ledger`` is that of the commit before, and ``looked_up`` are the files of which it has
         what there is. Raises PositionMoved if another indexer was faster, and NotBalanced if the
-        whole does not add up, although each partition does.
+        whole does not balance, although each partition does.
         """
         began_ns = self._clock()
         asked = to_recall(cut.values(), ledger) - looked_up
@@ -99,7 +99,9 @@ class Committer:
             raise
         added = upload(self._bucket, self._table.folder, assembled, coverage, self._uploads)
         if self._clock() - began_ns > _UPLOADS_KEEP_NS:
-            raise BucketUnavailable("what was uploaded is so old that it may be swept; once more")
+            raise BucketUnavailable(
+                "what was uploaded may have been swept by now; uploading it again"
+            )
         self._move_positions(added, cut, ledger)
         return Committed(assembled, revived, asked)
 

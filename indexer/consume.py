@@ -114,7 +114,7 @@ class Consumer:
         """Compare the topic with what the last commit has seen of it.
 
         A record that is present and differs, an end below the position or a new identity say that
-        the topic was made anew; a start above the position, that the topic has deleted records.
+        the topic was recreated; a start above the position, that the topic has deleted records.
         """
         coming = partition.coming
         if coming.has_news or partition.fetched:
@@ -156,7 +156,7 @@ class Consumer:
         coming = partition.coming
         old = coming.position
         _log.error(
-            "the topic was made anew",
+            "the topic was recreated",
             extra={"partition": old.partition, "position": old.end, "generation": old.generation},
         )
         coming.replaces = old
@@ -228,13 +228,13 @@ class Consumer:
         return True
 
     def _bury(self, partition: Partition, record: Record, error: TornBatch) -> None:
-        """Keep a record that is no batch, and go on after it."""
+        """Keep a record that is not a batch, and go on after it."""
         coming = partition.coming
         position = coming.position
         crc = crc32(record.value)
         name = self._new_letter(position.partition, record.position, crc)
         _log.error(
-            "record is no batch; kept as a dead letter",
+            "record is not a batch; kept as a dead letter",
             extra={"partition": position.partition, "at": record.position, "object": name,
                    "error": str(error)},
         )  # fmt: skip

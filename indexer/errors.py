@@ -14,8 +14,8 @@ IndexerError
 ├── SegmentUnsorted         a segment whose rows are in no order; left as it is
 ├── SegmentDamaged          a segment that cannot be decoded; left as it is
 ├── BadRequest              a request for deletion that nobody can carry out
-├── CoverageError           bytes that are no coverage object
-└── SelectorError           a selector of labels whose pattern is none
+├── CoverageError           bytes that are not a coverage object
+└── SelectorError           a selector of labels with a pattern that is not one
 
 NoSuchTransition stands beside it: a fault of the program, which nobody handles.
 """
@@ -60,7 +60,7 @@ class TableUnavailable(TableError):
 
 
 class PositionMoved(TableError):
-    """Another writer has moved a position since it was read: take it anew from the table."""
+    """Another writer has moved a position since it was read: take it again from the table."""
 
 
 class VersionGone(TableError):
@@ -68,7 +68,7 @@ class VersionGone(TableError):
 
 
 class NotBalanced(IndexerError):
-    """Bytes or lines of a commit do not add up; nothing was written."""
+    """Bytes or lines of a commit do not balance; nothing was written."""
 
 
 class SegmentUnsorted(IndexerError):
@@ -84,11 +84,11 @@ class BadRequest(IndexerError):
 
 
 class CoverageError(IndexerError):
-    """Bytes that are no coverage object."""
+    """Bytes that are not a coverage object."""
 
 
 class SelectorError(IndexerError):
-    """A selector of labels has a pattern that is no regular expression."""
+    """A selector of labels has a pattern that is not a regular expression."""
 
 
 class NoSuchTransition(Exception):

@@ -1,6 +1,6 @@
 """The indexer's loop: read, assemble, upload, commit, and only then go on from there.
 
-Positions and trim state come from the table and are taken anew whenever somebody else has moved
+Positions and trim state come from the table and are taken again whenever somebody else has moved
 them. One commit is on its way at a time, and meanwhile the next one is read. What was read and not
 committed is in memory only, and is read again after a crash.
 """
@@ -232,7 +232,7 @@ class Indexer:
             done = task.result()
         except PositionMoved as error:
             self._metrics.positions_moved.inc()
-            _log.warning("another indexer was faster; going on from the table",
+            _log.warning("another indexer committed first; going on from the table",
                          extra={"error": str(error)})  # fmt: skip
             await self._void_moved()
             return
@@ -255,7 +255,7 @@ class Indexer:
         self._ledger.apply(done.assembled.coverage, self._ledger.version)
 
     async def _void_moved(self) -> None:
-        """Take up anew each partition whose position is no longer ours; keep the others' news.
+        """Take up again each partition whose position is no longer ours; keep the others' news.
 
         Where the table stands at the end of what was cut off, that is there: an answer was lost.
         """
@@ -276,12 +276,14 @@ class Indexer:
     async def _set_suspects_apart(self, unbalanced: Unbalanced) -> None:
         """Bury the batches to blame as dead letters: nothing is lost, and the rest goes on.
 
-        A partition that does not add up although its batches do is stopped: the fault is ours.
+        A partition that does not balance although its batches do is stopped: the fault is ours.
         """
         error = str(unbalanced.error)
         for number, reasons in unbalanced.suspects.items():
             about = {"partition": number, "batches": reasons, "error": error}
-            _log.error("a partition does not add up; setting it apart", extra=about)
+            _log.error(
+                "the counts of a partition do not balance; committing it by itself", extra=about
+            )
             partition = self._consumer.partitions[number]
             partition.refused.update(reasons)
             self._metrics.refused_batches.inc(len(reasons))

@@ -15,19 +15,27 @@ class IndexerMetrics:
 
         self.commits = counter("commits", "Commits made")
         self.raw_bytes = counter("raw_bytes", "Raw bytes committed, before trimming")
-        self.trimmed_bytes = counter("trimmed_bytes", "Raw bytes that were there already")
+        self.trimmed_bytes = counter(
+            "trimmed_bytes", "Raw bytes dropped because the table had them already"
+        )
         self.rows = counter("rows", "Rows committed")
         self.segment_bytes = counter("segment_bytes", "Bytes of segments uploaded")
-        self.dead_letters = counter("dead_letters", "Records that were no batch")
-        self.jumps = counter("jumps", "Times that positions were passed over")
+        self.dead_letters = counter("dead_letters", "Records that could not be decoded as a batch")
+        self.jumps = counter("jumps", "Times that positions of the topic were skipped")
         self.buffer_full = counter(
             "buffer_full",
-            "Times that reading waited for a commit, buffer_bytes or flush_bytes held",
+            "Times that reading waited for a commit, as the buffer was full",
         )
-        self.refused_batches = counter("refused_batches", "Batches buried for they do not add up")
-        self.shares_changed = counter("shares_changed", "Times that other partitions became ours")
-        self.positions_moved = counter("positions_moved", "Commits that another one forestalled")
-        self.epochs_raised = counter("epochs_raised", "Ranges with other bytes than those known")
+        self.refused_batches = counter(
+            "refused_batches", "Batches kept as dead letters because their counts differ"
+        )
+        self.shares_changed = counter(
+            "shares_changed", "Times that this indexer's share of the partitions changed"
+        )
+        self.positions_moved = counter("positions_moved", "Commits lost to another indexer")
+        self.epochs_raised = counter(
+            "epochs_raised", "Ranges whose bytes differ from those known of their file"
+        )
         self.commit_seconds = prometheus.Summary(
             "everyline_indexer_commit_seconds", "Time from flush to commit", registry=registry
         )
@@ -39,7 +47,7 @@ class IndexerMetrics:
         )
         self.stopped = prometheus.Gauge(
             "everyline_indexer_stopped_partitions",
-            "Partitions that wait for somebody to act",
+            "Partitions that are stopped until somebody acts",
             registry=registry,
         )
         self.flooded = prometheus.Gauge(
@@ -48,7 +56,7 @@ class IndexerMetrics:
             registry=registry,
         )
         self.partitions = prometheus.Gauge(
-            "everyline_indexer_partitions", "Partitions followed", registry=registry
+            "everyline_indexer_partitions", "Partitions that this indexer reads", registry=registry
         )
         self.buffered_bytes = prometheus.Gauge(
             "everyline_indexer_buffered_bytes",

@@ -16,7 +16,7 @@ name is never used twice, and those of one folder sort as what they stand for.
             live/VERSION-RANDOM-CRC.parquet               files that may still come again
             past/VERSION-RANDOM-CRC.parquet               files that are gone for long
         streams/                                      labels and owners: a Delta table
-        dead_letters/PARTITION/POSITION-CRC           a record that is no batch, as it came
+        dead_letters/PARTITION/POSITION-CRC           a record that is not a batch, as it came
         deletions/ID.json                             a request for deletion
         deletions/ID.done.json                        what became of it
         scrub/TIME.json                               how far objects were read again
@@ -156,9 +156,9 @@ def named_version(name: str) -> int | None:
 
 
 def dead_letter(cluster: str, partition: int, position: int, crc: int) -> str:
-    """Return the name of a record that is no batch.
+    """Return the name of a record that is not a batch.
 
-    With its CRC: a topic that was made anew has other records at the same positions.
+    With its CRC: a topic that was recreated has other records at the same positions.
     """
     return f"{cluster}/dead_letters/{partition}/{position:0{_DIGITS}d}-{crc:08x}"
 

@@ -3,18 +3,18 @@
                    position       same topic            cut
   FOREIGN --> TAKING ----> CHECKING ----> FOLLOWED ------------> COMMITTING
          share                 |            |   ^--------------    |   ^
-                               |  made anew |     in the table     |   |
+                               |  recreated |     in the table     |   |
                                |            v                      |   |
                                +--------> RESET <------------------+   |
-                                            |         made anew        |
+                                            |         recreated        |
                                             +--------------------------+
                                                          cut
 
-  FOLLOWED, COMMITTING, RESET --- nothing more can be taken ---> STOPPED --- made anew ---> RESET
+  FOLLOWED, COMMITTING, RESET --- nothing more can be taken ---> STOPPED --- recreated ---> RESET
   all but FOREIGN, TAKING ------- what has come is void -------> TAKING
   all but FOREIGN --------------- it is another's -------------> FOREIGN
 
-What has come is void once another indexer has committed the partition, or if it does not add up.
+What has come is void once another indexer has committed the partition, or if it does not balance.
 Reading goes on during a commit. So a partition that is RESET or STOPPED meanwhile stays that when
 the commit ends.
 """
@@ -44,7 +44,7 @@ class Ownership(Enum):
     COMMITTING = auto()
     """Records are on their way into the table, however often that is tried; the next are read."""
     RESET = auto()
-    """Its topic was made anew: that is read, and the next commit closes the generation before."""
+    """Its topic was recreated: that is read, and the next commit closes the generation before."""
     STOPPED = auto()
     """Nothing more is read until somebody acts; what was read before is committed all the same."""
 
@@ -129,7 +129,7 @@ class Partition:
         self.why_stopped = why
 
     def void(self) -> None:
-        """Drop what has come: the table says anew where to go on."""
+        """Drop what has come: the table says again where to go on."""
         self.move(Ownership.TAKING)
         self._begin(self.coming.position)
 

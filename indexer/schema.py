@@ -45,7 +45,7 @@ SEGMENT_SCHEMA = pa.schema(
         pa.field("output", _WORD, nullable=False),
         pa.field("level", _WORD, nullable=False),
         pa.field("message", pa.string(), nullable=False),
-        pa.field("raw", pa.binary(), nullable=True),  # the bytes, where they are no UTF-8
+        pa.field("raw", pa.binary(), nullable=True),  # the bytes, where they are not UTF-8
         pa.field("partial", pa.bool_(), nullable=False),
         # Of the first line of its event; null, or its own, where a row is that line.
         pa.field("event_offset", pa.int64(), nullable=True),

@@ -1,4 +1,4 @@
-"""Whose work it is that does not add up: one batch that lies must not hold up all the others.
+"""Find the batch that makes a commit fail its balance, so that it holds up no other one.
 
 A commit goes in that could not be made; out comes, for each partition to blame, which of its
 batches cannot be taken, or that the fault is in none of them alone. Nothing is written here.
@@ -46,9 +46,9 @@ def assemble_whole(intakes: Sequence[Intake], state: State) -> tuple[Assembled, 
 
 
 def suspects(cut: Mapping[int, Uncommitted], state: State) -> dict[int, dict[int, str]]:
-    """Return, for each partition that does not add up, why, by position of the batch to blame.
+    """Return, for each partition that does not balance, why, by position of the batch to blame.
 
-    A partition without positions does not add up although each batch of it does.
+    A partition without positions does not balance although each batch of it does.
     """
     found = {}
     for partition, each in cut.items():

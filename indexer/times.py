@@ -61,7 +61,7 @@ def from_rfc_3339(text: str) -> int:
     """Return nanoseconds since 1970, further digits cut off; raise ValueError if it is no time."""
     match = _RFC_3339.fullmatch(text)
     if match is None:
-        raise ValueError("no form of a time that is known here")
+        raise ValueError("not a form of time that is known here")
     date_, clock, fraction, zone = match.groups()
     zone = "+00:00" if zone in "Zz" else zone
     whole = datetime.fromisoformat(f"{date_}T{clock}{zone}")

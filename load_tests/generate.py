@@ -100,7 +100,7 @@ def empty(rng: random.Random) -> bytes:
 
 
 def invalid_utf8(rng: random.Random) -> bytes:
-    """Bytes that are no UTF-8, amid some that are."""
+    """Bytes that are not UTF-8, amid some that are."""
     return b"head " + rng.choice(_BAD_UTF8) + b" tail " + short(rng)
 
 

@@ -1,7 +1,7 @@
 """What a kubelet of ``load_tests.kubelet`` has written: numbered lines, and what became of files.
 
 Events go in as they happen, one JSON array a line; out comes each file with every byte that it
-ever held, also long after it was deleted. The lines are made anew from the seed, so the truth of
+ever held, also long after it was deleted. The lines are recreated from the seed, so the truth of
 a day's writing is small, and it is the same on every machine.
 """
 

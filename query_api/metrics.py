@@ -23,7 +23,7 @@ class QueryMetrics:
         )
         self.limit_reached = prometheus.Counter(
             "everyline_query_limit_reached",
-            "Requests that a limit cut or refused, by the name of its setting",
+            "Requests that a limit cut short or refused, by the limit's setting",
             ["limit"],
             registry=registry,
         )
@@ -41,6 +41,6 @@ class QueryMetrics:
         )
         self.refresh_failed = prometheus.Gauge(
             "everyline_query_refresh_failed",
-            "1 while the table cannot be looked at",
+            "1 while the view of the table cannot be refreshed",
             registry=registry,
         )

@@ -13,19 +13,21 @@ class QuerySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     bucket: Annotated[str, setting("a directory, or s3://BUCKET/PREFIX")] = "everyline/bucket"
     cluster: Annotated[str, setting("name of the cluster whose table is read")] = "local"
     listen: Annotated[
-        str, setting("HOST:PORT of the service; loopback only, as it asks nobody who they are")
+        str, setting("HOST:PORT of the service; loopback only, since it has no authentication")
     ] = "127.0.0.1:8080"
     log_level: Annotated[str, setting("debug, info, warning or error")] = "info"
-    refresh_ms: Annotated[int, setting("age at which the table is looked at again", ge=10)] = 1_000
+    refresh_ms: Annotated[
+        int, setting("age at which the view of the table is refreshed", ge=10)
+    ] = 1_000
     pinned_versions: Annotated[
         int, setting("versions of the table kept in memory for cursors", ge=1)
     ] = 32
     scan_threads: Annotated[
-        int, setting("segments scanned at once, by all searches together; 0: one a core", ge=0)
+        int, setting("segments scanned at the same time by all searches; 0: one per core", ge=0)
     ] = 0
     query_timeout_ms: Annotated[
-        int, setting("time after which a search answers with what it has", ge=1)
+        int, setting("time after which a search returns what it has found so far", ge=1)
     ] = 30_000
-    query_characters: Annotated[int, setting("longest text of a query", ge=1)] = 4_096
-    rows_max: Annotated[int, setting("most rows of one page", ge=1)] = 10_000
-    list_max: Annotated[int, setting("most gaps or streams of one list", ge=1)] = 10_000
+    query_characters: Annotated[int, setting("maximum length of a query", ge=1)] = 4_096
+    rows_max: Annotated[int, setting("maximum number of rows in a page", ge=1)] = 10_000
+    list_max: Annotated[int, setting("maximum number of gaps or streams in a list", ge=1)] = 10_000

@@ -36,7 +36,7 @@ def parse_time(text: str, name: str, now_ns: int) -> int:
         else:
             time_ns = from_rfc_3339(text)
         if not _LOWEST <= time_ns <= _HIGHEST:
-            raise ValueError("further from 1970 than 292 years")
+            raise ValueError("more than 292 years away from 1970")
     except ValueError as error:
         raise BadParameter(f"{name}={text!r} is no time: {error}", _HINT) from error
     return time_ns

@@ -1,4 +1,4 @@
-"""From the container's file to the table, with real processes, on both bodies of each interface."""
+"""From the container's file to the table, with real processes, on all topics and buckets."""
 
 import asyncio
 import random

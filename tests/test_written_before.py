@@ -180,7 +180,7 @@ def test_a_ledger_of_the_version_before_equals_its_coverage(
     taken: Taken, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert taken.check_ledger() == 0
-    said = "the ledger of golden (8 files, version 29) equals its coverage folded anew\n"
+    said = "the ledger of golden (8 files, version 29) equals its coverage folded again\n"
     assert capsys.readouterr().out == said
 
 
@@ -261,7 +261,7 @@ async def test_a_spool_is_sent_and_files_go_on_from_their_marks(
     for key, ranges in grown.items():
         _check_read_on(states[key], ranges, node.root)
     assert {states[key].pod for key in grown} == {"oven-0", "crane-0"}
-    assert len(fresh) == len(grown) + 1, "the one file that is new is named anew"
+    assert len(fresh) == len(grown) + 1, "the one file that is new is named again"
     assert not gaps_of(sent)
     assert not list((node.state / "spool").iterdir())
 

@@ -109,14 +109,14 @@ class Discovery:
         self._full: Scan | None = None
         self._said_link = False
 
-    def scan(self, *, anew: bool = False) -> Scan:
+    def scan(self, *, relist: bool = False) -> Scan:
         """Return every log file below the roots: the same list as before, if nothing changed.
 
-        ``anew``: list and stat them all, since some of the last scan's could not be opened or read.
+        ``relist``: list and stat all, since some of the last scan could not be opened or read.
         """
         now_ns = self._clock()
         if (
-            not anew
+            not relist
             and (full := self._full) is not None
             and 0 <= now_ns - full.began_ns < _QUIET_LOOK_NS
             and not full.errors

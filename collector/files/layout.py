@@ -53,7 +53,7 @@ class Layout(Protocol):
 
     @property
     def may_be_away(self) -> bool:
-        """Whether it is no error if the directory is not there."""
+        """Whether it is not an error if the directory is not there."""
         ...
 
     @property

@@ -270,7 +270,7 @@ class Watch:
     # -- ends --------------------------------------------------------------------------------
 
     def truncated(self, tail: Tail, now_ns: int, *, copied: bool = False) -> None:
-        """Start the file anew: what was read of it is no longer there, but perhaps ``copied``."""
+        """Start the file again: what was read of it is no longer there, but perhaps ``copied``."""
         old = self.files.put_away(tail, Stage.REPORTED if copied else Stage.TRUNCATED)
         # Batches on their way may still hold the last bytes that were read.
         start = tail.read_mark.offset

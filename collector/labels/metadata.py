@@ -59,15 +59,18 @@ class MetadataSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
         str, setting("names of the annotations to send, separated by ','; empty: none")
     ] = ""
     metadata_labels_max: Annotated[
-        int, setting("most labels of a pod; the last by name are left out", ge=0)
+        int, setting("maximum number of labels of a pod; the last by name are left out", ge=0)
     ] = 64
     metadata_value_bytes: Annotated[
-        int, setting("longest value of a label or annotation; the rest is cut off", ge=1)
+        int, setting("maximum length of a label's or annotation's value; the rest is cut off", ge=1)
     ] = 1024
     metadata_pods_max: Annotated[
-        int, setting("most pods to remember; those that ended first are forgotten first", ge=1)
+        int,
+        setting(
+            "maximum number of pods to remember; those that ended first are forgotten first", ge=1
+        ),
     ] = 2_000
-    metadata_response_bytes: Annotated[int, setting("longest answer that is read", ge=65_536)] = (
+    metadata_response_bytes: Annotated[int, setting("maximum size of an answer", ge=65_536)] = (
         16 << 20
     )
     metadata_spread_ms: Annotated[
@@ -83,10 +86,10 @@ class MetadataSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
         int, setting("shortest time of one watch; the longest is twice that", ge=1_000)
     ] = 300_000
     metadata_poll_ms: Annotated[
-        int, setting("time between two questions to the kubelet, give or take half", ge=10)
+        int, setting("time between two requests to the kubelet, give or take half", ge=10)
     ] = 60_000
     metadata_interval_ms: Annotated[
-        int, setting("least time between two entries of one pod", ge=0)
+        int, setting("minimum time between two entries of one pod", ge=0)
     ] = 30_000
     metadata_resend_ms: Annotated[
         int, setting("time after which a run sends all entries again", ge=1_000)
@@ -131,7 +134,7 @@ class Metadata:
         self._ended = set(self._pods)  # or not seen yet
         self._sent_ns: dict[str, int] = {}
         self._resend_ns = clock() + s.metadata_resend_ms * _MS
-        self._version = ""  # of the pods as they are known; empty: list anew
+        self._version = ""  # of the pods as they are known; empty: list again
         self._unsaved = asyncio.Event()
         self.last_success_ns = 0
         self.error = ""
@@ -227,7 +230,7 @@ class Metadata:
     def _worked(self) -> None:
         self.last_success_ns = self._clock()
         if self.error:
-            _log.info("labels are learned again", extra={"pods": len(self._pods)})
+            _log.info("labels can be had again", extra={"pods": len(self._pods)})
         self.error = ""
 
     def _failed(self, error: MetadataError) -> None:
@@ -287,7 +290,7 @@ class Metadata:
         body = msgspec.json.encode(list(self._pods.values()))
         temporary = self._state / f"{METADATA}.tmp"
         try:
-            # Not synced, which could hold up the reading: what a power cut tears is asked for anew.
+            # Not synced, which could hold up reading: what a power cut tears is asked for again.
             temporary.write_bytes(with_checksum(_HEAD, body))
             temporary.replace(self._state / METADATA)
             self.save_error = ""
@@ -309,7 +312,7 @@ def _load(state: Path) -> dict[str, Meta]:
         return {}
     except (OSError, ValueError, msgspec.MsgspecError) as error:
         _log.warning(
-            "labels of the run before cannot be read; asking for them anew",
+            "labels kept by the run before cannot be read; asking for them again",
             extra={"path": str(path), "error": str(error)},
         )
         return {}
@@ -356,4 +359,4 @@ def _url(url: str) -> str:
         known = found.scheme in ("https", "http") and found.hostname and found.port != 0
         if known and "@" not in found.netloc:  # a password would show in errors
             return url.rstrip("/")
-    raise SettingError("metadata_url is no address; set https://HOST:PORT")
+    raise SettingError("metadata_url is not a URL; set https://HOST:PORT")

@@ -108,7 +108,9 @@ class ApiServer:
         try:
             event = _event_decoder.decode(line)
         except (msgspec.MsgspecError, ValueError) as error:
-            raise MetadataError(f"a watch of pods sent what is no event: {error}") from error
+            raise MetadataError(
+                f"a watch of pods sent something that is not an event: {error}"
+            ) from error
         if event.type == "ERROR":
             kind = MetadataExpired if event.object.code == 410 else MetadataError
             raise kind(f"a watch of pods ended: {event.object.message}")

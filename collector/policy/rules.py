@@ -166,7 +166,7 @@ def read_rules(path: Path) -> tuple[Rule, ...]:
             f"cannot read the policy {path}: {error.strerror}; mount it there, or name no policy"
         ) from error
     except UnicodeDecodeError as error:
-        raise SettingError(f"policy {path}: not text in UTF-8; write it anew as such") from error
+        raise SettingError(f"policy {path}: not text in UTF-8; write it as UTF-8") from error
     try:
         tables = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:

@@ -118,7 +118,7 @@ class HandOver:
         """Remember a batch that the topic did not take, to try again."""
         if str(error) != self.trouble:
             self.trouble = str(error)
-            _log.error("the topic did not take a batch; retrying", extra={"error": self.trouble})
+            _log.error("the topic did not accept a batch; retrying", extra={"error": self.trouble})
         pending.move(Event.REFUSE)
         self.bytes -= pending.wire_bytes
         self._refused.append(pending)
@@ -135,7 +135,7 @@ class HandOver:
         batch = wire.decode(pending.value, zstandard.ZstdDecompressor())
         parts = encode_parts(batch, limit, self._compressor)
         _log.warning(
-            "the topic takes no batch as large as this; sending it in parts",
+            "the topic does not accept a batch of this size; sending it in parts",
             extra={"bytes": pending.wire_bytes, "parts": len(parts)},
         )
         await self._append(pending, parts)

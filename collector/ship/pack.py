@@ -145,7 +145,7 @@ def cut(batch: Batch, fits: Callable[[Batch], bool]) -> list[Batch]:
     if parts := halves(batch):
         return [piece for half in parts for piece in cut(half, fits)]
     if batch.ranges:
-        return [filled(batch, [_gap(batch.ranges[0], "larger than the topic takes")])]
+        return [filled(batch, [_gap(batch.ranges[0], "larger than the topic accepts")])]
     return [] if batch.inventory is not None else [batch]
 
 

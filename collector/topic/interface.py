@@ -66,7 +66,7 @@ class Topic(Protocol):
         ...
 
     async def identity(self) -> str:
-        """Return a name that changes when the topic is made anew, as far as the body can tell."""
+        """Return a name that changes when the topic is recreated, as far as that can be told."""
         ...
 
     async def partitions(self) -> int:
@@ -106,7 +106,7 @@ class Topic(Protocol):
         ...
 
     async def forget(self, partition: int, before: int) -> None:
-        """Allow records below ``before`` to be deleted, if the body does not expire them itself.
+        """Allow records below ``before`` to be deleted, unless the topic expires them itself.
 
         The record at ``before - 1`` is kept, so that a reader can compare it later.
         """

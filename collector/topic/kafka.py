@@ -95,7 +95,7 @@ class KafkaTopic:
         found = TopicLimits(value_bytes_max, tuple(advice(configs, replicas)))
         for each in found.advice:
             if each not in self._limits.advice:
-                _log.warning("the topic should be set up otherwise", extra={"advice": each})
+                _log.warning("the topic's settings should be changed", extra={"advice": each})
         self._limits = found
         return found
 
@@ -130,10 +130,10 @@ class KafkaTopic:
             self._troubles[partition] = trouble
             if trouble not in self._said:
                 self._said.add(trouble)
-                _log.error("kafka did not take batches; retrying", extra={"error": trouble})
+                _log.error("kafka did not accept batches; retrying", extra={"error": trouble})
         elif self._troubles.pop(partition, "") and not self._troubles:
             self._said.clear()
-            _log.info("kafka takes batches again")
+            _log.info("kafka accepts batches again")
 
     def _missing(self) -> TopicMissing:
         return TopicMissing(f"topic {self._name!r} does not exist on {self._brokers}; create it")

@@ -27,7 +27,7 @@ class KafkaMembership:
     """Kafka's body of Membership; joins when it is first asked.
 
     aiokafka only knows protocols that take every partition away from everybody when the group
-    changes. Here a member keeps what it had until the group has met anew, so that one that keeps
+    changes. Here a member keeps what it had until the group has rebalanced, so that one that keeps
     a partition is not disturbed.
     """
 

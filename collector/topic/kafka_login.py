@@ -70,7 +70,7 @@ async def cause(host: str, port: int, login: Login) -> Exception | None:
 
 
 def is_refusal(error: Exception) -> bool:
-    """Return whether the broker is there and does not want this client, or the client not it."""
+    """Return whether the broker rejected this client, or the client its certificate."""
     return isinstance(error, (ssl.SSLError, *_LOGIN_ERRORS))
 
 
@@ -85,7 +85,7 @@ def told(error: Exception, login: Login) -> str:
         return f"no TLS with the broker: {error.reason}; check its port, and {shown}"
     mechanism = s.kafka_sasl_mechanism
     if isinstance(error, kafka.UnsupportedSaslMechanismError):
-        return f"the broker does not take {mechanism}; choose another kafka_sasl_mechanism"
+        return f"the broker does not support {mechanism}; choose another kafka_sasl_mechanism"
     if isinstance(error, kafka.SaslAuthenticationFailed) and mechanism == "OAUTHBEARER":
         return f"authentication failed by OAUTHBEARER; check {s.kafka_sasl_token_file}"
     if isinstance(error, kafka.SaslAuthenticationFailed) and s.kafka_sasl_username:

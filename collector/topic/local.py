@@ -87,7 +87,7 @@ class _Alone:
 
 
 class LocalTopic:
-    """The directory body of Topic; made on first use with ``partitions`` partitions, unless 0."""
+    """A Topic in a directory; made on first use with ``partitions`` partitions, unless 0."""
 
     dense = True
 

@@ -1,7 +1,7 @@
 """How the collector and the indexer prove to Kafka who they are, and Kafka to them: TLS and SASL.
 
 Settings and the files that they name go in, a login comes out: a TLS context and a secret. Files
-may be replaced at any time; a login is made anew when one was, and the last good one is kept while
+may be replaced at any time; a new login is made when one was, and the last good one is kept while
 they cannot be used. Secrets come from files only and are never shown.
 """
 

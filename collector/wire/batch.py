@@ -250,7 +250,7 @@ def _plain_inventory(inventory: Inventory, index: Mapping[bytes, int]) -> dict[s
 def decode(wire: bytes, decompressor: zstandard.ZstdDecompressor) -> Batch:
     """Return the batch in ``wire``.
 
-    Raises TornBatch for bytes that are no batch, NewerWireVersion for a version above ours.
+    Raises TornBatch for bytes that are not a batch, NewerWireVersion for a version above ours.
     """
     if wire[: len(MAGIC)] != MAGIC or len(wire) <= len(MAGIC):
         raise TornBatch(f"{len(wire)} bytes do not start with a batch's magic")
@@ -262,7 +262,7 @@ def decode(wire: bytes, decompressor: zstandard.ZstdDecompressor) -> Batch:
         (_SCHEMA, None) if version == VERSION else (_OLD_SCHEMAS.get(version), _SCHEMA)
     )
     if written is None:
-        raise TornBatch(f"wire version {version} never was")
+        raise TornBatch(f"wire version {version} does not exist")
     try:
         frame = memoryview(wire)[len(MAGIC) + 1 :]
         if not 0 <= zstandard.frame_content_size(frame) <= RAW_BYTES_MAX:
@@ -271,7 +271,7 @@ def decode(wire: bytes, decompressor: zstandard.ZstdDecompressor) -> Batch:
         record: Any = fastavro.schemaless_reader(io.BytesIO(body), written, wanted)
         return _from_record(record)
     except (zstandard.ZstdError, EOFError, ValueError, IndexError, KeyError, TypeError) as error:
-        raise TornBatch(f"{len(wire)} bytes are no batch: {error}") from error
+        raise TornBatch(f"{len(wire)} bytes are not a batch: {error}") from error
 
 
 def _stream(record: Mapping[str, Any]) -> Stream:

@@ -95,7 +95,7 @@ def _groups(ascending: Sequence[Live], most: int, target_bytes: int) -> Iterable
 def compact(fenced: FencedTable, plans: Sequence[Compaction], threads: int) -> Iterator[Compacted]:
     """Do what was planned from ``fenced``'s snapshot; yield each as it is committed or given up.
 
-    A segment that cannot be read, is not sorted or does not add up is left as it is. Raises
+    A segment that cannot be read, is not sorted or does not balance is left as it is. Raises
     PositionMoved if another keeper is at work.
     """
     with ThreadPoolExecutor(threads) as pool:

@@ -164,7 +164,7 @@ class _Expiry:
         )
         if left.rows != gone.total():
             raise NotBalanced(
-                f"an expiry does not add up, nothing was changed: {left.rows} rows of {each.name} "
+                f"an expiry does not balance, nothing was changed: {left.rows} rows of {each.name} "
                 f"would go, {gone.total()} should"
             )
         return Rewritten(left.data, left.rows, gone)

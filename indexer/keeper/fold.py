@@ -37,7 +37,7 @@ class Fold:
         Each version that was folded goes to ``seen`` with its coverage, also if it is not stored.
 
         Raises TableUnavailable if the table cannot be read or the ledger not be written, and
-        VersionGone if the table was made anew under the ledger. ``ledger`` is None after an error
+        VersionGone if the table was recreated under the ledger. ``ledger`` is None after an error
         and after another keeper was faster: the next call takes the stored one.
         """
         version = table.version()
@@ -46,7 +46,7 @@ class Fold:
         if before > version:
             raise VersionGone(
                 f"the ledger is of version {before}, the table of {version}: the table was made "
-                "anew; delete the ledger's folder to fold it again"
+                "again; delete the ledger's folder to fold it again"
             )
         if before == version:
             self.ledger = ledger
@@ -64,7 +64,7 @@ class Fold:
             split if split > self._split_ns or folded is not ledger else 0,
         )
         if not saved:
-            _log.warning("another keeper was faster; taking its ledger")
+            _log.warning("another keeper folded first; taking its ledger")
             return False
         self.ledger, self._split_ns = folded, split
         return True

@@ -1,7 +1,7 @@
 """Many coverage objects become one: an hour of commits is one object to read, and loses nothing.
 
 Objects that the stored ledger has folded go in; out comes an object that holds the coverage of each
-commit as it was, with the table's version that it had. So the ledger can be folded anew from them
+commit as it was, with the table's version that it had. So the ledger can be folded again from them
 in the same order, position by position.
 """
 

@@ -112,7 +112,7 @@ class Jobs:
         monotonic: Callable[[], float] = time.monotonic,
         stopped: Callable[[], bool] = lambda: False,
     ) -> None:
-        """Open nothing yet; raise SettingError for a retention that is no list of rules."""
+        """Open nothing yet; raise SettingError for a retention that is not a list of rules."""
         fenced = FencedTable(Table(bucket, settings.cluster, clock=clock))
         self.means = means = Means(settings, fenced, metrics, clock, monotonic, stopped)
         self.fenced, self.metrics = fenced, metrics
@@ -272,7 +272,7 @@ class ExpireJob(Job):
     name, changes = "expire", True
 
     def __init__(self, means: Means) -> None:
-        """Remember which namespaces segments have; raise SettingError for rules that are none."""
+        """Remember the namespaces of segments; raise SettingError for rules that cannot be read."""
         super().__init__(means, means.settings.expire_interval_ms)
         self._rules, self._namespaces = parse_retention(means.settings.retention), Namespaces()
 
@@ -397,4 +397,6 @@ class VacuumJob(Job):
         means.fenced.bucket.sweep(cluster_folder(settings.cluster), means.clock() - age_ns)
         means.metrics.vacuumed_objects.inc(len(gone))
         if gone:
-            _log.info("deleted what no version names", extra={"objects": len(gone)})
+            _log.info(
+                "deleted objects that no version of the table names", extra={"objects": len(gone)}
+            )

@@ -24,24 +24,30 @@ class KeeperMetrics:
         self.files = gauge("files", "Files in the ledger")
         self.lost = gauge("lost_ranges", "Ranges of files that are lost")
         self.lane_holes = gauge("lane_holes", "Runs of batches that are lost")
-        self.jumps = gauge("jumps", "Positions passed over, as ranges")
-        self.folded_at = gauge("folded_timestamp_seconds", "When the last fold ended")
+        self.jumps = gauge("jumps", "Ranges of topic positions that were skipped")
+        self.folded_at = gauge("folded_timestamp_seconds", "Time at which the last fold ended")
         self.standby = gauge("standby", "1 while another keeper is at work")
-        self.progress = gauge("job_progress_ratio", "How far a job is, or was at its end", "job")
+        self.progress = gauge("job_progress_ratio", "Progress of a job, from 0 to 1", "job")
         self.job_succeeded_at = gauge(
-            "job_success_timestamp_seconds", "When a job last ended well", "job"
+            "job_success_timestamp_seconds", "Time at which a job last succeeded", "job"
         )
         self.job_failures = counter("job_failures", "Times that a job failed", "job")
         self.job_seconds = prometheus.Summary(
-            "everyline_keeper_job_seconds", "Time of a job", ["job"], registry=registry
+            "everyline_keeper_job_seconds", "Duration of a job", ["job"], registry=registry
         )
-        self.checkpoints = counter("checkpoints", "Checkpoints written of the table's log")
-        self.compactions = counter("compactions", "Groups of segments that became one")
+        self.checkpoints = counter(
+            "checkpoints", "Checkpoints of the table's log that were written"
+        )
+        self.compactions = counter("compactions", "Groups of segments that were merged into one")
         self.compactions_refused = counter(
-            "compactions_refused", "Groups left as they are: damaged, unsorted or not adding up"
+            "compactions_refused", "Groups not merged: damaged, unsorted, or not balancing"
         )
-        self.compacted_bytes = counter("compacted_bytes", "Bytes of segments that were merged")
-        self.compacted_to_bytes = counter("compacted_to_bytes", "Bytes of what they became")
+        self.compacted_bytes = counter(
+            "compacted_bytes", "Bytes of the segments that compaction read"
+        )
+        self.compacted_to_bytes = counter(
+            "compacted_to_bytes", "Bytes of the segments that compaction wrote"
+        )
         self.streams_rows = counter("streams_rows", "Rows of labels added to the table of streams")
         self.gathered_objects = counter("gathered_objects", "Coverage objects that were merged")
         self.expired_rows = counter("expired_rows", "Rows removed by retention")
@@ -50,14 +56,19 @@ class KeeperMetrics:
         self.scrubbed_objects = counter(
             "scrubbed_objects", "Committed objects that were read again"
         )
-        self.scrubbed_bytes = counter("scrubbed_bytes", "Bytes of them")
+        self.scrubbed_bytes = counter(
+            "scrubbed_bytes", "Bytes of committed objects that were read again"
+        )
         self.damaged_objects = gauge(
             "damaged_objects", "Objects that are missing or not what was committed"
         )
         self.scrubbed_since = gauge(
-            "scrubbed_since_timestamp_seconds", "Every object was read again since then; 0: not yet"
+            "scrubbed_since_timestamp_seconds",
+            "Since then every object has been read again; 0: not yet",
         )
-        self.vacuumed_objects = counter("vacuumed_objects", "Objects deleted that no version named")
+        self.vacuumed_objects = counter(
+            "vacuumed_objects", "Objects that were vacuumed, as no version named them"
+        )
 
     def measure(self, ledger: Ledger, now_ns: int) -> None:
         """Note what a ledger that was just folded holds."""

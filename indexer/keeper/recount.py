@@ -1,7 +1,7 @@
 """The command ``everyline ledger``: prove that the stored ledger is what the coverage says.
 
-All coverage objects of the version that the ledger was folded at are folded anew; what differs from
-the stored one is named, entry by entry. ``--rebuild`` puts the new one in its place.
+All coverage objects of the version that the ledger was folded at are folded again; what differs
+from the stored one is named, entry by entry. ``--rebuild`` puts the new one in its place.
 """
 
 import argparse
@@ -17,7 +17,7 @@ from indexer.keeper.fold import split_ns
 from indexer.keeper.settings import KeeperSettings
 from indexer.ledger.entries import JumpEntry
 from indexer.ledger.ledger import Ledger
-from indexer.ledger.stored import LedgerTable, fold_anew
+from indexer.ledger.stored import LedgerTable, fold_again
 from indexer.store.bucket import Bucket
 from indexer.store.open import open_bucket
 from indexer.table.table import Table
@@ -29,14 +29,14 @@ def main(argv: Sequence[str], environ: Mapping[str, str]) -> int:
     """Check or rebuild; return 0 if the ledger was right or is now, 1 if it is not."""
     parser = argparse.ArgumentParser(
         prog="everyline ledger",
-        description="Fold all coverage anew and compare it with the stored ledger.",
+        description="Fold all coverage again and compare it with the stored ledger.",
         epilog="Settings, such as --cluster and --bucket, are those of `everyline keeper`.",
         allow_abbrev=False,
     )
     what = parser.add_mutually_exclusive_group(required=True)
-    what.add_argument("--check", action="store_true", help="name each entry that differs")
+    what.add_argument("--check", action="store_true", help="list every entry that differs")
     what.add_argument(
-        "--rebuild", action="store_true", help="replace the ledger; stop the keeper before"
+        "--rebuild", action="store_true", help="replace the stored ledger; stop the keeper first"
     )
     asked, rest = parser.parse_known_args(argv)
     settings = load_settings(KeeperSettings, "keeper", rest, environ)
@@ -52,7 +52,7 @@ def check(bucket: Bucket, cluster: str) -> int:
     if stored.version < 0:
         print(f"no ledger of {cluster} has been folded yet")
         return 1
-    found = differences(stored, fold_anew(Table(bucket, cluster), stored.version))
+    found = differences(stored, fold_again(Table(bucket, cluster), stored.version))
     shown = list(itertools.islice(found, _SHOWN))
     more = sum(1 for _ in found)
     for line in shown:
@@ -61,7 +61,7 @@ def check(bucket: Bucket, cluster: str) -> int:
         print(f"and {more} more")
     same = "differs from" if shown else "equals"
     files = f"{len(stored.files)} files, version {stored.version}"
-    print(f"the ledger of {cluster} ({files}) {same} its coverage folded anew")
+    print(f"the ledger of {cluster} ({files}) {same} its coverage folded again")
     return 1 if shown else 0
 
 
@@ -70,7 +70,7 @@ def rebuild(bucket: Bucket, settings: KeeperSettings) -> int:
     table = Table(bucket, settings.cluster)
     stored = LedgerTable(bucket, settings.cluster)
     before = stored.load_live([]).version
-    ledger = fold_anew(table, table.version())
+    ledger = fold_again(table, table.version())
     files = len(ledger.files)
     split = split_ns(time.time_ns(), settings.gone_live_hours)
     if not stored.save(ledger, before, None, split):
@@ -80,11 +80,11 @@ def rebuild(bucket: Bucket, settings: KeeperSettings) -> int:
     return 0
 
 
-def differences(stored: Ledger, anew: Ledger) -> Iterator[str]:
+def differences(stored: Ledger, refolded: Ledger) -> Iterator[str]:
     """Yield a line for each field of an entry that differs, and each entry that one lacks."""
     for kind in ("positions", "files", "lanes", "nodes", "expired", "deleted"):
-        yield from _compared(kind, getattr(stored, kind), getattr(anew, kind))
-    yield from _compared("jumps", _jumps(stored), _jumps(anew))
+        yield from _compared(kind, getattr(stored, kind), getattr(refolded, kind))
+    yield from _compared("jumps", _jumps(stored), _jumps(refolded))
 
 
 def _jumps(ledger: Ledger) -> dict[tuple[Any, ...], JumpEntry]:
@@ -95,18 +95,18 @@ def _jumps(ledger: Ledger) -> dict[tuple[Any, ...], JumpEntry]:
     }
 
 
-def _compared(kind: str, stored: Mapping[Any, Any], anew: Mapping[Any, Any]) -> Iterator[str]:
-    for key in [*stored, *(key for key in anew if key not in stored)]:
+def _compared(kind: str, stored: Mapping[Any, Any], refolded: Mapping[Any, Any]) -> Iterator[str]:
+    for key in [*stored, *(key for key in refolded if key not in stored)]:
         of = f"{kind} {_shown(key)}"
-        if key not in anew:
+        if key not in refolded:
             yield f"{of}: stored, and not in the coverage"
         elif key not in stored:
             yield f"{of}: in the coverage, and not stored"
-        elif stored[key] != anew[key]:
-            old, new = (msgspec.structs.asdict(each[key]) for each in (stored, anew))
+        elif stored[key] != refolded[key]:
+            old, new = (msgspec.structs.asdict(each[key]) for each in (stored, refolded))
             for name in old:
                 if old[name] != new[name]:
-                    yield f"{of}: {name} is {old[name]!r}, folded anew {new[name]!r}"
+                    yield f"{of}: {name} is {old[name]!r}, folded again {new[name]!r}"
 
 
 def _shown(key: Any) -> str:

@@ -16,7 +16,7 @@ from indexer.table.coverage import Jump
 
 LOST_TOPIC = "LOST_TOPIC"  # the topic acknowledged it and does not have it
 LOST_RETENTION = "LOST_RETENTION"  # the topic deleted it before it was read
-TOPIC_RESET = "TOPIC_RESET"  # the topic was made anew
+TOPIC_RESET = "TOPIC_RESET"  # the topic was recreated
 LOST_ROTATED = "LOST_ROTATED"  # the file went before it was read to its end
 UNACCOUNTED = "UNACCOUNTED"  # a new run of the collector knows nothing of the file
 UNPARSED = "UNPARSED"  # a dead letter
@@ -90,7 +90,7 @@ class FileEntry(msgspec.Struct, kw_only=True):
 
     def add_end(self, offset: int, crc: int) -> None:
         """Remember a range end, and no more than ENDS_KEPT of them."""
-        if 0 <= offset < 1 << 63 and 0 <= crc < 1 << 32:  # none else was ever told apart
+        if 0 <= offset < 1 << 63 and 0 <= crc < 1 << 32:  # no other value is ever compared
             self.end_crcs = (self.end_crcs + _END.pack(offset, crc))[-ENDS_KEPT * _END.size :]
 
     @property

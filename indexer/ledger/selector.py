@@ -37,7 +37,8 @@ def select(
 ) -> set[Stream]:
     """Return the streams one of whose versions in ``[from_ns, to_ns)`` fulfils all matchers.
 
-    ``history`` is of HISTORY_SCHEMA. Raises SelectorError for a pattern that is none.
+    ``history`` is of HISTORY_SCHEMA. Raises SelectorError for a pattern that is not a regular
+    expression.
     """
     chosen = pc.and_(pc.less(history["from_ns"], to_ns), pc.greater(history["until_ns"], from_ns))
     for matcher in matchers:

@@ -245,7 +245,9 @@ class LedgerTable:
         except TableNotFoundError:
             return None
         if "version" not in {field.name for field in table.schema().fields}:
-            raise TableError(f"{self._uri} is of an older form; delete it to have it folded anew")
+            raise TableError(
+                f"{self._uri} was written by an older version; delete it, and it is folded again"
+            )
         return table
 
     def _make(self) -> DeltaTable:
@@ -310,7 +312,7 @@ def bring_up(
     """Fold the coverage of every version up to ``version`` into ``ledger``, in place; return it.
 
     Where the log no longer reaches back to the ledger, or names objects that were merged since and
-    are gone, all coverage objects are folded anew, into another ledger. ``lookup`` finds the past
+    are gone, all coverage objects are folded again, into another ledger. ``lookup`` finds the past
     files of a ledger that was loaded without them; the keys of files that have changed are added to
     ``touched``, and each version that was folded goes to ``seen`` with its coverage.
     """
@@ -334,11 +336,11 @@ def bring_up(
                 if seen is not None:
                     seen(entry, coverages)
     except (VersionGone, ObjectMissing):
-        ledger = fold_anew(table, version)
+        ledger = fold_again(table, version)
     return ledger
 
 
-def fold_anew(table: Table, version: int) -> Ledger:
+def fold_again(table: Table, version: int) -> Ledger:
     """Return the fold of all coverage objects of a version; raise VersionGone if it is not kept."""
     ledger = Ledger()
     for coverage in table.all_coverage(table.snapshot(version)):

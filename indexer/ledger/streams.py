@@ -278,7 +278,7 @@ class StreamsTable:
         """Fold in what ``logs`` has gained up to ``version``; return how many rows were added.
 
         Adds nothing if another keeper is faster. Raises TableUnavailable if one of the tables
-        cannot be read or written, VersionGone if ``logs`` was made anew.
+        cannot be read or written, VersionGone if ``logs`` was recreated.
         """
         try:
             handle = self._made()
@@ -288,7 +288,7 @@ class StreamsTable:
             if folded > version:
                 raise VersionGone(
                     f"{self.uri} is of version {folded}, the table of {version}: the table was "
-                    "made anew; delete the folder of streams to fold it again"
+                    "recreated; delete the folder of streams to fold it again"
                 )
             streams, self._streams = self._streams, None
             if streams is None or self._version != folded:
@@ -303,7 +303,7 @@ class StreamsTable:
             added = streams.fold(self._news)
             _commit(handle, added, version)
         except CommitFailedError:
-            _log.warning("another keeper was faster; taking its streams")
+            _log.warning("another keeper wrote first; taking its streams")
             return 0
         except (DeltaError, OSError) as error:
             raise TableUnavailable(f"cannot fold {self.uri}: {one_line(error)}") from error

@@ -1,7 +1,7 @@
 """The bytes of messages: brought together in the order of rows, judged as UTF-8 and made it.
 
 In come lines and where their messages stand; out go all messages of a piece behind each other, the
-fragments of each joined, and which of them are no UTF-8. Of those, a text that is and their bytes.
+fragments of each joined, and which of them are not UTF-8. Of those, a text that is and their bytes.
 """
 
 import numpy as np
@@ -105,7 +105,7 @@ def _is_utf8(text: Bytes) -> bool:
 
 @compiled
 def find_invalid(text: Bytes, offsets: Ints, first_row: int, last_row: int, invalid: Flags) -> None:
-    """Say of rows ``[first_row, last_row)`` which are no UTF-8."""
+    """Say of rows ``[first_row, last_row)`` which are not UTF-8."""
     all_ascii = _is_ascii(text[offsets[first_row] : offsets[last_row]])
     for row in range(first_row, last_row):
         message = text[offsets[row] : offsets[row + 1]]

@@ -58,7 +58,7 @@ class Rows:
     A row's ``offset`` is that of its first line, from the start of its piece; ``event_offset`` is
     that of the first line of its event, from the start of its file. ``partial``: the row is the
     head, the tail or the middle of an event or a line. ``raw`` is null where the message's bytes
-    are UTF-8; elsewhere ``message`` has U+FFFD in place of what is none. In each piece
+    are UTF-8; elsewhere ``message`` has U+FFFD in place of bytes that are not. In each piece
     ``lines == rows + joined``; its times are 0 if it has no rows.
     """
 
@@ -83,7 +83,7 @@ class Rows:
 
 @compiled
 def _count_lines(data: Bytes, starts: Longs) -> tuple[int, int]:
-    """Return the most lines that all pieces can have, and that one of them can have."""
+    """Return the maximum number of lines of all pieces, and of one of them."""
     most = in_piece = 0
     for p in range(starts.size - 1):
         lines = count_newlines(data[starts[p] : starts[p + 1]]) + 1
@@ -167,10 +167,10 @@ def parse(data: bytes, pieces: Pieces, plain_times: PlainTimes = GUESSING) -> Ro
     nanoseconds since 1970 cannot hold, is malformed: its output is unknown and its time that of
     the line before it. A leap second counts as the last nanosecond before it, digits of a fraction
     after the ninth are cut. Fragments are joined with what follows of their output up to the first
-    line that is none. Raises ValueError if ``data`` is too long.
+    line that is malformed. Raises ValueError if ``data`` is too long.
     """
     if len(data) >= DATA_BYTES_MAX:
-        raise ValueError(f"{len(data)} bytes in one parse, the most is {DATA_BYTES_MAX - 1}")
+        raise ValueError(f"{len(data)} bytes in one parse, the maximum is {DATA_BYTES_MAX - 1}")
     n = len(pieces.read_time_ns)
     source = np.frombuffer(data, np.uint8)
     most, in_piece = _count_lines(source, pieces.starts)
@@ -205,7 +205,7 @@ def parse(data: bytes, pieces: Pieces, plain_times: PlainTimes = GUESSING) -> Ro
 def _strings(
     text: NDArray[np.uint8], offsets: NDArray[np.int32], invalid: NDArray[np.intp]
 ) -> tuple[pa.StringArray, pa.BinaryArray]:
-    """Return ``message`` and ``raw``; ``invalid`` are the rows whose bytes are no UTF-8."""
+    """Return ``message`` and ``raw``; ``invalid`` are the rows whose bytes are not UTF-8."""
     m = len(offsets) - 1
     if not len(invalid):
         body = pa.py_buffer(text[: offsets[-1]])

@@ -92,12 +92,10 @@ def _program(pattern: str) -> list[int]:
         codes.append(ord("%") if letter == "%" else _DIRECTIVE + ord(letter))
     has_day = {_DAY, _PADDED_DAY} & {*codes} and {_MONTH, _NAME} & {*codes}
     if not (_EPOCH in codes or (has_day and _HOUR in codes)):
-        raise SettingError(
-            f"plain_time_formats has {pattern!r}, which tells no day, month and hour"
-        )
+        raise SettingError(f"plain_time_formats has {pattern!r}, which has no day, month and hour")
     if len(codes) > _SIZE_MAX:
         raise SettingError(
-            f"plain_time_formats has {pattern!r}; {_SIZE_MAX} characters are the most"
+            f"plain_time_formats has {pattern!r}; the maximum is {_SIZE_MAX} characters"
         )
     return codes
 

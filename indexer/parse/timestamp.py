@@ -15,7 +15,7 @@ _SECONDS_MAX = 9_223_372_036
 NS = 1_000_000_000
 NO_DAY = -(1 << 62)
 NO_TIME = -(1 << 63)
-"""In place of a time that is none."""
+"""Stands for a time that could not be read."""
 
 
 @compiled

@@ -124,6 +124,6 @@ def check(before: Tally, written: Iterable[bytes], dropped: Tally, what: str) ->
         wrong = [stream for stream in {*before, *after} if before.get(stream) != after.get(stream)]
         example = min(wrong, key=str)
         raise NotBalanced(
-            f"{what} does not add up, nothing was changed: {len(wrong)} streams differ, such as "
+            f"{what} does not balance, nothing was changed: {len(wrong)} streams differ, such as "
             f"{'/'.join(map(str, example))}: {before.get(example)} before, {after.get(example)} now"
         )

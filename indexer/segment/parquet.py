@@ -15,8 +15,8 @@ from indexer.times import format_microseconds
 
 ROW_GROUP_ROWS = 65_536
 ROW_GROUP_BYTES = 32 << 20
-# One page a column: zstd starts anew at each, and Arrow joins what it read of several. An index of
-# pages would say no more than the footer.
+# One page a column: zstd starts afresh at each, and Arrow joins what it read of several. An index
+# of pages would say no more than the footer.
 _PAGE_BYTES = 2 * ROW_GROUP_BYTES
 FRESH_ZSTD_LEVEL = 2  # of most logs as small as 3 and 4, for less; from 5 on at four times the cost
 _NUMBERS_ZSTD_LEVEL_MIN = 6  # they are few bytes to search, and steps of offsets repeat

@@ -1,7 +1,7 @@
 """One segment without some of its rows: what expiry and deletion leave of it.
 
 The rows of a segment and a choice of them go in; out come the bytes of a segment with the others,
-in their order, and which rows went. Rows kept and rows dropped must add up to what was read.
+in their order, and which rows went. Rows kept and rows dropped must balance to what was read.
 """
 
 from collections.abc import Callable, Iterable, Sequence

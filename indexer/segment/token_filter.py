@@ -1,8 +1,8 @@
 """The token filter of a segment, as a reader uses it: which row groups may hold a token.
 
 In come the key-value metadata of a segment's footer and a function that reads a range of it; out
-goes, for one ranged read a token, which row groups need not be looked at. Whatever does not add up
-excludes no row group. deploy/FORMAT.md describes the bytes.
+goes, for one ranged read a token, which row groups need not be looked at. A filter that is
+inconsistent excludes no row group. deploy/FORMAT.md describes the bytes.
 """
 
 import json
@@ -119,7 +119,7 @@ class Place:
             place = cls(**{name: plain[name] for name in cls.__slots__})
             counts = (place.offset, place.row_groups, place.blocks, place.common)
             if not all(type(count) is int and count >= 0 for count in counts):
-                raise ValueError("a count that is none")
+                raise ValueError("a count that is impossible")
         except (KeyError, TypeError, AttributeError) as error:
             raise ValueError(f"no place of a filter: {error!r}") from error
         return place

@@ -58,7 +58,7 @@ class Bucket(Protocol):
         ...
 
     def delete(self, name: str) -> None:
-        """Delete an object; one that is not there is no error."""
+        """Delete an object; one that is not there is not an error."""
         ...
 
     def sweep(self, prefix: str, before_ns: int) -> int:

@@ -230,4 +230,4 @@ def from_object(data: bytes) -> list[Coverage]:
         plain = fastavro.schemaless_reader(io.BytesIO(body), written, _SCHEMA)
         return msgspec.convert(plain, list[Coverage], builtin_types=(bytes,))
     except (pa.ArrowException, zstandard.ZstdError, EOFError, ValueError, KeyError) as error:
-        raise CoverageError(f"{len(data)} bytes are no coverage object: {error}") from error
+        raise CoverageError(f"{len(data)} bytes are not a coverage object: {error}") from error

@@ -70,7 +70,7 @@ class DeltaLog:
             except ObjectMissing:
                 if self.version < 0 or self._is_there():
                     break
-                self._begin()  # what comes next was cleaned up, or the table made anew
+                self._begin()  # what comes next was cleaned up, or the table recreated
         if self.version < 0:
             uri = folder_uri(self._bucket.uri, self._table_folder)
             raise TableError(f"no table at {uri}; start an indexer first")
@@ -114,7 +114,7 @@ class DeltaLog:
         return True
 
     def _is_there(self) -> bool:
-        """Return whether the version read last is in the log: a table may have been made anew."""
+        """Return whether the version read last is in the log: a table may have been recreated."""
         try:
             self._bucket.size(self._name(self.version))
         except ObjectMissing:

@@ -91,19 +91,19 @@ class Requests:
 
 
 def checked(request: DeletionRequest) -> DeletionRequest:
-    """Return the request; raise BadRequest if nobody could mean it."""
+    """Return the request; raise BadRequest if it makes no sense."""
     if not _ID.fullmatch(request.id) or request.id.endswith(DONE):
         raise BadRequest(f"request id {request.id!r}: use letters, digits, '.', '_' and '-'")
     if not request.namespace:
-        raise BadRequest("a request for deletion names a namespace")
+        raise BadRequest("a request for deletion needs a namespace")
     if not request.by or not request.reason:
-        raise BadRequest("a request for deletion says by whom it is and for what reason")
+        raise BadRequest("a request for deletion needs a name of who asks, and a reason")
     if not -(2**63) <= request.from_ns <= request.to_ns < 2**63:
         raise BadRequest("a request for deletion has times that 64 bits of nanoseconds can hold")
     if request.from_ns == request.to_ns:
-        raise BadRequest("a request for deletion ends after it begins")
+        raise BadRequest("a request for deletion must end after it begins")
     if request.text and request.regex:
-        raise BadRequest("a request for deletion names a text or a regular expression, not both")
+        raise BadRequest("a request for deletion takes a text or a regular expression, not both")
     import pyarrow as pa  # not at the top: to ask for a deletion, a command loads no more
     import pyarrow.compute as pc
 

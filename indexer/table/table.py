@@ -182,7 +182,7 @@ class Table:
         ``expected`` gives for each ``app_id`` the version that this work went on from, ``reached``
         the one to store. ``same_rows``: what is added holds what is removed, so that nobody who
         follows changes needs to read it. Raises PositionMoved if a position is another by now or an
-        object was removed since ``watch_removals``: the caller takes its state anew from the
+        object was removed since ``watch_removals``: the caller takes its state again from the
         table, which also tells an own commit that was answered with an error from somebody else's.
         """
         now_ms = self._clock() // 1_000_000

@@ -37,7 +37,7 @@ class Collecting:
     topic: str
 
     @classmethod
-    def anew(cls, folder: Path, root: Path, kafka: Kafka | None = None) -> "Collecting":
+    def again(cls, folder: Path, root: Path, kafka: Kafka | None = None) -> "Collecting":
         """Return a collector of ``root`` with no checkpoint and an empty topic."""
         place = folder / f"collector-{time.monotonic_ns()}"
         return cls(place, root, kafka.new_topic() if kafka else f"{place}/topic")
@@ -62,14 +62,14 @@ class Collecting:
 
 def ship(folder: Path, logs: Logs, kafka: Kafka | None = None) -> Cost:
     """Ship the logs to a new topic."""
-    return Collecting.anew(folder, logs.root, kafka).ship(folder, logs.raw_bytes)
+    return Collecting.again(folder, logs.root, kafka).ship(folder, logs.raw_bytes)
 
 
 def start(folder: Path) -> Cost:
     """Start and stop a collector that finds nothing: what a process costs by itself."""
     empty = folder / "empty"
     empty.mkdir(exist_ok=True)
-    words = Collecting.anew(folder, empty).words
+    words = Collecting.again(folder, empty).words
     return run_everyline(folder, words, lambda status: bool(status.get("ready")))
 
 
@@ -91,7 +91,7 @@ def idle(folder: Path, logs: Logs, files: int = IDLE_FILES) -> Idle:
     long_ago = time.time() - _QUIET_S
     for path in (root, *root.glob("*"), *root.glob("*/*"), *root.glob("*/*/*")):
         os.utime(path, (long_ago, long_ago))
-    running = Everyline.start(folder, Collecting.anew(folder, root).words)
+    running = Everyline.start(folder, Collecting.again(folder, root).words)
     running.wait_until(lambda: _has_all(running.status(), files))
     time.sleep(_SETTLE_S)
     shares = []
@@ -134,7 +134,7 @@ def busy(folder: Path, logs: Logs, kafka: Kafka | None, files: int = BUSY_FILES)
         for number in range(files):
             (path := _path(root, number)).parent.mkdir(parents=True)
             grown.append(stack.enter_context(path.open("ab", buffering=0)))
-        collecting = Collecting.anew(folder, root, kafka)
+        collecting = Collecting.again(folder, root, kafka)
         running = Everyline.start(folder, collecting.words)
         running.wait_until(lambda: bool(running.status().get("ready")))
         began, raw_bytes = time.monotonic(), 0

@@ -28,11 +28,11 @@ class Place:
         self._folder = folder
         self._logs = logs
         self._packed = folder / "packed"
-        collecting = Collecting.anew(folder, logs.root)
+        collecting = Collecting.again(folder, logs.root)
         collecting.ship(folder, logs.raw_bytes)
         self.full = Path(collecting.topic)
         (empty := folder / "no-pods").mkdir()
-        nothing = Collecting.anew(folder, empty)
+        nothing = Collecting.again(folder, empty)
         run_everyline(folder, nothing.words, lambda status: bool(status.get("ready")))
         self._empty = Path(nothing.topic)
 

@@ -44,19 +44,21 @@ PROCESSES = {
     "collector": Process(
         "collector.run", "ship the container logs of this node to the topic", "collector"
     ),
-    "indexer": Process("indexer.run", "write what the topic has to the table", "indexer"),
+    "indexer": Process("indexer.run", "write the topic's batches to the table", "indexer"),
     "keeper": Process(
-        "indexer.keeper.run", "compact and expire, fold the ledger and find gaps", "indexer"
+        "indexer.keeper.run",
+        "keep the table in order: compact, expire, delete, fold the ledger",
+        "indexer",
     ),
     "ledger": Process(
         "indexer.keeper.recount",
-        "check or rebuild the ledger from the coverage, and end",
+        "compare the ledger with its coverage, or rebuild it",
         "indexer",
     ),
-    "query": Process("query_api.run", "answer searches by HTTP", "query-api"),
+    "query": Process("query_api.run", "answer searches over HTTP", "query-api"),
     "up": Process(
         "query_api.local.up",
-        "all of them on this machine; without logs a demo",
+        "run all of these on this machine; without --logs a demo",
         "all",
         needs=("deltalake", "fastapi", "numba", "pyarrow", "uvicorn"),
     ),
@@ -135,14 +137,16 @@ def _parser(environ: Mapping[str, str]) -> argparse.ArgumentParser:
     search = commands.add_parser(
         "search",
         help="find log lines",
-        description='Find lines that hold all words and "phrases", and no -word.',
+        description='Find lines that contain every word and "phrase", and no -word.',
         epilog="For your shell, put the whole query in quotes: everyline search "
         """'"connection refused" -healthz'""",
     )
     search.add_argument("query", nargs="*", metavar="QUERY", help="words, quoted phrases, -words")
     _add_scope(search, default_from="-1h")
-    search.add_argument("--level", action="append", help="such as error; may be repeated")
-    search.add_argument("--limit", type=int, default=100, help="most lines (default: 100)")
+    search.add_argument("--level", action="append", help="for example error; may be repeated")
+    search.add_argument(
+        "--limit", type=int, default=100, help="maximum number of lines (default: 100)"
+    )
     search.add_argument(
         "--order",
         choices=("desc", "asc"),
@@ -150,17 +154,19 @@ def _parser(environ: Mapping[str, str]) -> argparse.ArgumentParser:
         help="which lines if there are more: the newest (desc) or the oldest; "
         "text is in the order of time either way",
     )
-    search.add_argument("--follow", "-f", action="store_true", help="go on with new lines")
+    search.add_argument(
+        "--follow", "-f", action="store_true", help="keep running, and print new lines as they come"
+    )
     search.set_defaults(run=_search)
-    gaps = commands.add_parser("gaps", help="what is missing, and the proof")
+    gaps = commands.add_parser("gaps", help="list missing logs, with their proof")
     _add_scope(gaps, default_from="")
-    gaps.add_argument("--type", action="append", help="such as LOST_TOPIC; may be repeated")
+    gaps.add_argument("--type", action="append", help="for example LOST_TOPIC; may be repeated")
     gaps.add_argument("--state", action="append", help="LOST, UNKNOWN or RECOVERED")
     gaps.set_defaults(run=_gaps)
-    streams = commands.add_parser("streams", help="which containers have written")
+    streams = commands.add_parser("streams", help="list the containers that have written logs")
     _add_scope(streams, default_from="")
     streams.set_defaults(run=_streams)
-    status = commands.add_parser("status", help="how far nodes and partitions are")
+    status = commands.add_parser("status", help="show how far nodes and partitions have got")
     status.set_defaults(run=_status)
     deletion.add_commands(commands)
     inspection.add_command(commands)

@@ -25,10 +25,10 @@ class Client:
     """Asks one service; each question has its own connection."""
 
     def __init__(self, url: str) -> None:
-        """Take the service's base URL; raise ServiceUnavailable if it is none."""
+        """Take the service's base URL; raise ServiceUnavailable if it is not a URL."""
         parts = urllib.parse.urlsplit(url)
         if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise ServiceUnavailable(f"{url!r} is no URL; write http://HOST:PORT")
+            raise ServiceUnavailable(f"{url!r} is not a URL; write http://HOST:PORT")
         self.url = url.rstrip("/")
         self._parts = parts
 
@@ -47,7 +47,7 @@ class Client:
             except (OSError, http.client.HTTPException) as error:
                 raise self._unavailable(error) from error
         if not line.endswith(b"\n") or "completeness" not in self._json(line):
-            raise ServiceUnavailable("the answer was cut off; ask again")
+            raise ServiceUnavailable("the answer ended before its last record; ask again")
 
     def _ask(self, path: str, parameters: Parameters, accept: str) -> http.client.HTTPResponse:
         given = {name: value for name, value in parameters.items() if value not in (None, "", [])}
@@ -80,7 +80,9 @@ class Client:
         except ValueError:
             answer = None
         if not isinstance(answer, dict):
-            raise ServiceUnavailable(f"{self.url} answers, but is no query service")
+            raise ServiceUnavailable(
+                f"{self.url} answers, but is not the query service of Everyline"
+            )
         return answer
 
     def _unavailable(self, error: Exception) -> ServiceUnavailable:

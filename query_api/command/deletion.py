@@ -22,20 +22,26 @@ def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
     """Add both commands to a parser."""
     delete = commands.add_parser(
         "delete",
-        help="ask the keeper to remove rows, with a record of who and why",
-        description="Ask for all rows to be removed that fit everything that is named.",
+        help="request the deletion of rows, with a record of who asked and why",
+        description="Request the deletion of all rows that match every option given.",
     )
     delete.add_argument("--namespace", required=True)
-    delete.add_argument("--pod", default="", help="only of this pod")
-    delete.add_argument("--container", default="", help="only of this container")
-    delete.add_argument("--text", default="", help="only rows whose message holds it to the letter")
-    delete.add_argument("--regex", default="", help="only rows whose message matches it (RE2)")
+    delete.add_argument("--pod", default="", help="only rows of this pod")
+    delete.add_argument("--container", default="", help="only rows of this container")
+    delete.add_argument(
+        "--text", default="", help="only rows whose message contains exactly this text"
+    )
+    delete.add_argument(
+        "--regex", default="", help="only rows whose message matches this regular expression (RE2)"
+    )
     delete.add_argument("--from", dest="from_", required=True, metavar="TIME")
     delete.add_argument("--to", default="now", metavar="TIME", help="(default: now)")
-    delete.add_argument("--reason", required=True, help="kept with the request")
+    delete.add_argument("--reason", required=True, help="the reason; it is kept with the request")
     delete.add_argument("--by", default="", help="(default: the user's name)")
     delete.set_defaults(run=_delete)
-    deletions = commands.add_parser("deletions", help="what was asked to be removed, and its state")
+    deletions = commands.add_parser(
+        "deletions", help="list the requests for deletion, and their state"
+    )
     deletions.add_argument("--output", "-o", choices=("text", "ndjson"), default="text")
     deletions.set_defaults(run=_deletions)
     for command in (delete, deletions):

@@ -181,7 +181,7 @@ def _jump_gap(entry: JumpEntry, nodes: set[str]) -> Gap:
         id=_id("jump", jump.partition, jump.type, jump.start, jump.end, entry.found_ns),
         type=jump.type,
         state=LOST if jump.end > jump.start else UNKNOWN,
-        reason="positions of the topic that no commit will cover",
+        reason="positions of the topic that were skipped, so no commit will cover them",
         proof=jump.proof,
         found_ns=entry.found_ns,
         partition=jump.partition,

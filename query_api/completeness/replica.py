@@ -131,7 +131,7 @@ class Replica:
         return ledger
 
     def _open(self, handle: DeltaTable) -> Snapshot:
-        """Return the snapshot of a version, all of it read anew but the ledger to begin with."""
+        """Return the snapshot of a version, all of it read again but the ledger to begin with."""
         version = handle.version()
         ledger = bring_up(self._newest(version), self.table, version)
         try:

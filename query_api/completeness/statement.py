@@ -43,10 +43,13 @@ class GapView(Model):
     end: Annotated[int | None, Field(description="byte behind the last one known to be missing")]
     end_exact: Annotated[bool | None, Field(description="false: more may be missing behind end")]
     bytes: Annotated[int | None, Field(description="end - start")]
-    from_: Annotated[Time | None, Field(alias="from", description="nothing older is missing")]
-    to: Annotated[Time | None, Field(description="nothing later is missing")]
+    from_: Annotated[Time | None, Field(alias="from", description="no missing line is older")]
+    to: Annotated[Time | None, Field(description="no missing line is later")]
     partition: int
-    positions: Annotated[tuple[int, int] | None, Field(description="of the topic: first, end")]
+    positions: Annotated[
+        tuple[int, int] | None,
+        Field(description="positions of the topic: the first, and the one after the last"),
+    ]
     run: str | None
     batches: Annotated[tuple[int, int] | None, Field(description="missing numbers: first, last")]
     reason: str

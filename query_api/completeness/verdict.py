@@ -69,12 +69,12 @@ def node_marks(ledger: Ledger, nodes: Iterable[str]) -> list[Mark]:
 
 def _mark(node: str, entries: dict[int, NodeEntry]) -> Mark:
     if not entries:
-        return Mark(node, None, None, "no inventory of this node has come")
+        return Mark(node, None, None, "no inventory of this node has arrived yet")
     for partition in sorted({p for entry in entries.values() for p in entry.partitions}):
         if partition not in entries:
-            return Mark(node, None, partition, "no inventory has come in this partition")
+            return Mark(node, None, partition, "no inventory has arrived in this partition yet")
     last = min(entries.values(), key=lambda entry: (entry.complete_until_ns, entry.partition))
-    why = last.holds_back or (last.errors[0] if last.errors else "its next inventory is to come")
+    why = last.holds_back or (last.errors[0] if last.errors else "waiting for its next inventory")
     return Mark(node, last.complete_until_ns or None, last.partition, why)
 
 
@@ -144,7 +144,7 @@ def _losses(gaps: Sequence[Gap], gone: Sequence[Removal], trouble: Trouble) -> l
 
 def _doubts(holder: Mark | None, until_ns: int | None, scope: Scope) -> list[str]:
     if holder is None:
-        return ["no node has said yet what it has"]
+        return ["no node has reported yet"]
     if until_ns is None:
         return [f"node {holder.node}: {holder.why}"]
     if scope.to_ns > until_ns:

@@ -52,10 +52,13 @@ _PARAMETERS: dict[str, type[BaseModel]] = {
     "/v1/status": NoParameters,
 }
 _ERRORS: dict[int | str, dict[str, Any]] = {
-    400: {"model": ErrorAnswer, "description": "The question cannot be understood"},
-    409: {"model": ErrorAnswer, "description": "Not complete, and require=complete was asked"},
-    410: {"model": ErrorAnswer, "description": "The cursor's version is gone"},
-    503: {"model": ErrorAnswer, "description": "The table is not there, or away for a moment"},
+    400: {"model": ErrorAnswer, "description": "The request cannot be understood"},
+    409: {"model": ErrorAnswer, "description": "Not complete, although require=complete was given"},
+    410: {"model": ErrorAnswer, "description": "The table version of the cursor is no longer kept"},
+    503: {
+        "model": ErrorAnswer,
+        "description": "The table does not exist, or cannot be reached at the moment",
+    },
 }
 
 _log = logging.getLogger(__name__)
@@ -130,7 +133,7 @@ async def _keep_up(service: Service) -> None:
             service.metrics.refresh_failed.set(1)
             if str(error) != said:
                 said = str(error)
-                _log.warning("cannot look at the table", extra={"error": said})
+                _log.warning("cannot refresh the view of the table", extra={"error": said})
         await asyncio.sleep(service.settings.refresh_ms / 1000)
 
 
@@ -190,7 +193,7 @@ def _check_list(service: Service, limit: int) -> None:
     if limit > service.settings.list_max:
         service.metrics.limit_reached.labels("list_max").inc()
         most = service.settings.list_max
-        raise BadParameter(f"limit is {limit}, the most is {most}", "setting list_max")
+        raise BadParameter(f"limit is {limit}, the maximum is {most}", "setting list_max")
 
 
 def _records(header: dict[str, Any], find: Callable[[], Any]) -> Iterator[bytes]:
@@ -233,7 +236,7 @@ def _add_operations(app: FastAPI, service: Service) -> None:
         if _is_loopback(request.url.hostname or ""):
             response = await call_next(request)
         else:
-            hint = "ask 127.0.0.1 or localhost"
+            hint = "use 127.0.0.1 or localhost"
             response = _error(403, "wrong_host", "the service answers to loopback names only", hint)
         endpoint = request.url.path if request.url.path in _PARAMETERS else "other"
         seconds = service.metrics.request_seconds.labels(endpoint, str(response.status_code))

@@ -46,7 +46,7 @@ def parse_query(text: str) -> tuple[Term, ...]:
         negated = text[at] == "-"
         start = at + negated
         if negated and (start == len(text) or text[start] in _BLANKS):
-            raise BadQuery("nothing after '-'", at + 1, 'write "-" to search for the sign')
+            raise BadQuery("there is nothing after '-'", at + 1, 'write "-" to search for the sign')
         if text.startswith('"', start):
             term, at = _phrase(text, start, negated)
         else:
@@ -65,12 +65,14 @@ def _phrase(text: str, start: int, negated: bool) -> tuple[Term, int]:
         found.append(text[at])
         at += 1
     if at == len(text):
-        raise BadQuery("a quote that is not closed", start + 1, 'a quote inside is written \\"')
+        raise BadQuery(
+            "a quoted phrase that is not closed", start + 1, 'a quote inside is written \\"'
+        )
     if not found:
         raise BadQuery("an empty phrase", start + 1)
     end = at + 1
     if end < len(text) and text[end] not in _BLANKS:
-        raise BadQuery("no blank after a phrase", end + 1, 'a quote inside is written \\"')
+        raise BadQuery("no space after a phrase", end + 1, 'a quote inside is written \\"')
     return Term("".join(found), negated=negated), end
 
 
@@ -90,7 +92,7 @@ def _word(text: str, start: int, negated: bool) -> tuple[Term, int]:
         raise BadQuery("a second '-'", start + 1, f'to search for the signs write "-{word}"')
     for at, character in enumerate(word, start):
         if character == '"':
-            raise BadQuery("a quote inside a word", at + 1, "put a blank before the phrase")
+            raise BadQuery("a quote inside a word", at + 1, "put a space before the phrase")
         if character in "()":
             _later("a parenthesis", at, word)
         if character == "*":

@@ -131,7 +131,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def _query_port(wanted: int) -> int:
     if not 0 <= wanted <= 65_535:
-        raise CannotStart(f"--port {wanted} is no port; choose one from 1 to 65535")
+        raise CannotStart(f"--port {wanted} is not a port; choose one from 1 to 65535")
     if port := free_port(wanted):
         return port
     raise CannotStart(f"port {wanted} is in use; stop what listens there or choose another --port")
@@ -195,7 +195,7 @@ def _kept_names(data: Path) -> Names | None:
         return None
     except (OSError, msgspec.MsgspecError) as error:
         raise CannotStart(
-            f"cannot read {path}: {error}; restore it, the files' names depend on it"
+            f"cannot read {path}: {error}; restore it: the identity of every file depends on it"
         ) from error
 
 

@@ -31,7 +31,8 @@ class Row(Model):
         Literal[True] | None, Field(description="head, tail or middle of a line that was cut")
     ] = None
     raw: Annotated[
-        str | None, Field(description="base64 of the bytes, where they are no UTF-8")
+        str | None,
+        Field(description="the bytes of the line in base64, if they are not valid UTF-8"),
     ] = None
 
 
@@ -116,7 +117,7 @@ class PartitionView(Model):
     topic: str
     generation: int
     position: int
-    last_record: Annotated[Time | None, Field(description="when its collector made it")]
+    last_record: Annotated[Time | None, Field(description="when its collector created it")]
 
 
 class Status(Model):

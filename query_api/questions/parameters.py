@@ -26,7 +26,7 @@ def _split(given: object) -> list[str]:
 Words = Annotated[
     list[str],
     BeforeValidator(_split),
-    Field(default_factory=list, description="one or several, repeated or separated by commas"),
+    Field(default_factory=list, description="one or more values, repeated or separated by commas"),
 ]
 _TIME = "RFC 3339, a number since 1970 (s, ms, us or ns), relative as -15m, or now"
 
@@ -52,15 +52,16 @@ class SearchParameters(_Parameters):
     level: Words
     query: Annotated[
         str,
-        Field(description='words and "phrases" that a message must hold, -before one it must not'),
+        Field(description='words and "phrases" that a message must contain; after a - it must not'),
     ] = ""
     order: Annotated[
         Literal["desc", "asc"], Field(description="by time: newest or oldest first")
     ] = "desc"
-    limit: Annotated[int, Field(ge=1, description="most rows of a page")] = 100
-    cursor: Annotated[str, Field(description="`next` of the page before")] = ""
+    limit: Annotated[int, Field(ge=1, description="maximum number of rows in a page")] = 100
+    cursor: Annotated[str, Field(description="`next` of the previous page")] = ""
     require: Annotated[
-        Literal["", "complete"], Field(description="complete: else answer with an error")
+        Literal["", "complete"],
+        Field(description="complete: answer with an error unless the answer is complete"),
     ] = ""
 
     def scope(self, now_ns: int) -> Scope:
@@ -69,7 +70,9 @@ class SearchParameters(_Parameters):
         if self.level:
             for level in self.level:
                 if level not in LEVELS:
-                    raise BadParameter(f"level={level!r} is none", "one of " + ", ".join(LEVELS))
+                    raise BadParameter(
+                        f"level={level!r} is not a level", "one of " + ", ".join(LEVELS)
+                    )
             equals["level"] = tuple(self.level)
         return _bounded(self.from_, self.to, equals, now_ns)
 
@@ -83,7 +86,7 @@ class SearchParameters(_Parameters):
 class _ListParameters(_Parameters):
     from_: Annotated[str, Field(alias="from", description=_TIME + "; else from the start")] = ""
     to: Annotated[str, Field(description=_TIME)] = "now"
-    limit: Annotated[int, Field(ge=1, description="most entries of the list")] = 1_000
+    limit: Annotated[int, Field(ge=1, description="maximum number of entries in the list")] = 1_000
 
     def scope(self, now_ns: int) -> Scope:
         """Return what is asked for; raise BadParameter."""
@@ -100,7 +103,7 @@ class GapParameters(_ListParameters):
         """Raise BadParameter for a state that does not exist."""
         for state in self.state:
             if state not in STATES:
-                raise BadParameter(f"state={state!r} is none", "one of " + ", ".join(STATES))
+                raise BadParameter(f"state={state!r} is not a state", "one of " + ", ".join(STATES))
 
 
 class StreamParameters(_ListParameters):

@@ -93,7 +93,9 @@ class Search:
         for setting, name, given, most in limits:
             if given > most:
                 self._metrics.limit_reached.labels(setting).inc()
-                raise BadParameter(f"{name} is {given}, the most is {most}", f"setting {setting}")
+                raise BadParameter(
+                    f"{name} is {given}, the maximum is {most}", f"setting {setting}"
+                )
 
     def header(self, prepared: Prepared) -> dict[str, Any]:
         """Return what the plan knows before anything is read."""

@@ -33,7 +33,7 @@ def write_cursor(cursor: Cursor) -> str:
 
 
 def read_cursor(text: str, question: str) -> Cursor:
-    """Return the cursor in a text; raise BadParameter if it is none, or of another question."""
+    """Return the cursor in a text; raise BadParameter if it is not one, or of another question."""
     try:
         body = base64.b64decode(text + "=" * (-len(text) % 4), b"-_", validate=True)
         version, time_ns, file_id, epoch, offset, asked, from_ns, to_ns = json.loads(body)
@@ -45,9 +45,9 @@ def read_cursor(text: str, question: str) -> Cursor:
             int(number).to_bytes(8, "big", signed=True)
         cursor.key[2].to_bytes(4, "big", signed=True)
     except (ValueError, TypeError, OverflowError) as error:
-        hint = "take `next` of the page before as it is, or leave it out"
+        hint = "take `next` of the previous page as it is, or leave it out"
         raise BadParameter("cursor cannot be read", hint) from error
     if cursor.question != question:
-        hint = "give the same parameters as for the page before"
+        hint = "give the same parameters as for the previous page"
         raise BadParameter("cursor belongs to another question", hint)
     return cursor

@@ -1,4 +1,4 @@
-"""Fixtures for the indexer's tests: both bodies of the bucket."""
+"""Fixtures for the indexer's tests: both implementations of the bucket."""
 
 from pathlib import Path
 

@@ -38,7 +38,7 @@ def run(word: str) -> tuple[int, str]:
 @pytest.mark.real
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="the C library is not GNU's")
 def test_what_was_given_back_is_used_again_by_any_thread_and_arrow_has_the_same_heap() -> None:
-    anew, _ = run("default")
+    again, _ = run("default")
     kept, pool = run("keep")
-    assert kept < anew / 10
+    assert kept < again / 10
     assert pool == "system"

@@ -282,7 +282,7 @@ def test_every_control_entry_comes_back_from_coverage() -> None:
 
 @pytest.mark.parametrize("cut", [0, 4, 100, -1])
 def test_bytes_that_are_no_coverage_object_are_named(cut: int) -> None:
-    with pytest.raises(CoverageError, match="no coverage object"):
+    with pytest.raises(CoverageError, match="not a coverage object"):
         from_object(to_object(golden())[:cut])
 
 

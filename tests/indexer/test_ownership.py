@@ -332,7 +332,7 @@ async def test_a_partition_that_another_commits_before_it_was_compared_is_taken_
     assert place.rows() == expected(10, 10)
 
 
-# -- made anew -------------------------------------------------------------------------------
+# -- recreated -------------------------------------------------------------------------------
 
 
 @walks(FOREIGN, TAKING, CHECKING, RESET, COMMITTING, FOLLOWED)

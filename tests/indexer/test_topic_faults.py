@@ -1,4 +1,4 @@
-"""Whatever Kafka has deleted, made anew or remembers wrongly, the table says where to go on.
+"""Whatever Kafka has deleted, recreated or remembers wrongly, the table says where to go on.
 
 An indexer in this process, on a real Kafka and a real S3 server; the damage is done through Kafka's
 own administration, and to the table as one who restores an old copy would do it.

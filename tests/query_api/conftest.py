@@ -46,7 +46,7 @@ NOW_NS = START_NS + HOUR
 
 @asynccontextmanager
 async def served(bucket: Bucket, now_ns: int = NOW_NS, **more) -> AsyncIterator[httpx2.AsyncClient]:
-    """A client of a service over a bucket; each request looks at the table anew."""
+    """A client of a service over a bucket; each request looks at the table again."""
     settings = QuerySettings(**{"cluster": CLUSTER, "refresh_ms": 10, **more})
     app = make_app(settings, bucket, clock_ns=lambda: now_ns)
     transport = httpx2.ASGITransport(app)

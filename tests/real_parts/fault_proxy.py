@@ -165,7 +165,7 @@ def storing_otherwise(change: Callable[[bytes], bytes], bucket: Bucket) -> Actio
 
 
 def _signed(exchange: Exchange, bucket: Bucket, leave_out: Collection[str]) -> Exchange:
-    """Return a request without some headers, signed anew."""
+    """Return a request without some headers, signed again."""
     gone = {"authorization", "x-amz-date", "content-length", *_HOP}
     gone |= {name.lower() for name in leave_out}
     kept = {name: value for name, value in exchange.headers if name.lower() not in gone}

@@ -234,7 +234,7 @@ def _json(answer: Any) -> Any:
 
 
 def _new_tokens(folder: Path) -> dict[str, str]:
-    """Write the server's file of tokens anew; it is read at the next start."""
+    """Write the server's file of tokens again; it is read at the next start."""
     tokens = {user: secrets.token_hex(20) for user in _GROUPS}
     lines = [f'{token},{user},{user},"{_GROUPS[user]}"\n' for user, token in tokens.items()]
     (folder / "tokens.csv").write_text("".join(lines))

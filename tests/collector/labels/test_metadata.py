@@ -660,7 +660,7 @@ async def test_a_watch_that_sends_what_is_no_event_is_an_error(
 ) -> None:
     told = event("ERROR", {"code": 500, "message": "etcd is away"})
     player.scripts = [[CHUNKED, chunk(b"[1]\n"), HOLD], [CHUNKED, chunk(told), HOLD]]
-    for said in ("what is no event", "ended: etcd is away"):
+    for said in ("something that is not an event", "ended: etcd is away"):
         with pytest.raises(MetadataError, match=said) as caught:
             await first_change(bench.source())
         assert not isinstance(caught.value, MetadataExpired)
@@ -761,8 +761,8 @@ async def test_the_address_is_that_of_the_cluster_or_the_node() -> None:
     [
         ({"metadata_source": "docker"}, "metadata_source 'docker' is unknown; set api"),
         ({"metadata_source": "api"}, "KUBERNETES_SERVICE_HOST is not set; set metadata_url"),
-        ({"metadata_source": "api", "metadata_url": "10.0.0.1:6443"}, "is no address"),
-        ({"metadata_source": "api", "metadata_url": "https://x:port"}, "is no address"),
+        ({"metadata_source": "api", "metadata_url": "10.0.0.1:6443"}, "is not a URL"),
+        ({"metadata_source": "api", "metadata_url": "https://x:port"}, "is not a URL"),
         ({"metadata_source": "api", "metadata_url": "https://a:secret@x"}, "metadata_url is no"),
     ],
 )

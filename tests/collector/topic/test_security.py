@@ -184,7 +184,7 @@ async def test_a_mechanism_that_the_broker_does_not_take_is_named(
     secured_kafka: SecuredBroker, opened: Opener, tmp_path: Path
 ) -> None:
     settings = password_settings(secured_kafka, tmp_path, "SCRAM-SHA-256")
-    with pytest.raises(TopicUnavailable, match="does not take SCRAM-SHA-256; choose another"):
+    with pytest.raises(TopicUnavailable, match="does not support SCRAM-SHA-256; choose another"):
         await opened(secured_kafka.sasl, settings).partitions()
 
 

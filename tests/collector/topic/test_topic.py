@@ -1,4 +1,4 @@
-"""One suite for both bodies of Topic, then what only a local directory can show."""
+"""One suite for both implementations of Topic, then what only a local directory can show."""
 
 import asyncio
 import os
@@ -32,7 +32,7 @@ BYTES_MAX = 1 << 20
 
 @pytest.fixture
 async def opener(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Opener]:
-    """Opens the same topic of two partitions anew with each call, as another process would."""
+    """Opens the same topic of two partitions again with each call, as another process would."""
     if request.param == "kafka":
         broker: Broker = request.getfixturevalue("kafka")
         url = f"kafka://{broker.bootstrap}/{await broker.new_topic(2)}"
@@ -79,7 +79,7 @@ async def read_often(topic: Topic, position: int) -> None:
         await topic.read({0: position}, BYTES_MAX, 500)
 
 
-# -- both bodies ---------------------------------------------------------------------------------
+# -- both implementations ------------------------------------------------------------------------
 
 
 async def test_records_come_back_in_order_with_their_positions(opener: Opener) -> None:

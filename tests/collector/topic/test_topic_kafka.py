@@ -140,8 +140,8 @@ async def test_appends_wait_while_two_of_three_brokers_are_dead(
         assert topic.trouble == ""
         await asyncio.to_thread(dead[1].restart)
         await load.check()
-    assert told(caplog, "kafka takes batches again") == [""]
-    reasons = told(caplog, "kafka did not take batches; retrying")
+    assert told(caplog, "kafka accepts batches again") == [""]
+    reasons = told(caplog, "kafka did not accept batches; retrying")
     assert "its leader acknowledges nothing" in reasons[0]
     assert len(set(reasons)) == len(reasons)
     assert not [record for record in caplog.records if record.name == "asyncio"]
@@ -213,13 +213,13 @@ async def test_what_a_broker_does_not_answer_is_sent_again_in_order(
             while "refused" not in topic.trouble and "Connect call failed" not in topic.trouble:
                 await asyncio.sleep(0.1)
         await asyncio.sleep(2.5)  # it is said again only when something else is wrong
-        reasons = told(caplog, "kafka did not take batches; retrying")
+        reasons = told(caplog, "kafka did not accept batches; retrying")
         assert len(set(reasons)) == len(reasons)
         broker.restart()
         async with asyncio.timeout(30):
             await asyncio.gather(*futures)
         assert topic.trouble == ""
-        assert told(caplog, "kafka takes batches again") == [""]
+        assert told(caplog, "kafka accepts batches again") == [""]
         await put(topic, *values[20:])
         seen = [r.value for r in await take(topic, 0, 30)]
         assert list(dict.fromkeys(seen)) == values
@@ -457,7 +457,7 @@ async def test_what_is_set_up_wrongly_is_told_once(
         found = (await topic.limits()).advice
         assert (await topic.limits()).advice == found
     assert [each.split(" ")[0] for each in found] == list(wrong)
-    assert told(caplog, "the topic should be set up otherwise") == list(found)
+    assert told(caplog, "the topic's settings should be changed") == list(found)
 
 
 async def test_one_copy_of_three_is_told(kafka_cluster: Cluster) -> None:
@@ -483,7 +483,7 @@ async def test_without_the_right_to_ask_the_own_limit_counts(
     limits = [await topic.limits() for _ in range(2)]
     await topic.close()
     assert [each.value_bytes_max for each in limits] == [1_000_000] * 2
-    (advice,) = told(caplog, "the topic should be set up otherwise")
+    (advice,) = told(caplog, "the topic's settings should be changed")
     assert "allow it DescribeConfigs" in advice
 
 

@@ -1,4 +1,4 @@
-"""Batches on the wire: every field comes back, and bytes that are no batch are named as such."""
+"""Batches on the wire: every field comes back, and bytes that are not a batch are named as such."""
 
 import contextlib
 from dataclasses import replace
@@ -263,7 +263,7 @@ def test_a_list_that_claims_many_entries_ends_with_its_bytes() -> None:
 def test_a_version_that_never_was_is_torn() -> None:
     wire = bytearray(encode(golden(), COMPRESSOR))
     wire[len(MAGIC)] = 0
-    with pytest.raises(TornBatch, match="never was"):
+    with pytest.raises(TornBatch, match="does not exist"):
         decode(bytes(wire), DECOMPRESSOR)
 
 

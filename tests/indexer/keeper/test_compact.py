@@ -208,7 +208,7 @@ def test_a_change_of_one_value_of_one_row_does_not_add_up(name: str) -> None:
     before: dict = {}
     tally(rows, before)
     check(before, [segment_of(rows, 6)], {}, "nothing")
-    with pytest.raises(NotBalanced, match="nothing does not add up"):
+    with pytest.raises(NotBalanced, match="nothing does not balance"):
         check(before, [segment_of(change_of(name)(rows), 6)], {}, "nothing")
 
 

@@ -1,4 +1,4 @@
-"""The stored ledger against its coverage: equal to the last entry, or named; and made anew."""
+"""The stored ledger against its coverage: equal to the last entry, or named; and recreated."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -62,7 +62,7 @@ def test_what_differs_is_named_and_rebuilt(
     assert stored.save(wrong, wrong.version)
     assert run(bucket, "--check") == 1
     said = capsys.readouterr().out.splitlines()
-    assert said[0] == f"files {WEB.id.hex()}/0: rows is {file.rows}, folded anew {file.rows - 1}"
+    assert said[0] == f"files {WEB.id.hex()}/0: rows is {file.rows}, folded again {file.rows - 1}"
     assert said[1] == f"lanes {lane.run.hex()}/0: in the coverage, and not stored"
     assert said[2].startswith(f"jumps 0/{jumps[0].jump.start}/")
     assert "differs from" in said[-1]

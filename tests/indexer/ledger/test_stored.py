@@ -226,5 +226,5 @@ def test_many_files_come_back_from_several_row_groups(tmp_path: Path) -> None:
 
 def test_a_ledger_of_an_older_form_says_what_to_do(tmp_path: Path) -> None:
     write_deltalake(str(tmp_path / CLUSTER / "ledger"), pa.table({"kind": ["file"]}))
-    with pytest.raises(TableError, match="older form"):
+    with pytest.raises(TableError, match="older version; delete it"):
         LedgerTable(open_bucket(str(tmp_path)), CLUSTER).load()

@@ -316,7 +316,7 @@ def test_streams_of_a_table_that_was_made_anew_are_not_mixed_with_it(local_logs:
     streams = StreamsTable(local_logs.bucket, CLUSTER)
     commit(local_logs, file())
     streams.fold(local_logs, commit(local_logs, file("api-2")))
-    with pytest.raises(VersionGone, match="made anew"):
+    with pytest.raises(VersionGone, match="recreated"):
         streams.fold(local_logs, 1)
 
 

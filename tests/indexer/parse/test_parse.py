@@ -237,7 +237,7 @@ def test_nothing_parses_to_no_rows():
 
 def test_too_long_a_buffer_is_refused(monkeypatch):
     monkeypatch.setattr(parse_module, "DATA_BYTES_MAX", 4)
-    with pytest.raises(ValueError, match="4 bytes in one parse, the most is 3"):
+    with pytest.raises(ValueError, match="4 bytes in one parse, the maximum is 3"):
         parsed(Piece(b"abcd"))
 
 

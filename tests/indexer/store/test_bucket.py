@@ -1,4 +1,4 @@
-"""One suite for both bodies of the bucket, and what only one of them can suffer."""
+"""One suite for both implementations of the bucket, and what only one of them can suffer."""
 
 import signal
 import socket

@@ -1,4 +1,4 @@
-"""One suite for the table on both bodies of the bucket: positions move once, or not at all."""
+"""One suite for the table on both buckets: positions move once, or not at all."""
 
 import itertools
 import subprocess

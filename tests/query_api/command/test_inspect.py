@@ -98,7 +98,7 @@ def spooled(tmp_path: Path) -> Path:
 
 @pytest.fixture
 async def topic(tmp_path: Path) -> Path:
-    """A local topic's file of three records, the second of which is no batch."""
+    """A local topic's file of three records, the second of which is not a batch."""
     topic, run = LocalTopic(tmp_path / "topic"), Run()
     values = [encode(batch_of(run), COMPRESSOR), b"no batch", encode(batch_of(run), COMPRESSOR)]
     for value in values:

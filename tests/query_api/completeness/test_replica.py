@@ -1,4 +1,4 @@
-"""A replica follows the table version by version, and holds what one opened anew would hold."""
+"""A replica follows the table version by version, and holds what one opened again would hold."""
 
 import time
 

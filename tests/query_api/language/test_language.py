@@ -165,7 +165,7 @@ def test_a_character_that_is_no_token_has_no_edge():
         ('a ""', 3, "empty phrase"),
         ("a -", 3, "nothing after"),
         ("a --b", 4, "second '-'"),
-        ('"a"b', 4, "no blank after"),
+        ('"a"b', 4, "no space after"),
         ('a"b"', 2, "inside a word"),
         ("level:error", 6, "field with ':' is not supported yet"),
         ("status>=500", 7, "field with '>=' is not supported yet"),
