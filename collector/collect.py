@@ -17,8 +17,8 @@ from collector.files.checkpoint import Checkpoint, FileKey, LaneState
 from collector.files.discover import Discovery
 from collector.files.layout import roots_of
 from collector.files.life_cycle import Stage
-from collector.files.lifetime import Kubelet
-from collector.files.place import Place, in_use
+from collector.files.lifetime import Rotation
+from collector.files.placement import Placement, in_use
 from collector.files.tail import ReadLimits
 from collector.files.watch import Watch
 from collector.inventory import Inventories
@@ -82,8 +82,8 @@ class Collector:
         """
         given = _inputs(settings, run, clock)
         before = checkpoint.load(Path(settings.state)) or Checkpoint()
-        place = await _place(settings, topic, before, clock)
-        collector = cls(settings, topic, metrics, run, clock, given, before, place)
+        placement = await _placement(settings, topic, before, clock)
+        collector = cls(settings, topic, metrics, run, clock, given, before, placement)
         try:
             collector._scan()
             # From here on a crash must find this run's number, whose lanes have begun.
@@ -102,7 +102,7 @@ class Collector:
         clock: Clock,
         given: _Inputs,
         before: Checkpoint,
-        place: Place,
+        placement: Placement,
     ) -> None:
         """Put the parts together; ``started`` is for everybody else."""
         self._settings = settings
@@ -134,7 +134,7 @@ class Collector:
             self._spooled,
         )
         self.watch = Watch(
-            place,
+            placement,
             before.files,
             _recover(self.shipper, spool, before),
             self.shipper.add,
@@ -144,7 +144,12 @@ class Collector:
             scan_late_ns=settings.scan_late_ms * _MS,
         )
         self.reader = Reader(
-            self.watch, self.shipper, _read_limits(settings), _kubelet(settings), self.policy, clock
+            self.watch,
+            self.shipper,
+            _read_limits(settings),
+            _rotation(settings),
+            self.policy,
+            clock,
         )
         intervals_ms = (settings.inventory_interval_ms, settings.inventory_full_interval_ms)
         self.inventories = Inventories(
@@ -238,7 +243,7 @@ class Collector:
             pods = {tail.stream.pod_uid for tail in self.watch.tails.values()}
             pods.update(closed.state.pod_uid for closed in self.watch.files.closed.values())
             for meta in self.metadata.take(pods):
-                partition = self.watch.place.of_file(meta.pod_uid, now_ns)
+                partition = self.watch.placement.of_file(meta.pod_uid, now_ns)
                 self.shipper.add_meta(partition, meta)
 
     def _say_once(self, message: str) -> None:
@@ -286,7 +291,7 @@ class Collector:
         lanes = [LaneState(p, lane.oldest_unacked) for p, lane in self.shipper.lanes.items()]
         state = Checkpoint(
             run=self._run,
-            partitions=list(self.watch.place.entries),
+            partitions=list(self.watch.placement.entries),
             spool=self.backlog.spooled_positions,
             scan_began_ns=self._scan_began_ns,
             lanes=lanes,
@@ -336,14 +341,14 @@ class Collector:
         }
 
 
-async def _place(
+async def _placement(
     settings: CollectorSettings, topic: Topic, before: Checkpoint, clock: Clock
-) -> Place:
+) -> Placement:
     later = settings.later_partitions
     entries = in_use(settings.partitions, later, before.partitions, clock())
     if entries is None:
         entries = in_use(await topic.partitions(), later, (), clock()) or ()
-    return Place(settings.cluster, settings.node, entries, settings.partition_spread)
+    return Placement(settings.cluster, settings.node, entries, settings.partition_spread)
 
 
 def _recover(shipper: Shipper, spool: Spool, before: Checkpoint) -> dict[FileKey, int]:
@@ -367,8 +372,8 @@ def _read_limits(settings: CollectorSettings) -> ReadLimits:
     return ReadLimits(settings.read_bytes, settings.event_bytes, settings.event_wait_ms * _MS)
 
 
-def _kubelet(settings: CollectorSettings) -> Kubelet:
-    return Kubelet(
+def _rotation(settings: CollectorSettings) -> Rotation:
+    return Rotation(
         settings.kubelet_log_bytes, settings.kubelet_log_files, settings.kubelet_check_ms / 1000
     )
 

@@ -39,7 +39,7 @@ class Inventories:
     def send(self, scan_began_ns: int, now_ns: int) -> None:
         """Tell each partition what the scan that began then has found."""
         full = not self.sent or now_ns >= self._next_full_ns
-        by_partition: dict[int, list[Tail]] = {p: [] for p in self._watch.place.reachable()}
+        by_partition: dict[int, list[Tail]] = {p: [] for p in self._watch.placement.reachable()}
         unborn = []
         for tail in self._watch.tails.values():
             if tail.stage is not Stage.UNBORN:
@@ -89,7 +89,7 @@ class Inventories:
         return Replaces(run, lanes.get(partition, 0), spooled)
 
     def _goes_to(self, stream: Stream, now_ns: int, partition: int) -> bool:
-        return self._watch.place.of_file(stream.pod_uid, now_ns) == partition
+        return self._watch.placement.of_file(stream.pod_uid, now_ns) == partition
 
     def _changed(self, tail: Tail) -> bool:
         return self._reported.get(tail.key) != _progress(tail)

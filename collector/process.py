@@ -179,7 +179,7 @@ def log_to_stderr(level: str) -> None:
     logging.getLogger("aiokafka").setLevel(max(logging.WARNING, logging.getLogger().level))
 
 
-class Page(socketserver.ThreadingMixIn, http.server.HTTPServer):
+class StatusServer(socketserver.ThreadingMixIn, http.server.HTTPServer):
     """The process' own HTTP page: ``/metrics``, ``/healthz``, ``/readyz``, ``/status``."""
 
     daemon_threads = True
@@ -207,7 +207,7 @@ class Page(socketserver.ThreadingMixIn, http.server.HTTPServer):
 
 
 class _Handler(http.server.BaseHTTPRequestHandler):
-    server: Page
+    server: StatusServer
 
     def do_GET(self) -> None:
         kind = "application/json"

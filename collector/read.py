@@ -7,7 +7,7 @@ read, if a larger pod can make room for it.
 
 from collections.abc import Callable, Iterable
 
-from collector.files.lifetime import Growth, Kubelet, lifetimes
+from collector.files.lifetime import Growth, Rotation, lifetimes
 from collector.files.tail import ReadLimits, Tail, is_same_content, read_range
 from collector.files.watch import Watch
 from collector.policy.apply import Policy
@@ -25,7 +25,7 @@ class Reader:
         watch: Watch,
         shipper: Shipper,
         limits: ReadLimits,
-        kubelet: Kubelet,
+        rotation: Rotation,
         policy: Policy,
         clock: Callable[[], int],
     ) -> None:
@@ -33,7 +33,7 @@ class Reader:
         self._watch = watch
         self._shipper = shipper
         self._limits = limits
-        self._kubelet = kubelet
+        self._rotation = rotation
         self._policy = policy
         self._clock = clock
         self._growth = Growth()
@@ -47,7 +47,7 @@ class Reader:
     def scanned(self, ready: list[Tail], moved: Iterable[Tail]) -> None:
         """Take the files that have news, as of a scan, the one that is deleted soonest first."""
         rates = self._growth.note(ready, self._clock())
-        self._left_s = lifetimes(ready, moved, rates, self._kubelet)
+        self._left_s = lifetimes(ready, moved, rates, self._rotation)
         self._ready = sorted(ready, key=lambda tail: self._left_s[tail.inode])
         self.seconds_left = min(self._left_s.values(), default=float("inf"))
         soon = any(left_s < _SOON_S for left_s in self._left_s.values())

@@ -20,7 +20,7 @@ from collector.durable import locked
 from collector.errors import AnotherCollector, CollectorError
 from collector.metrics import CollectorMetrics
 from collector.names import LOCK
-from collector.process import Page, data_directory, load_settings, log_to_stderr
+from collector.process import StatusServer, data_directory, load_settings, log_to_stderr
 from collector.settings import CollectorSettings
 from collector.topic.interface import Topic
 from collector.topic.open import open_topic
@@ -62,12 +62,12 @@ async def _run(settings: CollectorSettings) -> int:
     )
     beside: list[asyncio.Task[None]] = []
     starting = {"process": "collector", "healthy": True, "ready": False}
-    page = Page(settings.listen, metrics.registry, lambda: starting)
+    status_server = StatusServer(settings.listen, metrics.registry, lambda: starting)
     try:
         collector = await _started(settings, topic, metrics, stop)
         if collector is None:
             return 0
-        page.status = collector.status
+        status_server.status = collector.status
         _log.info("collecting", extra={"roots": settings.roots, "topic": settings.topic})
         beside.append(asyncio.create_task(_ask_for_limits(collector)))
         beside.append(asyncio.create_task(_learn_labels(collector)))
@@ -89,8 +89,8 @@ async def _run(settings: CollectorSettings) -> int:
         if beside:
             await asyncio.wait(beside)
         await topic.close()
-        page.shutdown()
-        page.server_close()
+        status_server.shutdown()
+        status_server.server_close()
 
 
 async def _started(

@@ -177,7 +177,7 @@ def _state_before(file: FileEntry | None, start: int) -> Sequence[int]:
     if not before:
         return NO_STATE
     # An elided stretch leaves none, whether it is of this commit or of an earlier one.
-    return before[0].events if len(before[0].events) == STATE_SIZE else NO_STATE
+    return before[0].parser_state if len(before[0].parser_state) == STATE_SIZE else NO_STATE
 
 
 def _parse(pieces: Sequence[_Piece], plain_times: PlainTimes) -> Rows:

@@ -15,7 +15,7 @@ from functools import partial
 import prometheus_client
 
 from collector.errors import CollectorError
-from collector.process import Page, load_settings, log_to_stderr
+from collector.process import StatusServer, load_settings, log_to_stderr
 from collector.topic.open import open_topic
 from collector.topic.security import Security
 from indexer.allocator import keep_pages
@@ -59,7 +59,7 @@ async def _run(settings: IndexerSettings) -> int:
         bucket,
         metrics,
     )
-    page = Page(settings.listen, metrics.registry, indexer.status)
+    status_server = StatusServer(settings.listen, metrics.registry, indexer.status)
     patience = Patience(settings.retry_ms / 1000, settings.retry_most_ms / 1000, stop)
     try:
         tried = partial(asyncio.to_thread, probe, bucket, settings.cluster)
@@ -77,8 +77,8 @@ async def _run(settings: IndexerSettings) -> int:
         return 0
     finally:
         await indexer.close()
-        page.shutdown()
-        page.server_close()
+        status_server.shutdown()
+        status_server.server_close()
 
 
 class Patience:

@@ -21,7 +21,7 @@ _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class FoundFile:
     """One file of a scan; ``rotated`` is its suffix, empty for the file being written.
 
     ``path`` is how it is called, ``real`` where it lies: elsewhere, if a link leads there.
@@ -52,7 +52,7 @@ class Scan:
 
     began_ns: int
     full_ns: int
-    files: list[Found] = field(default_factory=list)
+    files: list[FoundFile] = field(default_factory=list)
     errors: dict[Path, str] = field(default_factory=dict)
     unchanged: bool = False
 
@@ -70,7 +70,7 @@ class _Folder:
     mtime_ns: int = -1
     seen: tuple[int, int] = (-1, 0)  # the time of modification, and the tick of its first listing
     folders: list["_Folder"] = field(default_factory=list)
-    files: list[Found] = field(default_factory=list)
+    files: list[FoundFile] = field(default_factory=list)
 
 
 _AWAY = -2  # the time of modification of what is not there
@@ -183,7 +183,7 @@ class Discovery:
         """List a directory; return False if something in it could not be seen."""
         whole = True
         inner: list[_Folder] = []
-        found: list[tuple[Log, Found]] = []
+        found: list[tuple[Log, FoundFile]] = []
         with os.scandir(folder.path) as entries:
             names = {entry.name: entry for entry in entries}
         for name, entry in sorted(names.items()):
@@ -243,7 +243,7 @@ def _changed(path: str, mtime_ns: int) -> bool:
         return True
 
 
-def _again(found: Found) -> Found:
+def _again(found: FoundFile) -> FoundFile:
     """Return a rotated file with its size now: late writes do not touch the directory.
 
     The size of the file being written is asked of the open file.
@@ -261,10 +261,12 @@ def _is_text(name: str) -> bool:
     return not any("\ud800" <= character <= "\udfff" for character in name)
 
 
-def _regular(entry: "os.DirEntry[str]", log: Log, layout: Layout) -> list[tuple[Log, Found]]:
+def _regular(entry: "os.DirEntry[str]", log: Log, layout: Layout) -> list[tuple[Log, FoundFile]]:
     status = entry.stat(follow_symlinks=False)
     if not stat.S_ISREG(status.st_mode):
         return []
     inode = (status.st_dev, status.st_ino)
     path, real = Path(log.path), Path(entry.path)
-    return [(log, Found(path, real, log.stream, layout.format, log.rotated, inode, status.st_size))]
+    return [
+        (log, FoundFile(path, real, log.stream, layout.format, log.rotated, inode, status.st_size))
+    ]

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import msgspec
 
 from collector.files.checkpoint import FileKey, FileState
-from collector.files.discover import Found
+from collector.files.discover import FoundFile
 from collector.files.life_cycle import LifeCycle, Stage
 from collector.files.tail import Tail
 
@@ -132,7 +132,7 @@ class KnownFiles:
         elif tail.linked:
             self._sealed[tail.inode] = key
 
-    def accounts_for(self, found: Found) -> bool:
+    def accounts_for(self, found: FoundFile) -> bool:
         """Return whether what a scan has found need not be opened."""
         if found.compressed:
             key = self._copies.get(found.inode)

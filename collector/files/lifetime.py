@@ -18,7 +18,7 @@ _Container = tuple[str, str]  # pod uid and name
 
 
 @dataclass(frozen=True, slots=True)
-class Kubelet:
+class Rotation:
     """Its settings: ``containerLogMaxSize``, ``…MaxFiles`` and ``…MonitorInterval``."""
 
     log_bytes: int
@@ -64,7 +64,7 @@ def lifetimes(
     unread: Sequence[Tail],
     moved: Iterable[Tail],
     rates: Mapping[_Container, float],
-    kubelet: Kubelet,
+    rotation: Rotation,
 ) -> dict[tuple[int, int], float]:
     """Return, by inode, in how many seconds each file of ``unread`` is deleted; 0: it is already.
 
@@ -79,7 +79,7 @@ def lifetimes(
         files = rotated.get(tail.stream, [])
         newer = len(files) - files.index(tail.inode) if tail.inode in files else 0
         rate = rates.get(_container(tail), 0.0)
-        left_s = kubelet.seconds_left(newer, current.get(tail.stream, 0), rate)
+        left_s = rotation.seconds_left(newer, current.get(tail.stream, 0), rate)
         found[tail.inode] = left_s if tail.linked else 0.0
     return found
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from collector.checksum import crc32
 from collector.files.checkpoint import TAIL_BYTES, FileKey, FileState, Mark
 from collector.files.content import Content, open_content
-from collector.files.discover import Found
+from collector.files.discover import FoundFile
 from collector.files.life_cycle import LifeCycle, Stage
 from collector.wire.range import (
     FIRST_LINE_BYTES,
@@ -134,7 +134,7 @@ class Tail:
         self.spooled_offset = 0
         self.size = self.size_max = self.content.size()
 
-    def was_found(self, found: Found, now_ns: int) -> bool:
+    def was_found(self, found: FoundFile, now_ns: int) -> bool:
         """Bring it up to what a scan saw of it; return whether that is any news."""
         size = self.size if self.compressed else self.content.size()
         if size == self.size and found.path is self.path and self.linked:
@@ -199,7 +199,7 @@ class Tail:
             self.unacked_marks = deque([*spooled[::-2][::-1], *rest])
 
 
-def open_file(found: Found, now_ns: int) -> Tail | None:
+def open_file(found: FoundFile, now_ns: int) -> Tail | None:
     """Return a tail of the file that a scan saw then; None if another is there by now.
 
     Raises OSError if the file cannot be opened.

@@ -11,11 +11,11 @@ from pathlib import Path
 from collector.files.checkpoint import FileKey, FileState
 from collector.files.content import GzipContent
 from collector.files.copies import source_of
-from collector.files.discover import Found, Scan
+from collector.files.discover import FoundFile, Scan
 from collector.files.entries import Emit, Entries
 from collector.files.known import ClosedFile, Inode, KnownFiles
 from collector.files.life_cycle import Stage
-from collector.files.place import Place, line_time_ns
+from collector.files.placement import Placement, line_time_ns
 from collector.files.tail import Tail, first_line, is_same_content, name_of, open_file
 
 _RESTING_NS = 60_000_000_000
@@ -30,7 +30,7 @@ class Watch:
 
     def __init__(
         self,
-        place: Place,
+        placement: Placement,
         known: Iterable[FileState],
         spooled: Mapping[FileKey, int],
         emit: Emit,
@@ -44,7 +44,7 @@ class Watch:
         some of them, perhaps further. ``emit`` takes control entries, ``clock`` gives ns since
         1970.
         """
-        self.place = place
+        self.placement = placement
         self.tails: dict[Inode, Tail] = {}
         self.files = KnownFiles(known, spooled)
         self.errors: dict[Path, str] = {}  # of the last scan, and of the files since then
@@ -150,7 +150,7 @@ class Watch:
 
     # -- begins ------------------------------------------------------------------------------
 
-    def _open(self, found: Found, now_ns: int) -> None:
+    def _open(self, found: FoundFile, now_ns: int) -> None:
         try:
             tail = open_file(found, now_ns)
         except OSError as error:
@@ -251,12 +251,12 @@ class Watch:
             return True
         self.files.name(tail, name)
         tail.born_ns = line_time_ns(line)
-        tail.partition = self.place.of_file(tail.stream.pod_uid, tail.born_ns)
+        tail.partition = self.placement.of_file(tail.stream.pod_uid, tail.born_ns)
         self._entries.begin(tail, now_ns, is_known=False)
         return True
 
     def _name_of(self, tail: Tail, line: bytes) -> bytes:
-        return name_of(self.place.cluster, self.place.node, tail, line)
+        return name_of(self.placement.cluster, self.placement.node, tail, line)
 
     def _goes_on(self, tail: Tail, closed: ClosedFile, now_ns: int) -> bool:
         """Return whether the file holds what was read of a closed one, and go on with it then."""

@@ -42,7 +42,7 @@ class Server:
     response_bytes: int
 
     @contextlib.asynccontextmanager
-    async def get(self, target: str, accept: str) -> AsyncIterator["Answer"]:
+    async def get(self, target: str, accept: str) -> AsyncIterator["Response"]:
         """Ask for ``target`` (path and query) and give the answer if it is 200.
 
         Raises MetadataError, also for what goes wrong while the answer is read.
@@ -110,7 +110,7 @@ class Server:
             context.verify_mode = ssl.CERT_NONE
         return context
 
-    def _refusal(self, answer: "Answer", body: bytes, token: str) -> MetadataError:
+    def _refusal(self, answer: "Response", body: bytes, token: str) -> MetadataError:
         try:
             said = msgspec.json.decode(body, type=_Status).message
         except (msgspec.MsgspecError, ValueError):
@@ -127,7 +127,7 @@ class Server:
         return MetadataError(text, _seconds(answer.headers.get("retry-after", "")))
 
 
-class Answer:
+class Response:
     """Status and headers of an answer, and its body as it comes."""
 
     def __init__(
@@ -220,7 +220,7 @@ def _request(host: str, target: str, accept: str, token: str) -> bytes:
     return "\r\n".join([*lines, "", ""]).encode("ascii")
 
 
-async def _head(reader: asyncio.StreamReader, most_bytes: int) -> Answer:
+async def _head(reader: asyncio.StreamReader, most_bytes: int) -> Response:
     head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
     first, *rest = head.rstrip().split("\r\n")
     version, _, status = first.partition(" ")
@@ -228,7 +228,7 @@ async def _head(reader: asyncio.StreamReader, most_bytes: int) -> Answer:
         raise ValueError("what answers there does not speak HTTP/1.1")
     headers = {name.strip().lower(): value.strip() for name, _, value in
                (line.partition(":") for line in rest)}  # fmt: skip
-    return Answer(reader, int(status[:3]), headers, most_bytes)
+    return Response(reader, int(status[:3]), headers, most_bytes)
 
 
 def _size(text: str, base: int) -> int:

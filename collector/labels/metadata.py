@@ -23,7 +23,7 @@ from collector.errors import MetadataError, MetadataExpired, SettingError
 from collector.labels.http import Server
 from collector.labels.pod import Described
 from collector.labels.schedule import Schedule
-from collector.labels.source import ApiServer, Change, Kubelet, Listing, Source
+from collector.labels.source import ApiServer, Change, KubeletPods, Listing, Source
 from collector.names import METADATA
 from collector.process import setting
 from collector.wire.batch import Meta
@@ -339,7 +339,7 @@ def _source(
     )
     if api:
         return ApiServer(server, node, described.describe)
-    return Kubelet(server, described.describe)
+    return KubeletPods(server, described.describe)
 
 
 def _cluster(environ: Mapping[str, str]) -> str:

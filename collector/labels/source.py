@@ -120,7 +120,7 @@ class ApiServer:
         return Change(pod.resource_version, self._describe(pod), event.type == "DELETED")
 
 
-class Kubelet:
+class KubeletPods:
     """The pods of one node, as its kubelet lists them."""
 
     def __init__(self, server: Server, describe: Describe) -> None:

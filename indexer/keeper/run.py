@@ -13,7 +13,7 @@ from typing import Any
 
 import prometheus_client
 
-from collector.process import Page, load_settings, log_to_stderr
+from collector.process import StatusServer, load_settings, log_to_stderr
 from indexer.errors import BucketUnavailable, IndexerError, PositionMoved
 from indexer.keeper.fence import Fence
 from indexer.keeper.jobs import Job, Jobs, Progress
@@ -119,14 +119,14 @@ def main(argv: Sequence[str], environ: Mapping[str, str]) -> int:
     metrics = KeeperMetrics(prometheus_client.CollectorRegistry())
     bucket = open_bucket(settings.bucket)
     keeper = Keeper(Jobs(settings, bucket, metrics, stopped=stop.is_set))
-    page = Page(settings.listen, metrics.registry, keeper.status)
+    status_server = StatusServer(settings.listen, metrics.registry, keeper.status)
     try:
         _try_store(bucket, settings.cluster, stop)
         while not stop.is_set():
             stop.wait(keeper.turn())
     finally:
-        page.shutdown()
-        page.server_close()
+        status_server.shutdown()
+        status_server.server_close()
     _log.info("stopped")
     return 0
 

@@ -37,7 +37,7 @@ class Covered(msgspec.Struct):
     end: int
     first_ns: int
     last_ns: int
-    events: list[int] = []  # the parser's state at the end
+    parser_state: list[int] = msgspec.field(default_factory=list, name="events")  # at its end
 
 
 class Lost(msgspec.Struct):

@@ -112,7 +112,10 @@ class Ledger(msgspec.Struct):
         if (known := self.files.get(key)) is not None:
             for part in known.covered:
                 times = (part.first_ns, part.last_ns)
-                _cover(past, Span(part.start, part.end, CRC_UNKNOWN, 0, 0, *times, "", part.events))
+                _cover(
+                    past,
+                    Span(part.start, part.end, CRC_UNKNOWN, 0, 0, *times, "", part.parser_state),
+                )
             for end in known.ends.items():
                 past.add_end(*end)
         self.files[key] = past
@@ -302,7 +305,7 @@ class Ledger(msgspec.Struct):
 
 def _cover(file: FileEntry, span: Span) -> None:
     """Add a span to the covered bytes."""
-    new = Covered(span.start, span.end, span.first_ns, span.last_ns, span.events)
+    new = Covered(span.start, span.end, span.first_ns, span.last_ns, span.parser_state)
     rest = []
     for old in file.covered:
         if old.end < new.start or old.start > new.end:
@@ -314,7 +317,7 @@ def _cover(file: FileEntry, span: Span) -> None:
             max(old.end, new.end),
             min(firsts, default=0),
             max(old.last_ns, new.last_ns),
-            max(old, new, key=lambda part: part.end).events,
+            max(old, new, key=lambda part: part.end).parser_state,
         )
     file.covered = sorted([*rest, new], key=lambda part: part.start)
     if span.crc_after != CRC_UNKNOWN:

@@ -139,7 +139,7 @@ class News:
                 self.metas.setdefault(key, {})[meta.seen_ns] = _encode(_said(meta))
 
 
-class Streams:
+class StreamHistory:
     """The fold: what is known of every pod."""
 
     def __init__(self) -> None:
@@ -148,7 +148,7 @@ class Streams:
         self._texts: dict[bytes, bytes] = {}  # replicas say the same: keep it once
 
     @classmethod
-    def from_rows(cls, rows: pa.Table) -> "Streams":
+    def from_rows(cls, rows: pa.Table) -> "StreamHistory":
         """Return the fold that has led to these rows of the table."""
         streams = cls()
         for row in rows.select(STREAMS_SCHEMA.names).to_pylist():
@@ -260,7 +260,7 @@ class StreamsTable:
         """Name the table; nothing is read yet."""
         self.uri = folder_uri(bucket.uri, streams_folder(cluster))
         self._options = bucket.storage_options
-        self._streams: Streams | None = None
+        self._streams: StreamHistory | None = None
         self._version = -1
         self._news = News()
         self._noted = (-1, -1)  # after which version the news begin, and which is the last
@@ -292,7 +292,7 @@ class StreamsTable:
                 )
             streams, self._streams = self._streams, None
             if streams is None or self._version != folded:
-                streams = Streams.from_rows(handle.to_pyarrow_table())
+                streams = StreamHistory.from_rows(handle.to_pyarrow_table())
             after, until = self._noted
             if until <= folded or after > version:
                 self._news, after, until = News(), folded, folded

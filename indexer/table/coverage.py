@@ -80,7 +80,8 @@ class Span(msgspec.Struct, frozen=True):
     first_ns: int
     last_ns: int
     rule: str = ""
-    events: list[int] = []  # the parser's state at the end, for the span that follows
+    # At its end, for the span that follows.
+    parser_state: list[int] = msgspec.field(default_factory=list, name="events")
 
 
 class FileCover(msgspec.Struct, frozen=True):

@@ -29,7 +29,7 @@ GAPS_SHOWN = 100
 
 
 @dataclass(frozen=True, slots=True)
-class Mark:
+class NodeProgress:
     """How far a node is complete, None if nothing proves it; ``why`` says what holds it back."""
 
     node: str
@@ -58,24 +58,26 @@ def nodes_in_scope(ledger: Ledger, scope: Scope) -> frozenset[str]:
     return frozenset(everybody.union(file.node for file in ledger.files.values()))
 
 
-def node_marks(ledger: Ledger, nodes: Iterable[str]) -> list[Mark]:
-    """Return the mark of each node, the one that holds back the others first."""
+def progress_of_nodes(ledger: Ledger, nodes: Iterable[str]) -> list[NodeProgress]:
+    """Return how far each node is complete, the one that holds back the others first."""
     entries: dict[str, dict[int, NodeEntry]] = {}
     for (node, partition), entry in ledger.nodes.items():
         entries.setdefault(node, {})[partition] = entry
-    marks = [_mark(node, entries.get(node, {})) for node in nodes]
-    return sorted(marks, key=lambda mark: (mark.complete_until_ns or 0, mark.node))
+    progress = [_progress(node, entries.get(node, {})) for node in nodes]
+    return sorted(progress, key=lambda each: (each.complete_until_ns or 0, each.node))
 
 
-def _mark(node: str, entries: dict[int, NodeEntry]) -> Mark:
+def _progress(node: str, entries: dict[int, NodeEntry]) -> NodeProgress:
     if not entries:
-        return Mark(node, None, None, "no inventory of this node has arrived yet")
+        return NodeProgress(node, None, None, "no inventory of this node has arrived yet")
     for partition in sorted({p for entry in entries.values() for p in entry.partitions}):
         if partition not in entries:
-            return Mark(node, None, partition, "no inventory has arrived in this partition yet")
+            return NodeProgress(
+                node, None, partition, "no inventory has arrived in this partition yet"
+            )
     last = min(entries.values(), key=lambda entry: (entry.complete_until_ns, entry.partition))
     why = last.holds_back or (last.errors[0] if last.errors else "waiting for its next inventory")
-    return Mark(node, last.complete_until_ns or None, last.partition, why)
+    return NodeProgress(node, last.complete_until_ns or None, last.partition, why)
 
 
 def harmful_gaps(snapshot: Snapshot, scope: Scope, nodes: frozenset[str]) -> list[Gap]:
@@ -87,9 +89,9 @@ def harmful_gaps(snapshot: Snapshot, scope: Scope, nodes: frozenset[str]) -> lis
 def judge(snapshot: Snapshot, scope: Scope, cluster: str, trouble: Trouble) -> Completeness:
     """Return the completeness statement of an answer."""
     nodes = nodes_in_scope(snapshot.ledger, scope)
-    marks = node_marks(snapshot.ledger, nodes)
+    progress = progress_of_nodes(snapshot.ledger, nodes)
     gaps = harmful_gaps(snapshot, scope, nodes)
-    holder = marks[0] if marks else None
+    holder = progress[0] if progress else None
     until_ns = holder.complete_until_ns if holder else None
     gone = removals(snapshot.ledger, scope)
     loss = _losses(gaps, gone, trouble)
@@ -105,7 +107,7 @@ def judge(snapshot: Snapshot, scope: Scope, cluster: str, trouble: Trouble) -> C
         gaps_total=len(gaps),
         removed=[_removed_view(each) for each in gone[:GAPS_SHOWN]],
         removed_total=len(gone),
-        streams=_count_streams(snapshot.ledger, scope, marks, gaps),
+        streams=_count_streams(snapshot.ledger, scope, progress, gaps),
         scan=Scan(
             segments_failed=len(trouble.failed),
             errors=trouble.failed[:GAPS_SHOWN],
@@ -142,7 +144,7 @@ def _losses(gaps: Sequence[Gap], gone: Sequence[Removal], trouble: Trouble) -> l
     return found
 
 
-def _doubts(holder: Mark | None, until_ns: int | None, scope: Scope) -> list[str]:
+def _doubts(holder: NodeProgress | None, until_ns: int | None, scope: Scope) -> list[str]:
     if holder is None:
         return ["no node has reported yet"]
     if until_ns is None:
@@ -153,10 +155,10 @@ def _doubts(holder: Mark | None, until_ns: int | None, scope: Scope) -> list[str
 
 
 def _count_streams(
-    ledger: Ledger, scope: Scope, marks: Sequence[Mark], gaps: Sequence[Gap]
+    ledger: Ledger, scope: Scope, progress: Sequence[NodeProgress], gaps: Sequence[Gap]
 ) -> Streams:
     """Count streams whose lines may be in scope: covered and unknown ones, or with a gap."""
-    until = {mark.node: mark.complete_until_ns for mark in marks}
+    until = {each.node: each.complete_until_ns for each in progress}
     gapped_files = {(gap.file.node, gap.file.stream) for gap in gaps if gap.file is not None}
     gapped_nodes = {node for gap in gaps if gap.file is None for node in gap.nodes or until}
     streams = {

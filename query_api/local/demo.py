@@ -103,7 +103,7 @@ _EVICTED = ("ledger", "checkout", "ingress", "web")
 
 
 @dataclass(slots=True)
-class Pod:
+class DemoPod:
     """One pod with one container: where it is on disk, and when what happens to it next."""
 
     workload: Workload
@@ -139,7 +139,7 @@ class Demo:
         self._running_ns = 0
         self._began_ns = now_ns
         self._finished: dict[Path, int] = {}
-        self.pods: list[Pod] = []
+        self.pods: list[DemoPod] = []
         for workload in WORKLOADS:
             found = [self._resumed(workload, path) for path in self._newest(workload)]
             for number in range(workload.replicas):
@@ -153,22 +153,22 @@ class Demo:
         logs = sorted(self._directory.glob(pattern), key=lambda log: -log.stat().st_mtime_ns)
         return list(dict.fromkeys(log.parents[1] for log in logs))[: workload.replicas]
 
-    def _resumed(self, workload: Workload, directory: Path) -> Pod:
+    def _resumed(self, workload: Workload, directory: Path) -> DemoPod:
         logs = (directory / workload.container).glob("*.log")
-        return Pod(workload, directory, restart=max(int(log.stem) for log in logs))
+        return DemoPod(workload, directory, restart=max(int(log.stem) for log in logs))
 
-    def _new_pod(self, workload: Workload, now_ns: int) -> Pod:
+    def _new_pod(self, workload: Workload, now_ns: int) -> DemoPod:
         rng = self._rng
         end = "".join(rng.choices(_ALPHABET, k=5))
         middle = str(now_ns // (60 * _S)) if workload.lives_s else workload.template
         uid = random_hex(rng, 32)
         uid = f"{uid[:8]}-{uid[8:12]}-4{uid[13:16]}-a{uid[17:20]}-{uid[20:]}"
         name = f"{workload.namespace}_{workload.name}-{middle}-{end}_{uid}"
-        pod = Pod(workload, self._directory / name)
+        pod = DemoPod(workload, self._directory / name)
         self._write(pod, now_ns, "stdout", workload.hello)
         return pod
 
-    def _schedule(self, pod: Pod, now_ns: int) -> None:
+    def _schedule(self, pod: DemoPod, now_ns: int) -> None:
         rng, workload = self._rng, pod.workload
         pod.next_ns = now_ns
         pod.rotates_ns = now_ns + rng.randrange(20 * _S, 40 * _S)
@@ -205,13 +205,13 @@ class Demo:
             return self._remove_one(now_ns)
         return None
 
-    def _event(self, pod: Pod, at_ns: int) -> None:
+    def _event(self, pod: DemoPod, at_ns: int) -> None:
         for output, message in pod.workload.lines(self._rng, at_ns):
             self._write(pod, at_ns, output, message)
             at_ns += self._rng.randrange(900, 9_000)
 
     @staticmethod
-    def _write(pod: Pod, at_ns: int, output: str, message: str) -> None:
+    def _write(pod: DemoPod, at_ns: int, output: str, message: str) -> None:
         if pod.fd < 0:
             pod.path.parent.mkdir(parents=True, exist_ok=True)
             flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
@@ -220,12 +220,12 @@ class Demo:
             os.write(pod.fd, line)
 
     @staticmethod
-    def _close(pod: Pod) -> None:
+    def _close(pod: DemoPod) -> None:
         if pod.fd >= 0:
             os.close(pod.fd)
             pod.fd = -1
 
-    def _rotate(self, pod: Pod, now_ns: int) -> None:
+    def _rotate(self, pod: DemoPod, now_ns: int) -> None:
         """Rename with a stamp, as the kubelet does; the next line makes the new file."""
         pod.rotates_ns = now_ns + self._rng.randrange(20 * _S, 40 * _S)
         rotated = pod.path.with_name(pod.path.name + strftime(now_ns, ".%Y%m%d-%H%M%S"))
@@ -233,7 +233,7 @@ class Demo:
             self._close(pod)
             pod.path.rename(rotated)
 
-    def _restart(self, pod: Pod, now_ns: int) -> None:
+    def _restart(self, pod: DemoPod, now_ns: int) -> None:
         """Let the container crash; its next instance writes to a file of its own."""
         self._write(pod, now_ns, "stderr", "fatal: out of memory, exit code 137")
         self._close(pod)

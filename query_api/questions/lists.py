@@ -10,7 +10,7 @@ from indexer.times import format_optional, format_time
 from query_api.completeness.gaps import file_in_scope
 from query_api.completeness.replica import Snapshot
 from query_api.completeness.statement import gap_view
-from query_api.completeness.verdict import Trouble, judge, node_marks, nodes_in_scope
+from query_api.completeness.verdict import Trouble, judge, nodes_in_scope, progress_of_nodes
 from query_api.questions.answer import Gaps, NodeView, PartitionView, Status, StreamList, StreamView
 from query_api.questions.parameters import GapParameters
 from query_api.scope import Scope
@@ -40,7 +40,10 @@ def list_gaps(snapshot: Snapshot, scope: Scope, asked: GapParameters, cluster: s
 def list_streams(snapshot: Snapshot, scope: Scope, limit: int, cluster: str) -> StreamList:
     """Return the streams that have, or may have, lines in the scope."""
     ledger = snapshot.ledger
-    until = {m.node: m.complete_until_ns for m in node_marks(ledger, nodes_in_scope(ledger, scope))}
+    until = {
+        m.node: m.complete_until_ns
+        for m in progress_of_nodes(ledger, nodes_in_scope(ledger, scope))
+    }
     files: dict[tuple[object, ...], list[FileEntry]] = {}
     for file in ledger.files.values():
         spans = scope.overlaps(file.first_ns or None, file.last_ns if file.sealed else None)
@@ -87,7 +90,7 @@ def show_status(snapshot: Snapshot, cluster: str, program: str, now_ns: int) -> 
     """Return how far each node and each partition is, and what is missing."""
     ledger = snapshot.ledger
     everything = Scope(-(2**63), 2**63 - 1, {})
-    marks = node_marks(ledger, nodes_in_scope(ledger, everything))
+    progress = progress_of_nodes(ledger, nodes_in_scope(ledger, everything))
     errors: dict[str, dict[str, None]] = {}
     partitions: dict[str, set[int]] = {}
     for (node, _), entry in ledger.nodes.items():
@@ -96,22 +99,22 @@ def show_status(snapshot: Snapshot, cluster: str, program: str, now_ns: int) -> 
     open_gaps = sum(gap.harms for gap in snapshot.gaps)
     bounds = snapshot.segments.time_bounds_ns
     return Status(
-        healthy=not open_gaps and all(mark.complete_until_ns for mark in marks),
+        healthy=not open_gaps and all(each.complete_until_ns for each in progress),
         cluster=cluster,
         version=snapshot.version,
         everyline=program,
         now=format_time(now_ns),
         nodes=[
             NodeView(
-                node=mark.node,
-                complete_until=format_optional(mark.complete_until_ns),
-                lag_ms=mark.complete_until_ns
-                and max(0, (now_ns - mark.complete_until_ns) // 10**6),
-                held_back_by=mark.why,
-                partitions=sorted(partitions.get(mark.node, ())),
-                errors=list(errors.get(mark.node, ())),
+                node=each.node,
+                complete_until=format_optional(each.complete_until_ns),
+                lag_ms=each.complete_until_ns
+                and max(0, (now_ns - each.complete_until_ns) // 10**6),
+                held_back_by=each.why,
+                partitions=sorted(partitions.get(each.node, ())),
+                errors=list(errors.get(each.node, ())),
             )
-            for mark in marks
+            for each in progress
         ],
         partitions=[
             PartitionView(

@@ -42,7 +42,7 @@ class Prepared:
 
 
 @dataclass(slots=True)
-class Found:
+class SearchResult:
     """What a search has found, as JSON shows it."""
 
     rows: list[dict[str, Any]] = field(default_factory=list)
@@ -111,7 +111,7 @@ class Search:
             },
         }
 
-    def find(self, prepared: Prepared) -> Found:
+    def find(self, prepared: Prepared) -> SearchResult:
         """Scan and judge; raise NotComplete if only a complete answer will do.
 
         Raises VersionGone where a segment of a cursor's version has been vacuumed.
@@ -165,7 +165,7 @@ class Search:
             "completeness": plain(completeness),
             "cost": plain(cost),
         }
-        return Found(plain_rows(shown), last)
+        return SearchResult(plain_rows(shown), last)
 
     def _judged(self, prepared: Prepared, trouble: Trouble) -> Completeness:
         completeness = judge(prepared.snapshot, prepared.scope, self._settings.cluster, trouble)

@@ -12,7 +12,7 @@ import pytest
 
 from collector.checksum import crc32
 from collector.errors import TopicError
-from collector.files.place import Place
+from collector.files.placement import Placement
 from collector.settings import CollectorSettings
 from collector.ship.pack import halves
 from collector.wire.batch import RAW_BYTES_MAX, Batch, Inventory, Seen, Unborn
@@ -301,9 +301,9 @@ async def test_a_file_keeps_its_partition_when_their_number_changes(make: Make) 
 @pytest.mark.parametrize(("partitions", "spread"), [(1, 1), (5, 3), (12, 4), (7, 7)])
 def test_each_pod_goes_where_its_node_says_that_it_can(partitions: int, spread: int) -> None:
     for node in range(20):
-        place = Place("c", f"node-{node}", ((0, partitions),), spread)
-        used = {place.of_file(f"uid-{i}", 0) for i in range(200)}
-        assert used == set(place.reachable())
+        placement = Placement("c", f"node-{node}", ((0, partitions),), spread)
+        used = {placement.of_file(f"uid-{i}", 0) for i in range(200)}
+        assert used == set(placement.reachable())
         assert len(used) == spread
 
 

@@ -7,11 +7,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from collector.files.lifetime import Kubelet
+from collector.files.lifetime import Rotation
 from tests.collector.node import HeldTopic, Node, content_of, lines, ranges_of
 
 Make = Callable[..., Node]
-KUBELET = Kubelet(log_bytes=10 << 20, log_files=5, check_s=10)
+ROTATION = Rotation(log_bytes=10 << 20, log_files=5, check_s=10)
 
 
 async def test_small_pods_do_not_wait_for_the_backlog_of_a_noisy_one(make: Make) -> None:
@@ -76,10 +76,10 @@ async def test_what_is_deleted_soonest_is_read_first(make: Make) -> None:
 def test_the_time_left_follows_the_kubelets_rotation(
     newer: int, current: int, rate: float, seconds: float
 ) -> None:
-    assert KUBELET.seconds_left(newer, current, rate) == pytest.approx(seconds)
+    assert ROTATION.seconds_left(newer, current, rate) == pytest.approx(seconds)
 
 
 @given(st.integers(0, 9), st.integers(0, 1 << 30), st.floats(1, 1e9))
 def test_an_older_file_never_outlives_a_newer_one(newer: int, current: int, rate: float) -> None:
-    older = KUBELET.seconds_left(newer + 1, current, rate)
-    assert older <= KUBELET.seconds_left(newer, current, rate)
+    older = ROTATION.seconds_left(newer + 1, current, rate)
+    assert older <= ROTATION.seconds_left(newer, current, rate)

@@ -228,7 +228,7 @@ def golden() -> Coverage:
 
 def golden_marks() -> Coverage:
     [entry] = golden().files
-    span = msgspec.structs.replace(entry.spans[0], events=[7, -1, 3])
+    span = msgspec.structs.replace(entry.spans[0], parser_state=[7, -1, 3])
     return msgspec.structs.replace(
         golden(),
         files=[msgspec.structs.replace(entry, spans=[span])],

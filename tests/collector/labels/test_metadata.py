@@ -26,7 +26,7 @@ from collector.errors import MetadataError, MetadataExpired, SettingError
 from collector.labels.http import Server, _head
 from collector.labels.metadata import Metadata, MetadataSettings
 from collector.labels.pod import Described, ObjectMeta, owner_of
-from collector.labels.source import ApiServer, Change, Kubelet
+from collector.labels.source import ApiServer, Change, KubeletPods
 from collector.wire.batch import Meta
 from tests.real_parts.certificates import Authority, Signed
 
@@ -743,7 +743,7 @@ async def made(**settings: Any) -> Server:
         environ=environ,
     )  # fmt: skip
     source = metadata._source
-    assert isinstance(source, ApiServer | Kubelet)
+    assert isinstance(source, ApiServer | KubeletPods)
     return source._server
 
 

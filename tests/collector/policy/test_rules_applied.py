@@ -8,7 +8,7 @@ import pytest
 
 from collector.checksum import crc32
 from collector.errors import SettingError
-from collector.files.place import Place, in_use, line_time_ns
+from collector.files.placement import Placement, in_use, line_time_ns
 from collector.labels.metadata import MetadataSettings
 from tests.collector.node import SECOND, HeldTopic, Node, gaps_of, line, lines, ranges_of, seals_of
 
@@ -145,12 +145,12 @@ async def test_an_outage_asks_for_no_restart_but_a_topic_that_swallows_does(make
 def test_more_partitions_are_used_by_lines_from_their_time_on() -> None:
     entries = in_use(2, "8@2030-01-01T00:00:00Z", (), 0)
     assert entries == ((0, 2), (1_893_456_000 * SECOND, 8))
-    place = Place("c", "n", entries, 8)
+    placement = Placement("c", "n", entries, 8)
     old, new = line_time_ns(b"2029-12-31T23:59:59Z x"), line_time_ns(b"2030-01-01T00:00:00Z x")
-    assert {place.of_file(f"uid-{i}", old) for i in range(99)} <= {0, 1}
-    assert {place.of_file(f"uid-{i}", new) for i in range(99)} == set(range(8))
-    assert {place.of_file(f"uid-{i}", 0) for i in range(99)} <= {0, 1}
-    assert place.reachable() == tuple(range(8))
+    assert {placement.of_file(f"uid-{i}", old) for i in range(99)} <= {0, 1}
+    assert {placement.of_file(f"uid-{i}", new) for i in range(99)} == set(range(8))
+    assert {placement.of_file(f"uid-{i}", 0) for i in range(99)} <= {0, 1}
+    assert placement.reachable() == tuple(range(8))
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,7 @@ from indexer.ledger.streams import (
     HISTORY_SCHEMA,
     STREAMS_SCHEMA,
     News,
-    Streams,
+    StreamHistory,
     StreamsTable,
     history,
 )
@@ -83,7 +83,7 @@ def folded(*folds: Iterable[Coverage]) -> pa.Table:
     """The rows after these folds, by a keeper that is restarted between them."""
     rows = STREAMS_SCHEMA.empty_table()
     for each in folds:
-        rows = pa.concat_tables([rows, Streams.from_rows(rows).fold(news(*each))])
+        rows = pa.concat_tables([rows, StreamHistory.from_rows(rows).fold(news(*each))])
     return rows
 
 
@@ -254,14 +254,14 @@ def test_a_table_says_what_was_folded_and_a_second_fold_adds_nothing(logs: Table
 def test_a_keeper_that_is_overtaken_while_it_folds_adds_nothing(logs: Table, monkeypatch):
     version = commit(logs, file(), meta(20, "a"))
     slow, fast = StreamsTable(logs.bucket, CLUSTER), StreamsTable(logs.bucket, CLUSTER)
-    real = Streams.fold
+    real = StreamHistory.fold
 
-    def overtaken(streams: Streams, learned: News) -> pa.Table:
-        monkeypatch.setattr(Streams, "fold", real)
+    def overtaken(streams: StreamHistory, learned: News) -> pa.Table:
+        monkeypatch.setattr(StreamHistory, "fold", real)
         assert fast.fold(logs, version) == 1
         return real(streams, learned)
 
-    monkeypatch.setattr(Streams, "fold", overtaken)
+    monkeypatch.setattr(StreamHistory, "fold", overtaken)
     assert slow.fold(logs, version) == 0
     assert slow.fold(logs, commit(logs, meta(30, "b"))) == 1
     assert told(stored(logs)) == [("api-1", "app", 0, 20, "a"), ("api-1", "app", 0, 30, "b")]
@@ -337,7 +337,7 @@ def test_streams_that_cannot_be_written_are_said_to_be_away(local_logs: Table, t
 
 def test_a_fleet_of_pods_is_folded_in_time_that_grows_with_what_is_new():
     """Nothing is read of a pod that brings nothing new: a wall clock would only say so at times."""
-    streams = Streams()
+    streams = StreamHistory()
     pods = [f"api-{n}" for n in range(2_000)]
     first = streams.fold(news(coverage(*map(file, pods), *(meta(1, "a", p) for p in pods))))
     assert first.num_rows == 2_000

@@ -17,7 +17,7 @@ Entry = tuple[int, int]
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class Placement:
     """Where a node's files go: ``spread`` of the partitions that are in use.
 
     ``entries`` are in the order of their times; the first has no start.
