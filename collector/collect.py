@@ -61,7 +61,7 @@ class Collector:
         self._state = Path(settings.state)
         self.policy = Policy(Path(settings.policy) if settings.policy else None, clock)
         chance = random.Random(run)  # noqa: S311  # it spreads requests, and hides nothing
-        self.metadata = Metadata(settings, settings.node, self._state, clock, chance)
+        self.metadata = Metadata(settings.metadata, settings.node, self._state, clock, chance)
         targets = filter(None, settings.link_targets.split(os.pathsep))
         self._discovery = Discovery(roots_of(settings), clock, targets)
         self._acked = 0

@@ -37,10 +37,14 @@ def setting(text: str, *, ge: float | None = None, le: float | None = None) -> m
 
 
 def described(kind: type[msgspec.Struct]) -> dict[str, tuple[Any, str]]:
-    """Return default and description of each setting, by name."""
+    """Return default and description of each setting, by name, those of its parts too."""
     hints = get_type_hints(kind, include_extras=True)
-    found = {}
+    parts = _parts(kind)
+    found: dict[str, tuple[Any, str]] = {}
     for field in msgspec.structs.fields(kind):
+        if part := parts.get(field.name):
+            found |= described(part)
+            continue
         hint = hints[field.name]
         notes = get_args(hint)[1:] if get_origin(hint) is Annotated else ()
         text = next((n.description for n in notes if isinstance(n, msgspec.Meta)), None) or ""
@@ -49,11 +53,28 @@ def described(kind: type[msgspec.Struct]) -> dict[str, tuple[Any, str]]:
     return found
 
 
+def _parts(kind: type[msgspec.Struct]) -> dict[str, type[msgspec.Struct]]:
+    """Return the fields whose values are settings of their own, with their kind."""
+    return {
+        field.name: field.type
+        for field in msgspec.structs.fields(kind)
+        if isinstance(field.type, type) and issubclass(field.type, msgspec.Struct)
+    }
+
+
+def _built(kind: type[S], values: Mapping[str, Any]) -> S:
+    """Return the settings that have these values, by name, each in the part that knows it."""
+    parts = {name: _built(part, values) for name, part in _parts(kind).items()}
+    own = {name: values[name] for name in kind.__struct_fields__ if name in values}
+    return msgspec.structs.replace(msgspec.convert(own, kind, strict=False), **parts)
+
+
 def load_settings(
     kind: type[S], section: str, argv: Sequence[str], environ: Mapping[str, str]
 ) -> S:
     """Return the settings of one process; ``section`` names its table, prefix and flags.
 
+    A field of ``kind`` may be settings itself: those of a part, which stand beside its own here.
     ``--config FILE`` (or EVERYLINE_CONFIG) names a TOML file with a table ``[section]``; the
     environment has ``EVERYLINE_<SECTION>_<NAME>``, flags are ``--name-with-dashes``. Raises
     SettingError, which names the setting and where it came from.
@@ -82,7 +103,7 @@ def load_settings(
             values[name] = value
     values.update(flags)
     try:
-        return msgspec.convert(values, kind, strict=False)
+        return _built(kind, values)
     except msgspec.ValidationError as error:
         raise SettingError(f"setting of {section}: {error}") from error
 

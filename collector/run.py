@@ -57,7 +57,7 @@ async def _run(settings: CollectorSettings) -> int:
         loop.add_signal_handler(number, stop.set)
     metrics = CollectorMetrics(prometheus_client.CollectorRegistry())
     topic = open_topic(
-        settings.topic, partitions=max(settings.partitions, 1), security=Security(settings)
+        settings.topic, partitions=max(settings.partitions, 1), security=Security(settings.kafka)
     )
     collector = Collector(settings, topic, metrics, run=uuid.uuid4().bytes)
     beside: list[asyncio.Task[None]] = []

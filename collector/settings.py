@@ -2,13 +2,18 @@
 
 from typing import Annotated
 
+import msgspec
+
 from collector.labels.metadata import MetadataSettings
 from collector.process import setting
+from collector.topic.security import KafkaSettings
 
 
-class CollectorSettings(MetadataSettings, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class CollectorSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Ship the container logs of one node to the topic."""
 
+    kafka: KafkaSettings = KafkaSettings()
+    metadata: MetadataSettings = MetadataSettings()
     cluster: Annotated[str, setting("name of the cluster; part of every file's identity")] = "local"
     node: Annotated[str, setting("name of the node; part of every file's identity")] = "local"
     roots: Annotated[str, setting("directories in the kubelet's layout, separated by ':'")] = (

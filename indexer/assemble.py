@@ -14,17 +14,10 @@ import numpy as np
 from collector.wire.batch import Batch
 from collector.wire.range import CRC_UNKNOWN, FORMATS, Stream
 from indexer.errors import NotBalanced
-from indexer.ledger.ledger import FileEntry, FileKey
-from indexer.parse.parse import (
-    GUESSING,
-    NO_STATE,
-    STATE_SIZE,
-    Pieces,
-    PlainTimes,
-    Rows,
-    parse,
-)
-from indexer.schema import HOUR_NS
+from indexer.ledger.entries import FileEntry, FileKey
+from indexer.parse.events import NO_STATE, STATE_SIZE
+from indexer.parse.parse import Pieces, Rows, parse
+from indexer.parse.patterns import GUESSING, PlainTimes
 from indexer.segment.write import PieceHeader, Segment, build_segments
 from indexer.table.coverage import (
     Balance,
@@ -38,6 +31,7 @@ from indexer.table.coverage import (
     Span,
     note_body,
 )
+from indexer.times import HOUR_NS
 from indexer.trim import Part, Trimmer
 
 

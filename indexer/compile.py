@@ -7,8 +7,9 @@ that it is called with later.
 import numpy as np
 import pyarrow as pa
 
+from indexer.parse.events import STATE_SIZE
 from indexer.parse.messages import replace_invalid
-from indexer.parse.parse import STATE_SIZE, Pieces, parse
+from indexer.parse.parse import Pieces, parse
 from indexer.schema import SEGMENT_SCHEMA
 from indexer.segment.conserve import row_hashes
 from indexer.segment.tokens import TokenFilterWriter

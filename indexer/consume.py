@@ -17,7 +17,7 @@ from collector.topic.interface import Record, Topic
 from collector.wire import batch as wire
 from collector.wire.batch import Batch
 from indexer.assemble import DeadLetter, Intake
-from indexer.ledger.ledger import LOST_RETENTION, LOST_TOPIC, TOPIC_RESET, UNPARSED
+from indexer.ledger.entries import LOST_RETENTION, LOST_TOPIC, TOPIC_RESET, UNPARSED
 from indexer.table.coverage import Jump, LaneSpan, LastRecord, Position
 
 _log = logging.getLogger(__name__)

@@ -25,12 +25,12 @@ from indexer.metrics import IndexerMetrics
 from indexer.names import dead_letter
 from indexer.parse.patterns import PlainTimes
 from indexer.recall import to_recall
-from indexer.schema import HOUR_NS
 from indexer.settings import IndexerSettings
 from indexer.share import membership
 from indexer.store.bucket import Bucket
 from indexer.suspect import State, assemble_whole, suspects
 from indexer.table.table import CLOSED, Table
+from indexer.times import HOUR_NS
 from indexer.upload import upload
 
 _log = logging.getLogger(__name__)

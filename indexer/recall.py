@@ -5,14 +5,13 @@ that look, what a collector sends again after weeks would be taken for new.
 """
 
 import re
-import time
 from collections.abc import Iterable
 
 from collector.wire.range import Range
 from indexer.assemble import Intake
 from indexer.ledger.ledger import Ledger
+from indexer.times import DAY_NS, to_datetime
 
-_DAY_NS = 86_400_000_000_000
 _DATES = {
     "cri": re.compile(rb"\d{4}-\d\d-\d\d(?=T)"),
     "docker": re.compile(rb'[^\n]*"time":"(\d{4}-\d\d-\d\d)T'),
@@ -28,7 +27,7 @@ def to_recall(intakes: Iterable[Intake], ledger: Ledger) -> set[bytes]:
     """
     if not ledger.past_ns:
         return set()
-    horizon = time.strftime("%Y-%m-%d", time.gmtime((ledger.past_ns + _DAY_NS) // 10**9)).encode()
+    horizon = to_datetime(ledger.past_ns + DAY_NS).date().isoformat().encode()
     found: set[bytes] = set()
     for intake in intakes:
         reset = intake.position.generation > 0

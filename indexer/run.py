@@ -45,7 +45,7 @@ async def _run(settings: IndexerSettings) -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     metrics = IndexerMetrics(prometheus_client.CollectorRegistry())
-    security = Security(settings)
+    security = Security(settings.kafka)
     limits = BucketLimits(
         settings.bucket_connect_ms,
         settings.bucket_read_ms,

@@ -6,12 +6,13 @@ Every segment has exactly these columns in this order; readers of other programs
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from collector import levels
 
-HOUR_NS = 3_600_000_000_000
-"""An hour in nanoseconds, as rows are filed by."""
+TIME = pa.timestamp("us", tz="UTC")
+"""The type of every column of times."""
 
 _WORD = pa.dictionary(pa.int32(), pa.string())
 
@@ -32,7 +33,7 @@ what the table accepts.
 
 SEGMENT_SCHEMA = pa.schema(
     [
-        pa.field("time", pa.timestamp("us", tz="UTC"), nullable=False),
+        pa.field("time", TIME, nullable=False),
         pa.field("time_ns", pa.int16(), nullable=False),  # the last three digits
         pa.field("time_source", _WORD, nullable=False),
         pa.field("namespace", _WORD, nullable=False),
@@ -56,6 +57,12 @@ SEGMENT_SCHEMA = pa.schema(
 """Columns of a segment's Parquet; ``date`` and ``hour`` stand in its path and in the Delta log."""
 
 _WORDS = [field.name for field in SEGMENT_SCHEMA if pa.types.is_dictionary(field.type)]
+
+
+def times_ns(rows: pa.Table) -> pa.ChunkedArray:
+    """Return ``time`` and ``time_ns`` of rows as one, in nanoseconds since 1970."""
+    us = rows.column("time").cast(pa.int64())
+    return pc.add(pc.multiply(us, 1000), rows.column("time_ns").cast(pa.int64()))
 
 
 def open_segment(file: Any) -> pq.ParquetFile:

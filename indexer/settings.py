@@ -2,13 +2,16 @@
 
 from typing import Annotated
 
+import msgspec
+
 from collector.process import setting
 from collector.topic.security import KafkaSettings
 
 
-class IndexerSettings(KafkaSettings, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class IndexerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Write what is in the topic as segments of the table."""
 
+    kafka: KafkaSettings = KafkaSettings()
     cluster: Annotated[str, setting("name of the cluster whose table is written")] = "local"
     topic: Annotated[str, setting("a directory, or kafka://HOST:PORT/NAME")] = "everyline/topic"
     partitions: Annotated[

@@ -12,7 +12,7 @@ import pyarrow as pa
 from indexer.assemble import Assembled, Intake, assemble
 from indexer.consume import Following
 from indexer.errors import NotBalanced
-from indexer.ledger.ledger import FileEntry, FileKey
+from indexer.ledger.entries import FileEntry, FileKey
 from indexer.parse.patterns import PlainTimes
 from indexer.table.coverage import to_object
 

@@ -22,7 +22,7 @@ import pytest
 from deltalake import DeltaTable
 
 from collector.topic.open import open_topic
-from indexer.ledger.ledger import LOST_ROTATED
+from indexer.ledger.entries import LOST_ROTATED
 from indexer.table.table import Table
 from query_api.completeness.gaps import Gap
 from tests.real_parts.guard import ROOT

@@ -16,7 +16,7 @@ from aiokafka.admin import AIOKafkaAdminClient, NewTopic, RecordsToDelete
 
 from collector.files import checkpoint
 from collector.topic.frame import frames
-from indexer.ledger.ledger import LOST_RETENTION, LOST_ROTATED, LOST_TOPIC, TOPIC_RESET
+from indexer.ledger.entries import LOST_RETENTION, LOST_ROTATED, LOST_TOPIC, TOPIC_RESET
 from query_api.completeness.gaps import LOST, STAMP_SLACK_NS, UNKNOWN, Gap
 from query_api.completeness.replica import Replica
 from query_api.completeness.verdict import Trouble, judge

@@ -18,7 +18,8 @@ from typing import Any
 import psutil
 
 from indexer.errors import TableError
-from indexer.ledger.ledger import Ledger, missing
+from indexer.ledger.entries import missing
+from indexer.ledger.ledger import Ledger
 from indexer.ledger.stored import LedgerTable, bring_up
 from indexer.store.bucket import Bucket
 from indexer.store.open import open_bucket

@@ -26,7 +26,6 @@ from collector.labels.schedule import Schedule
 from collector.labels.source import ApiServer, Change, Kubelet, Listing, Source
 from collector.names import METADATA
 from collector.process import setting
-from collector.topic.security import KafkaSettings
 from collector.wire.batch import Meta
 
 _HEAD = b"everyline metadata 1 "
@@ -38,7 +37,7 @@ _ACCOUNT = "/var/run/secrets/kubernetes.io/serviceaccount"  # where a pod finds 
 _log = logging.getLogger(__name__)
 
 
-class MetadataSettings(KafkaSettings, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class MetadataSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Learn labels, annotations and owners of the node's pods."""
 
     metadata_source: Annotated[

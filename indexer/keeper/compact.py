@@ -7,7 +7,6 @@ and each is exchanged for its merger in one commit. Rows are moved, never change
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
 from functools import partial
 from itertools import groupby
 
@@ -20,8 +19,8 @@ from indexer.names import segment_folder
 from indexer.segment.merge import merge
 from indexer.segment.parquet import ROW_GROUP_BYTES, stats_of
 from indexer.table.table import Added, Live
+from indexer.times import HOUR_NS, hour_of
 
-_HOUR = timedelta(hours=1)
 # A source that is so many times larger than all smaller ones together waits for more of them: each
 # byte is then rewritten a few times at most, however small the late segments are.
 _STEP = 4
@@ -63,14 +62,14 @@ def plan_compactions(
         each for each in objects if not each.is_coverage and each.size < limits.target_bytes // 2
     ]
     small.sort(key=lambda each: (each.date, each.hour, each.size, each.name))
-    settled = datetime.fromtimestamp(now_ns / 1e9 - limits.settle_ms / 1000, UTC)
+    settled_ns = now_ns - limits.settle_ms * 1_000_000
     most = max(2, limits.memory_bytes // ROW_GROUP_BYTES)
     plans = []
     for (date, hour), of_hour in groupby(small, key=lambda each: (each.date, each.hour)):
         if date is None or hour is None:
             continue
-        ends = datetime.fromisoformat(date).replace(tzinfo=UTC) + (hour + 1) * _HOUR
-        least = 2 if ends <= settled else limits.inputs_min
+        ends_ns = (hour_of(date, hour) + 1) * HOUR_NS
+        least = 2 if ends_ns <= settled_ns else limits.inputs_min
         plans += [
             Compaction(date, hour, tuple(group))
             for group in _groups(list(of_hour), most, limits.target_bytes)

@@ -7,7 +7,7 @@ trimmed; a request stays open for a while, for rows that were still on their way
 
 import functools
 from collections.abc import Callable, Iterator, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 
 import numpy as np
 import pyarrow as pa
@@ -15,11 +15,14 @@ import pyarrow.compute as pc
 
 from indexer.keeper.exchange import LEFT_ALONE, batches, exchange
 from indexer.keeper.fence import FencedTable
+from indexer.runs import runs
+from indexer.schema import times_ns
 from indexer.segment.conserve import row_groups
 from indexer.segment.rewrite import Rewritten, without
 from indexer.table.coverage import Balance, Coverage, Deleted
 from indexer.table.request import DeletionRequest, checked
 from indexer.table.table import Live
+from indexer.times import to_datetime
 
 _FILE = ("pod", "container", "file_id", "epoch")
 _COLUMNS = (*_FILE, "offset", "time", "time_ns")
@@ -56,11 +59,8 @@ def may_hold(each: Live, request: DeletionRequest) -> bool:
     least, greatest = each.stats.get("time", (None, None))
     if least is None:
         return True
-    return bool(least - _CUT < _time(request.to_ns) and _time(request.from_ns) <= greatest + _CUT)
-
-
-def _time(ns: int) -> datetime:
-    return datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=ns // 1000)
+    begin, end = to_datetime(request.from_ns), to_datetime(request.to_ns)
+    return bool(least - _CUT < end and begin <= greatest + _CUT)
 
 
 def matcher(request: DeletionRequest) -> Callable[[pa.Table], pa.Array]:
@@ -72,7 +72,7 @@ def matcher(request: DeletionRequest) -> Callable[[pa.Table], pa.Array]:
             for name in ("namespace", "pod", "container")
             if (value := getattr(request, name))
         ]
-        ns = _ns(rows)
+        ns = times_ns(rows)
         masks += [pc.greater_equal(ns, request.from_ns), pc.less(ns, request.to_ns)]
         message = rows.column("message")
         if request.text:
@@ -82,11 +82,6 @@ def matcher(request: DeletionRequest) -> Callable[[pa.Table], pa.Array]:
         return functools.reduce(pc.and_, masks)
 
     return fits
-
-
-def _ns(rows: pa.Table) -> pa.ChunkedArray:
-    us = rows.column("time").cast(pa.int64())
-    return pc.add(pc.multiply(us, 1000), rows.column("time_ns").cast(pa.int64()))
 
 
 def delete(
@@ -122,20 +117,10 @@ def delete(
 
 def _marks(request: DeletionRequest, now_ns: int, dropped: Sequence[pa.Table]) -> Coverage:
     rows = pa.concat_tables(dropped).unify_dictionaries().combine_chunks()
-    ns, offsets = _ns(rows).to_numpy(), rows.column("offset").to_numpy()
-    changes = np.zeros(rows.num_rows - 1, np.bool_)
-    for name in _FILE:
-        column = rows.column(name).chunk(0)
-        if not pa.types.is_integer(column.type):
-            column = column.dictionary_encode().indices
-        changes |= np.diff(column.to_numpy()) != 0
-    starts = np.concatenate(([0], np.flatnonzero(changes) + 1))
+    ns, offsets = times_ns(rows).to_numpy(), rows.column("offset").to_numpy()
+    starts, files = runs(rows.select(_FILE))
     first, last = np.minimum.reduceat(ns, starts), np.maximum.reduceat(ns, starts)
-    files = rows.select(_FILE).take(pa.array(starts))
-    found = zip(
-        zip(*(column.to_pylist() for column in files.columns), strict=True),
-        np.split(offsets, starts[1:]), first.tolist(), last.tolist(), strict=True,
-    )  # fmt: skip
+    found = zip(files, np.split(offsets, starts[1:]), first.tolist(), last.tolist(), strict=True)
     deleted = [
         Deleted(
             request.id,

@@ -8,7 +8,6 @@ went: their bytes stay covered, so nothing that is sent again comes back.
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import date
 from fnmatch import fnmatchcase
 
 import pyarrow as pa
@@ -19,12 +18,10 @@ from indexer.errors import IndexerError, NotBalanced
 from indexer.keeper.exchange import LEFT_ALONE, batches, exchange
 from indexer.keeper.fence import FencedTable
 from indexer.keeper.footer import SegmentFile
-from indexer.schema import HOUR_NS
 from indexer.segment.rewrite import Rewritten, without
 from indexer.table.coverage import Balance, Coverage, Expired
 from indexer.table.table import Live
-
-_EPOCH_DAY = date(1970, 1, 1).toordinal()
+from indexer.times import HOUR_NS, hour_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,11 +49,6 @@ def parse_retention(text: str) -> tuple[RetentionRule, ...]:
 def rule_of(namespace: str, rules: Sequence[RetentionRule]) -> RetentionRule | None:
     """Return the first rule that speaks of a namespace; None: its rows are kept for ever."""
     return next((rule for rule in rules if fnmatchcase(namespace, rule.pattern)), None)
-
-
-def hour_of(day: str, hour: int) -> int:
-    """Return the hours since 1970 of a partition."""
-    return (date.fromisoformat(day).toordinal() - _EPOCH_DAY) * 24 + hour
 
 
 class Namespaces:

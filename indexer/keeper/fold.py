@@ -11,12 +11,11 @@ from indexer.errors import VersionGone
 from indexer.ledger.entries import FileKey
 from indexer.ledger.ledger import Ledger
 from indexer.ledger.stored import LedgerTable, Seen, bring_up
-from indexer.schema import HOUR_NS
 from indexer.store.bucket import Bucket
 from indexer.table.table import Table
+from indexer.times import DAY_NS, HOUR_NS
 
 _log = logging.getLogger(__name__)
-_DAY_NS = 24 * HOUR_NS
 
 
 class Fold:
@@ -77,4 +76,4 @@ class Fold:
 
 def split_ns(now_ns: int, gone_live_hours: int) -> int:
     """Return the start of the day before which a file must be gone to be a past one."""
-    return (now_ns - gone_live_hours * HOUR_NS) // _DAY_NS * _DAY_NS
+    return (now_ns - gone_live_hours * HOUR_NS) // DAY_NS * DAY_NS

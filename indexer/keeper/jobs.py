@@ -26,10 +26,10 @@ from indexer.keeper.scrub import Scrubber
 from indexer.keeper.settings import KeeperSettings
 from indexer.ledger.streams import StreamsTable
 from indexer.names import cluster_folder
-from indexer.schema import HOUR_NS
 from indexer.store.bucket import Bucket
 from indexer.table.request import Deletion, DeletionRequest, Requests
 from indexer.table.table import Table, one_line
+from indexer.times import HOUR_NS
 
 _log = logging.getLogger(__name__)
 

@@ -15,7 +15,8 @@ import msgspec
 from collector.process import load_settings
 from indexer.keeper.fold import split_ns
 from indexer.keeper.settings import KeeperSettings
-from indexer.ledger.ledger import JumpEntry, Ledger
+from indexer.ledger.entries import JumpEntry
+from indexer.ledger.ledger import Ledger
 from indexer.ledger.stored import LedgerTable, fold_anew
 from indexer.store.bucket import Bucket
 from indexer.store.open import open_bucket

@@ -18,10 +18,10 @@ import pyarrow.parquet as pq
 from collector.checksum import crc32
 from indexer.errors import CoverageError, ObjectMissing
 from indexer.names import logs_folder, named_crc, scrub_folder, scrub_name
-from indexer.schema import HOUR_NS
 from indexer.store.bucket import Bucket
 from indexer.table.coverage import from_object
 from indexer.table.table import Live
+from indexer.times import HOUR_NS
 
 _log = logging.getLogger(__name__)
 _PIECE_BYTES = 8 << 20

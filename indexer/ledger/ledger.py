@@ -13,13 +13,9 @@ from msgspec import field
 from collector.wire.batch import Gap, Gone, Inventory, Meta, Open, Replaces, Seal
 from collector.wire.range import CRC_UNKNOWN
 from indexer.ledger.entries import (
-    ENDS_KEPT,
-    LOST_RETENTION,
     LOST_ROTATED,
     LOST_TOPIC,
-    TOPIC_RESET,
     UNACCOUNTED,
-    UNPARSED,
     Covered,
     DeletedEntry,
     Entries,
@@ -50,28 +46,6 @@ from indexer.table.coverage import (
     Span,
     note_entry,
 )
-
-__all__ = [
-    "ENDS_KEPT",
-    "LOST_RETENTION",
-    "LOST_ROTATED",
-    "LOST_TOPIC",
-    "TOPIC_RESET",
-    "UNACCOUNTED",
-    "UNPARSED",
-    "Covered",
-    "FileEntry",
-    "FileKey",
-    "JumpEntry",
-    "LaneEntry",
-    "LaneHole",
-    "Ledger",
-    "Lost",
-    "NodeEntry",
-    "holes",
-    "missing",
-    "united",
-]
 
 # Collectors list a closed file for an hour after it has left the disk (their `gone_after_ms`), so
 # a later full inventory still speaks of every file that a hole younger than this can have held.

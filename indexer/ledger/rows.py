@@ -23,6 +23,7 @@ from indexer.ledger.entries import (
     NodeEntry,
 )
 from indexer.ledger.ledger import Ledger
+from indexer.schema import TIME
 from indexer.table.coverage import Position
 
 _STATE = {
@@ -34,7 +35,6 @@ _STATE = {
     "deleted": DeletedEntry,
     "past": int,  # `past_ns` of the ledger
 }
-_TIME = pa.timestamp("us", tz="UTC")
 Prefixes = npt.NDArray[np.uint64]
 LEDGER_SCHEMA = pa.schema(
     [
@@ -51,9 +51,9 @@ LEDGER_SCHEMA = pa.schema(
         pa.field("covered_end", pa.int64()),
         pa.field("size", pa.int64()),
         pa.field("lost", pa.int32()),
-        pa.field("first_time", _TIME),
-        pa.field("last_time", _TIME),
-        pa.field("gone_time", _TIME),
+        pa.field("first_time", TIME),
+        pa.field("last_time", TIME),
+        pa.field("gone_time", TIME),
         pa.field("entry", pa.binary(), nullable=False),
     ]
 )
@@ -83,7 +83,7 @@ def file_rows(files: Sequence[FileEntry], version: int) -> pa.Table:
 
 def _times(found_ns: Iterable[int]) -> pa.Array:
     """Return times, of 0 none."""
-    return pa.array([ns // 1000 or None for ns in found_ns], pa.int64()).cast(_TIME)
+    return pa.array([ns // 1000 or None for ns in found_ns], pa.int64()).cast(TIME)
 
 
 def state_rows(ledger: Ledger) -> pa.Table:
@@ -155,7 +155,7 @@ def latest(rows: pa.Table) -> pa.Table:
 
 def gone_before(rows: pa.Table, before_ns: int) -> pa.Array:
     """Return for each row whether its file was gone before that time, a whole microsecond."""
-    limit = pa.scalar(before_ns // 1000, pa.int64()).cast(_TIME)
+    limit = pa.scalar(before_ns // 1000, pa.int64()).cast(TIME)
     return pc.fill_null(pc.less(rows["gone_time"], limit), False)
 
 

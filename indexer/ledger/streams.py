@@ -10,7 +10,7 @@ import logging
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from typing import Any
 
 import msgspec
@@ -23,15 +23,15 @@ from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundErr
 from collector.wire.batch import Meta
 from indexer.errors import ObjectMissing, TableUnavailable, VersionGone
 from indexer.names import folder_uri, streams_folder
+from indexer.schema import TIME
 from indexer.store.bucket import Bucket
 from indexer.table.coverage import Coverage, FileCover, note_entry
 from indexer.table.table import LOG_CONFIGURATION, LogEntry, Table, one_line
+from indexer.times import from_datetime, to_datetime
 
 _log = logging.getLogger(__name__)
 
 _FOLDED = "folded"
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_TIME = pa.timestamp("us", tz="UTC")
 _WORDS = pa.map_(pa.string(), pa.string())
 _ALWAYS = np.iinfo(np.int64)
 
@@ -43,9 +43,9 @@ STREAMS_SCHEMA = pa.schema(
         pa.field("container", pa.string()),  # null: a version that no stream needs so far
         pa.field("restart", pa.int32()),
         pa.field("node", pa.string(), nullable=False),
-        pa.field("valid_from", _TIME),  # when the collector saw it; null: nothing is known yet
+        pa.field("valid_from", TIME),  # when the collector saw it; null: nothing is known yet
         pa.field("seen_ns", pa.int64()),  # the same in ns since 1970: it names the version
-        pa.field("first_time", _TIME),  # of a line, as far as known when the stream came
+        pa.field("first_time", TIME),  # of a line, as far as known when the stream came
         pa.field("labels", _WORDS, nullable=False),
         pa.field("annotations", _WORDS, nullable=False),
         pa.field("owner_kind", pa.string(), nullable=False),
@@ -200,11 +200,11 @@ def _said(meta: Meta) -> _Said:
 
 
 def _time(ns: int | None) -> datetime | None:
-    return _EPOCH + timedelta(microseconds=ns // 1000) if ns else None
+    return to_datetime(ns) if ns else None
 
 
 def _ns(time: datetime | None) -> int:
-    return (time - _EPOCH) // timedelta(microseconds=1) * 1000 if time else 0
+    return from_datetime(time) if time else 0
 
 
 def _plain(key: _PodKey, pod: _Pod, row: _Row) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from indexer.errors import NotBalanced
 from indexer.kernels import Bytes, compiled, integer
+from indexer.runs import runs
 from indexer.schema import SEGMENT_SCHEMA, open_segment
 
 Tally = Mapping[tuple[Any, ...], tuple[int, int]]
@@ -97,25 +98,12 @@ def tally(rows: pa.Table, into: dict[tuple[Any, ...], tuple[int, int]]) -> None:
     if not rows.num_rows:
         return
     rows = rows.combine_chunks()
-    columns = [_codes(rows.column(name).chunk(0)) for name in STREAM]
-    changes = np.zeros(rows.num_rows - 1, np.bool_)
-    for codes in columns:
-        changes |= codes[1:] != codes[:-1]
-    starts = np.concatenate(([0], np.flatnonzero(changes) + 1))
+    starts, streams = runs(rows.select(STREAM))
     counts = np.diff(np.append(starts, rows.num_rows)).tolist()
     sums = np.add.reduceat(row_hashes(rows), starts).tolist()
-    first = rows.select(STREAM).take(pa.array(starts))
-    streams = zip(*(column.to_pylist() for column in first.columns), strict=True)
     for stream, count, value in zip(streams, counts, sums, strict=True):
         before = into.get(stream, (0, 0))
         into[stream] = (before[0] + count, (before[1] + value) & _MASK)
-
-
-def _codes(array: pa.Array) -> NDArray[Any]:
-    codes: NDArray[Any] = (array.indices if pa.types.is_dictionary(array.type) else array).to_numpy(
-        zero_copy_only=False
-    )
-    return codes
 
 
 def row_groups(data: bytes) -> Iterable[pa.Table]:

@@ -12,6 +12,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from indexer.errors import SegmentUnsorted
+from indexer.runs import runs
 from indexer.schema import open_segment
 from indexer.segment.conserve import check, tally
 from indexer.segment.parquet import ROW_GROUP_BYTES, ROW_GROUP_ROWS
@@ -104,7 +105,8 @@ def _gathered(opened: Sequence[_Source], source: NDArray[np.int32], row: _Longs)
 
 def _order(keys: Sequence[pa.Table]) -> tuple[NDArray[np.int32], _Longs]:
     """Return source and row of each row, in the order in which they are to be written."""
-    files = [_files(each) for each in keys]
+    # Words of row groups with dictionaries of their own are compared by one.
+    files = [runs(each.select(_FILE).unify_dictionaries()) for each in keys]
     known = sorted({file for _, names in files for file in names})
     rank_of = {file: rank for rank, file in enumerate(known)}
     ranks, offsets, rows = [], [], []
@@ -122,20 +124,3 @@ def _order(keys: Sequence[pa.Table]) -> tuple[NDArray[np.int32], _Longs]:
     source = np.repeat(np.arange(len(keys), dtype=np.int32), [each.num_rows for each in keys])
     order = np.lexsort((np.concatenate(offsets), np.concatenate(ranks)))
     return source[order], np.concatenate(rows)[order]
-
-
-def _files(keys: pa.Table) -> tuple[_Longs, list[tuple[object, ...]]]:
-    """Return where the rows of another file start, and which file that is."""
-    if not keys.num_rows:
-        return np.zeros(0, np.int64), []
-    keys = keys.select(_FILE).unify_dictionaries().combine_chunks()
-    changes = np.zeros(keys.num_rows - 1, np.bool_)
-    for name in _FILE:
-        column = keys.column(name).chunk(0)
-        if name == "file_id":
-            column = column.dictionary_encode()
-        codes = column.indices if pa.types.is_dictionary(column.type) else column
-        changes |= np.diff(codes.to_numpy()) != 0
-    starts = np.concatenate(([0], np.flatnonzero(changes) + 1))
-    names = keys.take(pa.array(starts))
-    return starts, list(zip(*(column.to_pylist() for column in names.columns), strict=True))

@@ -5,15 +5,13 @@ chosen here was measured; deploy/FORMAT.md describes the result.
 """
 
 import json
-from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from indexer.schema import SEGMENT_SCHEMA
-
-EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+from indexer.times import format_microseconds
 
 ROW_GROUP_ROWS = 65_536
 ROW_GROUP_BYTES = 32 << 20
@@ -86,4 +84,4 @@ def _text(bound: int | bytes) -> str:
     """Return a time in microseconds or a word as the Delta protocol has it."""
     if isinstance(bound, bytes):
         return bound.decode()
-    return f"{EPOCH + timedelta(microseconds=bound):%Y-%m-%dT%H:%M:%S.%fZ}"
+    return format_microseconds(bound)

@@ -22,8 +22,6 @@ from collector.tokens import IN_TOKEN
 from indexer.kernels import Bytes, Ints, compiled, integer, zeros_below
 from indexer.segment.token_filter import BLOCK_BYTES, SALTS, TAG_BYTES, Place
 
-__all__ = ["HASHES_MAX", "TokenFilterWriter"]
-
 HASHES_MAX = 1 << 24
 """Hashes of eight bytes that a segment's filter holds until it is written.
 

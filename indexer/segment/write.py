@@ -7,7 +7,6 @@ reader of Parquet can read what is written here, with or without a blob before t
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from datetime import timedelta
 from typing import Any
 
 import numpy as np
@@ -16,10 +15,10 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from indexer.parse.parse import Rows
-from indexer.schema import HOUR_NS, LEVELS, OUTPUTS, SEGMENT_SCHEMA, TIME_SOURCES
+from indexer.runs import run_starts
+from indexer.schema import LEVELS, OUTPUTS, SEGMENT_SCHEMA, TIME, TIME_SOURCES
 from indexer.segment import token_filter
 from indexer.segment.parquet import (
-    EPOCH,
     FRESH_ZSTD_LEVEL,
     ROW_GROUP_BYTES,
     ROW_GROUP_ROWS,
@@ -27,6 +26,7 @@ from indexer.segment.parquet import (
     stats_of,
 )
 from indexer.segment.tokens import TokenFilterWriter
+from indexer.times import HOUR_NS, partition_of
 
 HOURS_MAX = 512
 """Segments of one commit: whoever writes lines chooses their times, and each hour is an object.
@@ -119,11 +119,11 @@ def build_segments(
             writer.append(_row_group(rows, pieces, _part(chosen, start, end), source))
         data = writer.finish()
         time_us = rows.time_ns[chosen] // 1000
-        begin = EPOCH + timedelta(hours=hour)
+        day, hour_of_day = partition_of(hour)
         segments.append(
             Segment(
-                date=begin.date().isoformat(),
-                hour=begin.hour,
+                date=day,
+                hour=hour_of_day,
                 data=data,
                 rows=len(of_hour),
                 raw_bytes=int(of_hour.sum(dtype=np.int64)),
@@ -190,7 +190,7 @@ def _row_group(
     rows: Rows, pieces: Sequence[PieceHeader], chosen: _Chosen, source: NDArray[np.int8]
 ) -> pa.Table:
     piece = rows.piece[chosen]
-    first = np.concatenate(([0], np.flatnonzero(np.diff(piece)) + 1))
+    first = run_starts(piece)
     counts = np.diff(np.append(first, len(piece)))
     headers = [pieces[p] for p in piece[first].tolist()]
 
@@ -208,7 +208,7 @@ def _row_group(
     event_offset = rows.event_offset[chosen]
     ids = pa.array([h.file_id for h in headers], pa.binary(16))
     columns = {
-        "time": pa.array(time_us).view(pa.timestamp("us", tz="UTC")),
+        "time": pa.array(time_us).view(TIME),
         "time_ns": (time_ns - time_us * 1000).astype(np.int16),
         "time_source": _coded(source[chosen], TIME_SOURCES),
         "namespace": words(h.namespace for h in headers),

@@ -16,6 +16,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from indexer.errors import BucketError, BucketUnavailable, ObjectExists, ObjectMissing
 from indexer.store.bucket import BucketLimits
+from indexer.times import from_datetime
 
 MULTIPART_BYTES = 16 << 20
 """Larger objects go up in parts."""
@@ -159,7 +160,7 @@ class S3Bucket:
         try:
             for page in pages.paginate(Bucket=self._bucket, Prefix=self._prefix + prefix):
                 for each in page.get("Uploads", ()):
-                    if each["Initiated"].timestamp() * 1e9 < before_ns:
+                    if from_datetime(each["Initiated"]) < before_ns:
                         self._client.abort_multipart_upload(
                             Bucket=self._bucket, Key=each["Key"], UploadId=each["UploadId"]
                         )

@@ -4,14 +4,13 @@ Parameters go in, the service's JSON comes out as dictionaries, or its records o
 error of the service is raised with its code, hint and column; an answer that was cut off is one.
 """
 
-import calendar
 import http.client
 import json
-import time
 import urllib.parse
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
+from indexer.times import SECOND_NS, format_time, from_rfc_3339
 from query_api.errors import ServiceError, ServiceUnavailable
 
 _TIMEOUT_S = 120.0
@@ -145,10 +144,7 @@ def _key(row: Mapping[str, Any]) -> tuple[str, str, int]:
 
 def _seconds_before(text: str, seconds: int) -> str:
     """Return a time of the service less some seconds, in the same form."""
-    whole, fraction = text[:19], text[19:]
-    clock = time.strptime(whole, "%Y-%m-%dT%H:%M:%S")
-    earlier = time.gmtime(calendar.timegm(clock) - seconds)
-    return time.strftime("%Y-%m-%dT%H:%M:%S", earlier) + fraction
+    return format_time(from_rfc_3339(text) - seconds * SECOND_NS)
 
 
 def follow(

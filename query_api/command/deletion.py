@@ -13,8 +13,9 @@ from collections.abc import Mapping
 
 from indexer.store.open import open_bucket
 from indexer.table.request import Deletion, DeletionRequest, Requests
+from indexer.times import format_time
 from query_api.command.text import columns
-from query_api.times import format_time, parse_time
+from query_api.times import parse_time
 
 
 def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:

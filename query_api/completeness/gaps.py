@@ -9,17 +9,9 @@ import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from indexer.ledger.ledger import (
-    LOST_TOPIC,
-    FileEntry,
-    JumpEntry,
-    LaneEntry,
-    LaneHole,
-    Ledger,
-    Lost,
-    holes,
-    united,
-)
+from indexer.ledger.entries import LOST_TOPIC, FileEntry, JumpEntry, LaneEntry, LaneHole, Lost
+from indexer.ledger.intervals import holes, united
+from indexer.ledger.ledger import Ledger
 from query_api.scope import Scope
 
 LOST = "LOST"  # proved

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from indexer.ledger.ledger import Ledger
-from indexer.schema import HOUR_NS
+from indexer.times import HOUR_NS
 from query_api.scope import Scope
 
 

@@ -7,8 +7,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from indexer.times import format_optional, format_time
 from query_api.completeness.gaps import Gap
-from query_api.times import format_optional, format_time
 
 Time = Annotated[str, Field(description="RFC 3339 in UTC, nanoseconds")]
 

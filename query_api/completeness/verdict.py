@@ -8,7 +8,9 @@ what every node in scope has proved, up to the end of the question, is complete.
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
-from indexer.ledger.ledger import FileEntry, Ledger, NodeEntry
+from indexer.ledger.entries import FileEntry, NodeEntry
+from indexer.ledger.ledger import Ledger
+from indexer.times import format_optional, format_time
 from query_api.completeness.gaps import Gap, file_in_scope
 from query_api.completeness.removed import Removal, removals
 from query_api.completeness.replica import Snapshot
@@ -21,7 +23,6 @@ from query_api.completeness.statement import (
     gap_view,
 )
 from query_api.scope import Scope
-from query_api.times import format_optional, format_time
 
 GAPS_SHOWN = 100
 """How many gaps a statement lists; it gives the number of all, and ``/v1/gaps`` has them."""

@@ -17,6 +17,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from indexer.times import format_time
 from query_api.local.demo_lines import (
     Writer,
     checkout_lines,
@@ -27,7 +28,6 @@ from query_api.local.demo_lines import (
     strftime,
     web_lines,
 )
-from query_api.times import format_time
 
 FRAGMENT_BYTES = 16 << 10
 """Where containerd splits a long line (max_container_log_line_size)."""

@@ -6,9 +6,8 @@ Randomness and the time of the event go in; output and message of each of its li
 import json
 import random
 from collections.abc import Callable, Iterator
-from datetime import UTC, datetime
 
-from query_api.times import format_time
+from indexer.times import format_time, to_datetime
 
 Line = tuple[str, str]
 """Output and message."""
@@ -23,7 +22,7 @@ def random_hex(rng: random.Random, digits: int) -> str:
 
 def strftime(now_ns: int, form: str) -> str:
     """Return a time in UTC, to the second."""
-    return datetime.fromtimestamp(now_ns / 1e9, UTC).strftime(form)
+    return to_datetime(now_ns).strftime(form)
 
 
 def checkout_lines(rng: random.Random, now_ns: int) -> Iterator[Line]:

@@ -23,8 +23,9 @@ from typing import Any
 import msgspec
 
 from collector.durable import locked, replace_file
+from indexer.times import format_time
 from query_api.local.supervise import CannotStart, Child, Supervisor, free_port
-from query_api.times import format_time, parse_time
+from query_api.times import parse_time
 
 DEFAULT_PORT = 8080
 DEMO_PODS = Path("demo", "pods")

@@ -10,8 +10,8 @@ from typing import Annotated, Any, Literal
 import pyarrow as pa
 from pydantic import Field
 
+from indexer.times import format_time
 from query_api.completeness.statement import Completeness, GapView, Model, Time
-from query_api.times import format_time
 
 
 class Row(Model):

@@ -5,7 +5,8 @@ A snapshot and a scope go in, models of the answer come out; nothing is read fro
 
 from collections.abc import Iterable
 
-from indexer.ledger.ledger import FileEntry
+from indexer.ledger.entries import FileEntry
+from indexer.times import format_optional, format_time
 from query_api.completeness.gaps import file_in_scope
 from query_api.completeness.replica import Snapshot
 from query_api.completeness.statement import gap_view
@@ -13,7 +14,6 @@ from query_api.completeness.verdict import Trouble, judge, node_marks, nodes_in_
 from query_api.questions.answer import Gaps, NodeView, PartitionView, Status, StreamList, StreamView
 from query_api.questions.parameters import GapParameters
 from query_api.scope import Scope
-from query_api.times import format_optional, format_time
 
 
 def list_gaps(snapshot: Snapshot, scope: Scope, asked: GapParameters, cluster: str) -> Gaps:

@@ -12,6 +12,7 @@ from typing import Any
 import pyarrow as pa
 
 from indexer.errors import VersionGone
+from indexer.times import format_time
 from query_api.completeness.replica import Replica, Snapshot
 from query_api.completeness.statement import Completeness, plain
 from query_api.completeness.verdict import Trouble, judge
@@ -26,7 +27,6 @@ from query_api.scan.plan import Planned
 from query_api.scan.segment import Key, Scanned, ScanTask
 from query_api.scope import Scope
 from query_api.settings import QuerySettings
-from query_api.times import format_time
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,27 +8,27 @@ accepted window are filed under the hour of their commit.
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from indexer.names import COVERAGE_FOLDER
+from indexer.schema import TIME
 from indexer.table.table import LogEntry
+from indexer.times import from_datetime
 from query_api.scope import Scope
 
 WORDS = ("namespace", "pod", "container", "node", "level")
 """Columns that a query may ask to be equal to one of some values."""
 
-_TIME = pa.timestamp("us", tz="UTC")
 _PLANNED = ("path", "size_bytes", "num_records", "min.time", "max.time")
 _SCHEMA = pa.schema(
     [
         ("path", pa.string()),
         ("size_bytes", pa.int64()),
         ("num_records", pa.int64()),
-        *((f"{bound}.{name}", _TIME if name == "time" else pa.string())
+        *((f"{bound}.{name}", TIME if name == "time" else pa.string())
           for name in ("time", *WORDS) for bound in ("min", "max")),
     ]
 )  # fmt: skip
@@ -132,7 +132,7 @@ class Segments:
 
 
 def _timestamp(time_us: int) -> pa.Scalar:
-    return pa.scalar(time_us, pa.int64()).cast(_TIME)
+    return pa.scalar(time_us, pa.int64()).cast(TIME)
 
 
 def _from_log(actions: Iterable[Mapping[str, Any]]) -> pa.Table:
@@ -147,8 +147,8 @@ def _from_log(actions: Iterable[Mapping[str, Any]]) -> pa.Table:
             columns[f"min.{name}"].append((stats.get("minValues") or {}).get(name))
             columns[f"max.{name}"].append((stats.get("maxValues") or {}).get(name))
     arrays = [
-        pa.array(columns[field.name], pa.string()).cast(_TIME)
-        if field.type == _TIME
+        pa.array(columns[field.name], pa.string()).cast(TIME)
+        if field.type == TIME
         else pa.array(columns[field.name], field.type)
         for field in _SCHEMA
     ]
@@ -161,11 +161,6 @@ def _planned(row: Mapping[str, Any]) -> Planned:
         name=row["path"],
         size_bytes=row["size_bytes"],
         rows=row.get("num_records") or 0,
-        low_ns=-(2**63) if low is None else _ns(low),
-        high_ns=2**63 - 1 if high is None else _ns(high) + _CUT_US * 1000 + 999,
+        low_ns=-(2**63) if low is None else from_datetime(low),
+        high_ns=2**63 - 1 if high is None else from_datetime(high) + _CUT_US * 1000 + 999,
     )
-
-
-def _ns(time: datetime) -> int:
-    since = time.astimezone(UTC) - datetime(1970, 1, 1, tzinfo=UTC)
-    return ((since.days * 86_400 + since.seconds) * 10**6 + since.microseconds) * 1000

@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from indexer.errors import BucketError, ObjectMissing
-from indexer.schema import open_segment
+from indexer.schema import open_segment, times_ns
 from indexer.segment.ranged_file import RangedFile, column_places
 from indexer.segment.token_filter import TokenFilter, tokens_within
 from indexer.store.bucket import Bucket
@@ -270,9 +270,7 @@ class _RowGroup:
     @functools.cached_property
     def ns(self) -> pa.ChunkedArray:
         """The time of every row in nanoseconds; read only where it is needed."""
-        times = self.read(["time", "time_ns"])
-        us = times.column("time").cast(pa.int64())
-        return pc.add(pc.multiply(us, 1000), times.column("time_ns").cast(pa.int64()))
+        return times_ns(self.read(["time", "time_ns"]))
 
     def read(self, names: Sequence[str]) -> pa.Table:
         """Return the columns, all rows; none is read twice."""

@@ -19,7 +19,7 @@ from collector.wire.batch import Elided, Gap, Gone, Open, Replaces, Seal, Unborn
 from collector.wire.range import Stream
 from indexer.assemble import Assembled
 from indexer.errors import CoverageError, NotBalanced
-from indexer.ledger.ledger import UNPARSED
+from indexer.ledger.entries import UNPARSED
 from indexer.schema import SEGMENT_SCHEMA, open_segment
 from indexer.table.coverage import (
     Balance,

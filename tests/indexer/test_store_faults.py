@@ -24,7 +24,7 @@ from indexer.index import Indexer
 from indexer.keeper.jobs import Jobs
 from indexer.keeper.metrics import KeeperMetrics
 from indexer.keeper.settings import KeeperSettings
-from indexer.ledger.ledger import UNPARSED
+from indexer.ledger.entries import UNPARSED
 from indexer.store.open import open_bucket
 from tests.indexer.place import COVERAGE, LETTER, LOG, SEGMENT, check_log, orphans
 from tests.indexer.shipped import CLUSTER

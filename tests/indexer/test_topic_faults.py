@@ -14,7 +14,7 @@ from aiokafka import TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic, RecordsToDelete
 
 from collector.wire.batch import Elided
-from indexer.ledger.ledger import LOST_RETENTION, TOPIC_RESET
+from indexer.ledger.entries import LOST_RETENTION, TOPIC_RESET
 from indexer.store.open import open_bucket
 from tests.indexer.place import check_log
 from tests.indexer.shipped import Run

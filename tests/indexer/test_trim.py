@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from collector.wire.batch import Elided
 from collector.wire.range import CRC_UNKNOWN, Range, open_outputs, split
-from indexer.ledger.ledger import ENDS_KEPT
+from indexer.ledger.entries import ENDS_KEPT
 from indexer.trim import Trimmer
 from tests.indexer.shipped import File, Run, Way
 from tests.way import cri, lines

@@ -17,7 +17,7 @@ from indexer.names import COVERAGE_FOLDER, new_name
 from indexer.store.bucket import Bucket
 from indexer.table.coverage import Coverage, Jump, LaneSpan, Position, to_object
 from indexer.table.table import NO_ROWS, Added, Table
-from query_api.times import format_time
+from indexer.times import format_time
 
 CLUSTER = "test"
 SECOND = 10**9

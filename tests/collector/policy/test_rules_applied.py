@@ -9,6 +9,7 @@ import pytest
 from collector.checksum import crc32
 from collector.errors import SettingError
 from collector.files.place import Place, in_use, line_time_ns
+from collector.labels.metadata import MetadataSettings
 from tests.collector.node import SECOND, HeldTopic, Node, gaps_of, line, lines, ranges_of, seals_of
 
 Make = Callable[..., Node]
@@ -97,9 +98,10 @@ async def test_labels_that_are_known_come_with_the_lines_of_their_pod(
 
     server = await asyncio.start_server(answer, "127.0.0.1", 0)
     port = server.sockets[0].getsockname()[1]
-    node = make(
+    asked = MetadataSettings(
         metadata_source="kubelet", metadata_url=f"http://127.0.0.1:{port}", metadata_spread_ms=0
     )
+    node = make(metadata=asked)
     node.write(node.file(), lines(0, 3))
     await node.start()
     learning = asyncio.create_task(node.collector.metadata.run())

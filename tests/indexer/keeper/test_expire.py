@@ -8,12 +8,13 @@ import pytest
 
 from collector.errors import SettingError
 from indexer.errors import ObjectMissing, PositionMoved, SegmentDamaged
-from indexer.keeper.expire import RetentionRule, hour_of, parse_retention, rule_of
+from indexer.keeper.expire import RetentionRule, parse_retention, rule_of
 from indexer.keeper.footer import SegmentFile
 from indexer.ledger.entries import ExpiredEntry
 from indexer.segment import write as segment
 from indexer.store.bucket import Bucket
 from indexer.table.table import Live
+from indexer.times import hour_of
 from tests.indexer.kept import HOUR_NS, Kept, PodFile, before_commit
 from tests.way import lines
 

@@ -16,16 +16,16 @@ from indexer.errors import TableUnavailable
 from indexer.keeper.jobs import Jobs
 from indexer.keeper.metrics import KeeperMetrics
 from indexer.keeper.settings import KeeperSettings
-from indexer.ledger.ledger import (
+from indexer.ledger.entries import (
     LOST_ROTATED,
     LOST_TOPIC,
     UNACCOUNTED,
     UNPARSED,
     FileEntry,
     LaneHole,
-    Ledger,
     NodeEntry,
 )
+from indexer.ledger.ledger import Ledger
 from indexer.ledger.rows import file_rows, state_rows, take_files, take_state
 from indexer.ledger.stored import LedgerTable, bring_up
 from indexer.store.bucket import Bucket

@@ -12,7 +12,8 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from collector.wire.range import FORMATS, STDERR, STDOUT, open_outputs
-from indexer.parse.parse import NO_STATE, Rows
+from indexer.parse.events import NO_STATE
+from indexer.parse.parse import Rows
 from indexer.schema import LEVELS
 from tests.indexer.parse.test_docker import docker
 from tests.indexer.pieces import Piece, Row, parsed, rows_of

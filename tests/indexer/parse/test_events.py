@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from indexer.parse.parse import NO_STATE
+from indexer.parse.events import NO_STATE
 from tests.indexer.pieces import Piece, parsed
 
 quiet = settings(deadline=None)

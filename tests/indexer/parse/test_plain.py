@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from collector.errors import SettingError
-from indexer.parse.parse import GUESSING, PlainTimes
+from indexer.parse.patterns import GUESSING, PlainTimes
 from tests.indexer.pieces import Piece, Row, parsed, rows_of, table
 
 quiet = settings(deadline=None)

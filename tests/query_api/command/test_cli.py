@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from query_api.times import format_time
+from indexer.times import format_time
 from tests.query_api.written import CLUSTER, SECOND, Line, Written
 
 pytestmark = pytest.mark.real  # each test starts processes

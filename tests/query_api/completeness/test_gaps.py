@@ -3,8 +3,9 @@
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from indexer.ledger.entries import Entries
-from indexer.ledger.ledger import LOST_ROTATED, Covered, FileEntry, Ledger, Lost, united
+from indexer.ledger.entries import LOST_ROTATED, Covered, Entries, FileEntry, Lost
+from indexer.ledger.intervals import united
+from indexer.ledger.ledger import Ledger
 from query_api.completeness.gaps import LOST, UNKNOWN, find_gaps
 
 FILE = bytes(16)

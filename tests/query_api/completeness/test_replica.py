@@ -5,10 +5,10 @@ import time
 import pytest
 
 from indexer.errors import VersionGone
-from indexer.schema import HOUR_NS
 from indexer.store.bucket import Bucket
 from indexer.table.coverage import Balance, Coverage, Expired
 from indexer.table.table import live
+from indexer.times import HOUR_NS
 from query_api.completeness.replica import Replica, Snapshot
 from query_api.scope import Scope
 from tests.query_api.written import CLUSTER, SECOND, START_NS, Line, Written

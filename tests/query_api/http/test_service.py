@@ -6,11 +6,12 @@ from pathlib import Path
 
 import pytest
 
+from indexer.times import format_time
 from query_api.errors import BadParameter
 from query_api.http.app import make_app
 from query_api.questions.answer import ErrorAnswer
 from query_api.settings import QuerySettings
-from query_api.times import format_time, parse_time
+from query_api.times import parse_time
 from tests.query_api.conftest import served
 from tests.query_api.written import START_NS, Line
 
