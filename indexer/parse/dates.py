@@ -21,12 +21,28 @@ from indexer.parse.timestamp import (
 _DAY_NS = 86_400 * NS
 # Numbers count as times from 2000 to 2100 only.
 _SECONDS_MIN, _SECONDS_MAX = 946_684_800, 4_102_444_800
+# How far a number that is a time may lie before the time of the line before it, and before the
+# time of reading where nothing else is known.
+_BACK_NS, _YEAR_NS = 2 * _DAY_NS, 400 * _DAY_NS
+_UNITS = np.array(
+    [
+        int.from_bytes(word, "big")
+        for word in b"b kb mb gb tb kib mib gib tib byte bytes bit bits octets ns us ms s sec secs "
+        b"second seconds minute minutes hour hours day days row rows record records line lines "
+        b"item items file files key keys object objects event events message messages request "
+        b"requests packet packets page pages block blocks time times count entry entries job jobs "
+        b"task tasks user users hit hits".split()
+        if len(word) <= 8
+    ]
+)
 
 _DOT, _PLUS, _MINUS, _SLASH, _UNDERSCORE = 46, 43, 45, 47, 95
 _CAPITAL_A, _CAPITAL_P, _CAPITAL_T, _CAPITAL_Z, _M = 65, 80, 84, 90, 77
 _MONTHS = np.frombuffer(b"janfebmaraprmayjunjulaugsepoctnovdec", np.uint8)
 _DAYS = np.frombuffer(b"montuewedthufrisatsun", np.uint8)
-_UTC, _GMT = np.frombuffer(b" UTC", np.uint8), np.frombuffer(b" GMT", np.uint8)
+_UTC, _GMT = np.frombuffer(b"UTC", np.uint8), np.frombuffer(b"GMT", np.uint8)
+_SMALL_T, _SMALL_Z = 116, 122
+_WIDE_MINUS = np.frombuffer("\u2212".encode(), np.uint8)  # ISO 8601 prefers it to the hyphen
 
 
 @compiled
@@ -54,27 +70,55 @@ def month_at(data: Bytes, at: int, end: int) -> int:
 def zone_at(data: Bytes, at: int, end: int, zone_s: int) -> tuple[int, int]:
     """Return (seconds east of UTC, end) of the zone at ``at``, after a blank or none.
 
-    Without one that is ``zone_s``.
+    ``Z``, ``UTC``, ``GMT``, ``+01:00``, ``+0100``, and ``UTC+01:00`` or ``GMT+1``; ``+01`` only
+    directly behind the time. Without one that is ``zone_s``.
     """
-    if at < end and data[at] == _CAPITAL_Z:
-        return 0, at + 1
-    if starts_with(data, at, end, _UTC) or starts_with(data, at, end, _GMT):
-        return 0, at + 4
-    sign = at + 1 if at < end and data[at] == BLANK else at
-    if sign + 3 > end or (data[sign] != _PLUS and data[sign] != _MINUS):
+    first = at + 1 if at < end and data[at] == BLANK else at
+    if first < end and (data[first] == _CAPITAL_Z or data[first] == _SMALL_Z):
+        whole = first + 1 == end or not _is_letter(data[first + 1])
+        return (0, first + 1) if whole else (zone_s, at)
+    is_named = starts_with(data, first, end, _UTC) or starts_with(data, first, end, _GMT)
+    sign = first + 3 if is_named else first
+    if is_named and sign < end and _is_letter(data[sign]):
         return zone_s, at
-    hours = two_digits(data, sign + 1)
-    colon = sign + 3 < end and data[sign + 3] == COLON
-    second = sign + 4 if colon else sign + 3
+    east, stop = _offset(data, sign, end, is_named, is_named or first == at)
+    if stop >= 0:
+        return east, stop
+    return (0, sign) if is_named else (zone_s, at)
+
+
+@compiled
+def _is_letter(byte: int) -> bool:
+    return bool(97 <= byte | 32 <= 122)
+
+
+@compiled
+def _offset(data: Bytes, at: int, end: int, short: bool, bare: bool) -> tuple[int, int]:
+    """Return (seconds, end) of a sign with hours and minutes at ``at``; the end is -1 if not there.
+
+    ``short``: the hours may have one digit; ``bare``: there may be no minutes.
+    """
+    if at < end and (data[at] == _PLUS or data[at] == _MINUS):
+        first = at + 1
+    elif starts_with(data, at, end, _WIDE_MINUS):
+        first = at + _WIDE_MINUS.size
+    else:
+        return 0, -1
+    hours = two_digits(data, first) if first + 2 <= end else -1
+    after = first + 2
+    if hours < 0 and short and first < end and 48 <= data[first] <= 57:
+        hours, after = integer(data[first]) - 48, first + 1
+    colon = after < end and data[after] == COLON
+    second = after + 1 if colon else after
     minutes = two_digits(data, second) if second + 2 <= end else -1
     stop = second + 2
-    if minutes < 0 and not colon and sign == at:
-        minutes, stop = 0, second
+    if minutes < 0 and bare and not colon:
+        minutes, stop = 0, after
     ends = stop >= end or not 48 <= data[stop] <= 57
     if hours < 0 or hours > 23 or minutes < 0 or minutes > 59 or not ends:
-        return zone_s, at
+        return 0, -1
     east = hours * 3600 + minutes * 60
-    return (east if data[sign] == _PLUS else -east), stop
+    return (east if data[at] == _PLUS else -east), stop
 
 
 @compiled
@@ -126,8 +170,6 @@ def _at_clock(year: int, month: int, day: int, data: Bytes, at: int, end: int, z
     hour, minute, second, nanos, stop = _clock(data, at, end)
     if stop < 0 or month < 1 or day < 1:
         return NO_TIME
-    if starts_with(data, stop, end, _GMT) and stop + 4 < end:
-        stop += 4 if data[stop + 4] in (_PLUS, _MINUS) else 0
     east, _ = zone_at(data, stop, end, zone_s)
     return instant(days_since_1970(year, month, day), hour, minute, second, nanos, east)
 
@@ -147,7 +189,7 @@ def _iso(data: Bytes, at: int, end: int, zone_s: int) -> int:
     if at + 18 > end or data[at + 4] != data[at + 7]:
         return NO_TIME
     between = data[at + 10]
-    if between != _CAPITAL_T and between != BLANK and between != _MINUS and between != _UNDERSCORE:
+    if between not in (_CAPITAL_T, _SMALL_T, BLANK, _MINUS, _UNDERSCORE):
         return NO_TIME
     century, year = two_digits(data, at), two_digits(data, at + 2)
     month, day = two_digits(data, at + 5), two_digits(data, at + 8)
@@ -307,9 +349,38 @@ def dated(data: Bytes, at: int, end: int, zone_s: int) -> int:
 
 
 @compiled
-def value_at(data: Bytes, at: int, end: int, zone_s: int) -> int:
-    """Read a time that starts with a digit."""
-    if at + 10 > end or not 48 <= data[at] <= 57:
-        return NO_TIME
-    time_ns = dated(data, at, end, zone_s)
-    return time_ns if time_ns != NO_TIME else epoch(data, at, end)
+def is_whole_number(data: Bytes, at: int, end: int) -> bool:
+    """Tell whether digits stand at ``at`` that no fraction follows."""
+    while at < end and 48 <= data[at] <= 57:
+        at += 1
+    return not (at + 1 < end and data[at] == _DOT and 48 <= data[at + 1] <= 57)
+
+
+@compiled
+def is_near(time_ns: int, previous_ns: int, read_ns: int) -> bool:
+    """Tell whether a number may be a time: one that the lines around it make likely.
+
+    ``previous_ns`` is the time of the line before, 0 if unknown. Numbers are also sizes, durations
+    and ids; the longer the digits of one, the more often it lies between 2000 and 2100.
+    """
+    oldest = previous_ns - _BACK_NS if previous_ns != 0 else read_ns - _YEAR_NS
+    return bool(oldest <= time_ns <= read_ns + _DAY_NS)
+
+
+@compiled
+def counts_something(data: Bytes, at: int, end: int) -> bool:
+    """Tell whether digits stand at ``at`` and then what they count, as in `1073741824 bytes`."""
+    while at < end and 48 <= data[at] <= 57:
+        at += 1
+    if at < end and data[at] == BLANK:
+        at += 1
+    size = number = 0
+    while at < end and size <= 8 and _is_letter(data[at]):
+        number = (number << 8) | integer(data[at] | 32)
+        size, at = size + 1, at + 1
+    if size == 0:
+        return bool(at < end and data[at] == 37)  # per cent
+    for i in range(_UNITS.size):  # noqa: SIM110 - a kernel knows no any()
+        if _UNITS[i] == number:
+            return True
+    return False

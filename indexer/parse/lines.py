@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from indexer.kernels import Codes, Flags, Longs, compiled
+from indexer.kernels import Bytes, Codes, Flags, Longs, compiled
 
 # Indices into schema.OUTPUTS and schema.TIME_SOURCES.
 UNKNOWN_OUTPUT = 2
@@ -50,6 +50,13 @@ class Around(NamedTuple):
     torn: bool  # its first line began before it
     previous_ns: int
     read_ns: int
+
+
+@compiled
+def after_mark(text: Bytes, at: int, end: int) -> int:
+    """Return what follows the byte order mark of UTF-8 at ``at``, else ``at``."""
+    marked = end - at >= 3 and text[at] == 0xEF and text[at + 1] == 0xBB and text[at + 2] == 0xBF
+    return at + 3 if marked else at
 
 
 @compiled

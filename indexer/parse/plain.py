@@ -6,7 +6,7 @@ described it, else guessed; a line without one has that of the line before it.
 
 from indexer.kernels import NEWLINE, Bytes, compiled, memchr
 from indexer.parse.guess import guessed_time
-from indexer.parse.lines import LINE, UNKNOWN_OUTPUT, Around, Columns, Lines, set_time
+from indexer.parse.lines import LINE, UNKNOWN_OUTPUT, Around, Columns, Lines, after_mark, set_time
 from indexer.parse.patterns import described_time
 from indexer.parse.timestamp import NO_TIME
 
@@ -38,11 +38,11 @@ def split_plain(
         columns.offset[row] = at - start
         columns.output[row] = UNKNOWN_OUTPUT
         columns.partial[row], columns.tail[row] = torn_here or found == 0, torn_here
-        time_ns = NO_TIME
+        time_ns, text = NO_TIME, after_mark(data, at, stop)
         if not torn_here and program.size:
-            time_ns = described_time(data, at, stop, program, zone_s, around.read_ns)
+            time_ns = described_time(data, text, stop, program, zone_s, around.read_ns)
         elif not torn_here:
-            time_ns = guessed_time(data, at, stop, zone_s, around.read_ns)
+            time_ns = guessed_time(data, text, stop, zone_s, around.read_ns, last_ns)
         if time_ns != NO_TIME:
             columns.time_ns[row], columns.time_source[row] = time_ns, LINE
             last_ns = time_ns if time_ns != 0 else 1  # 0 says that it is unknown

@@ -91,6 +91,87 @@ a.rb:1:in `f': broken (RuntimeError)
 \tfrom a.rb:2:in `<main>'
 on
 """
+DOTNET_ASYNC = """\
+Unhandled exception. System.InvalidOperationException: order lost
+   at Shop.A.B() in /src/A.cs:line 1
+--- End of stack trace from previous location ---
+   at Shop.C.D()
+--- End of stack trace from previous location where exception was thrown ---
+   at Shop.E.F()
+ ---> System.Exception: inner
+   at Shop.G.H()
+   --- End of inner exception stack trace ---
+---> (Inner Exception #1) System.Exception: other<---
+2026-01-02 15:04:06 INFO on
+"""
+GO_OVERFLOW = """\
+fatal error: stack overflow
+
+runtime stack:
+runtime.throw({0x4a3e5d?, 0x0?})
+\t/go/src/runtime/panic.go:1077 +0x5c
+
+goroutine 1 [running]:
+main.f(0x1?)
+\t/src/main.go:5 +0x1d
+...16777182 frames elided...
+main.f(0x2?)
+\t/src/main.go:5 +0x1d
+...additional frames elided...
+created by main.main in goroutine 1
+\t/src/main.go:3 +0x5
+
+rax    0x0
+r10    0xc00004a7f8
+rip    0x45f1a1
+exit status 2
+listening
+"""
+PHP = """\
+PHP Fatal error:  Uncaught RuntimeException: order lost in /srv/a.php:12
+Stack trace:
+#0 /srv/b.php(5): f(1)
+#1 {main}
+
+Next LogicException: not told in /srv/c.php:7
+Stack trace:
+#0 {main}
+  thrown in /srv/a.php on line 12
+#5 is next
+"""
+PHP_CLI = """\
+PHP Warning:  Undefined variable $x in /srv/a.php on line 3
+PHP Stack trace:
+PHP   1. {main}() /srv/a.php:0
+PHP   2. f() /srv/a.php:9
+PHP Notice:  on
+"""
+LARAVEL = """\
+[2026-01-02 15:04:05] local.ERROR: broken {"exception":"[object] (Exception(code: 0): broken
+[stacktrace]
+#0 /srv/artisan(37): handle()
+#1 {main}
+"}
+[2026-01-02 15:04:06] local.INFO: on
+"""
+GROUP = """\
+tasks failed
+  + Exception Group Traceback (most recent call last):
+  |   File "a.py", line 1, in <module>
+  | ExceptionGroup: two (2 sub-exceptions)
+  +-+---------------- 1 ----------------
+    | ValueError: 1
+    +---------------- 2 ----------------
+    | TypeError: 2
+    +------------------------------------
+
+During handling of the above exception, another exception occurred:
+
+Traceback (most recent call last):
+  File "a.py", line 5, in <module>
+KeyError: 'x'
+INFO: on
+"""
 ALONE = """\
 Traceback of a call
  * Serving on 127.0.0.1
@@ -124,6 +205,15 @@ goroutine pool of 5
         (NODE, [0, 0, 0, 0, 0, 5]),
         (RUBY, [0, 0, 2]),
         (ALONE, list(range(19))),
+        (DOTNET_ASYNC, [*[0] * 10, 10]),
+        (GO_OVERFLOW, [*[0] * 20, 20]),
+        (PHP, [*[0] * 9, 9]),
+        (PHP_CLI, [0, 0, 0, 0, 4]),
+        (LARAVEL, [0, 0, 0, 0, 0, 5]),
+        (GROUP, [0, *[1] * 14, 15]),
+        ("#0 of many\n#1 of many\nNext\nexit status 1\n", [0, 1, 2, 3]),
+        ("--- a diff\n---> here\n", [0, 1]),
+        ("panic: x\nrax is a register\nrax 0xz\n", [0, 1, 2]),
         ("goroutine 1 [running]:\nmain.f()\non\n", [0, 0, 2]),
         ("fatal error: all asleep\n\n[signal SIGSEGV]\nx y(z)\n", [0, 0, 0, 3]),
         ("Traceback (most recent call last):\n  x\nINFO:root:on\nValueError: x\n", [0, 0, 2, 3]),
@@ -137,6 +227,26 @@ goroutine pool of 5
 )  # fmt: skip
 def test_the_lines_of_an_event_point_to_its_first(text: str, expected: list[int]) -> None:
     assert events(text.split("\n")[:-1]) == expected
+
+
+ALL = (JAVA, PYTHON, GO, DOTNET, NODE, RUBY, DOTNET_ASYNC, GO_OVERFLOW, PHP, LARAVEL, GROUP)
+
+
+@pytest.mark.parametrize("text", ALL)
+@pytest.mark.parametrize(
+    ("before", "behind"),
+    [
+        ("", "\r"),
+        ("\x1b[31m", "\x1b[0m"),
+        ("\x1b[1;31m", "\x1b[m\r"),
+        ("\x1b[2m\x1b[31m", "\x1b[0m\x1b[0m"),
+    ],
+)
+def test_what_a_terminal_adds_to_lines_changes_no_event(
+    text: str, before: str, behind: str
+) -> None:
+    lines = text.split("\n")[:-1]
+    assert events([f"{before}{line}{behind}" for line in lines]) == events(lines)
 
 
 def test_each_output_has_events_of_its_own() -> None:

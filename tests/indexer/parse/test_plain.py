@@ -96,13 +96,74 @@ def times(*lines: str, plain_times: PlainTimes = GUESSING, container: str = "app
         ("level=info ts=2026-01-02T15:04:05.123456Z caller=x", AT),
         ("t=2026-01-02T15:04:05.123456Z lvl=info", AT),
         ('{"t":{"$date":"2026-01-02T16:04:05.123456+01:00"},"s":"I","c":"NETWORK"}', AT),
+        # Zones in every common spelling.
+        ("2026-01-02 17:04:05.123456 UTC+02:00 x", AT),
+        ("2026-01-02 10:04:05.123456 UTC-05:00 x", AT),
+        ("2026-01-02 17:04:05.123456 GMT+02:00 x", AT),
+        ("2026-01-02 17:04:05.123456 UTC+2 x", AT),
+        ("2026-01-02 17:04:05.123456 GMT+0200 x", AT),
+        ("2026-01-02T17:04:05.123456UTC+02:00 x", AT),
+        ("2026-01-02 17:04:05.123456 +02:00 x", AT),
+        ("2026-01-02 10:04:05.123456\u221205:00 x", AT),
+        ("2026-01-02t15:04:05.123456z x", AT),
+        ("2026-01-02 15:04:05.123456 GMT x", AT),
+        ("2026-01-02 15:04:05.123456 UTC - started", AT),
+        ("2026-01-02 15:04:05.123456 UTC -3 of 5", AT),
+        # JSON: the line's own keys in any case; what is nested, or a duration, is no time.
+        (
+            '{"request":{"time":"1999-01-01T00:00:00Z"},"time":"2026-01-02T15:04:05.123456Z"}',
+            AT,
+        ),
+        ('[{"time":"1999-01-01T00:00:00Z"}] {}', None),
+        ('{"list":[{"ts":"1999-01-01T00:00:00Z"}],"ts":"2026-01-02T15:04:05.123456Z"}', AT),
+        ('{"msg":"slow","time":1500000000,"ts":"2026-01-02T15:04:05.123456Z"}', AT),
+        ('{"msg":"slow","time":1500000000}', None),
+        ('{"time":1767366245,"msg":"x"}', SECOND),
+        (
+            '{"time":1500000000123.5,"msg":"an old file"}',
+            datetime(2017, 7, 14, 2, 40, 0, 123000, UTC),
+        ),
+        ('{"Timestamp":"2026-01-02T15:04:05.123456Z","Level":"Error"}', AT),
+        ('{"@t":"2026-01-02T15:04:05.123456Z","@l":"Error"}', AT),
+        ('{"asctime" : "2026-01-02 15:04:05,123456", "x": 1}', AT),
+        ('{"msg":"time","x":"ts","t":"2026-01-02T15:04:05.123456Z"}', AT),
+        ('{"time":"Fri, 02 Jan 2026 15:04:05 GMT"}', SECOND),
+        ('{"request":{"time":"1999-01-01T00:00:00Z"}}', None),
+        # Numbers that count something.
+        ("1073741824 bytes (1.1 GB, 1.0 GiB) copied, 2.1 s, 511 MB/s", None),
+        ("1767366245 rows read", None),
+        ("1767366245123 ms", None),
+        ("1767366245% done", None),
+        ("1767366245 starting", SECOND),
+        # A byte order mark.
+        ("\ufeff2026-01-02 15:04:05.123456 INFO first", AT),
+        ('\ufeff{"time":"2026-01-02T15:04:05.123456Z"}', AT),
         ("Feb 29 00:00:00 of a leap year", datetime(2024, 2, 29, tzinfo=UTC)),
         ("2016-12-31 23:59:60", datetime(2016, 12, 31, 23, 59, 59, 999999, UTC)),
     ],
 )
-def test_the_usual_times_are_found(line: str, expected: datetime) -> None:
+def test_the_usual_times_are_found(line: str, expected: datetime | None) -> None:
     [found] = times(line)
-    assert found // 1000 == ns_of(expected) // 1000
+    assert found // 1000 == (ns_of(expected) // 1000 if expected else 0)
+
+
+def test_a_number_far_from_the_times_around_it_is_none() -> None:
+    lines = (
+        "2026-01-02 15:04:05 backup started",
+        "1073741824 of it done",
+        "1790000000 to come",  # after the time of reading
+        "1767366300 retrying",
+        "2026-01-02 15:06:05 backup ended",
+        '{"time":1500000000}',
+        '{"time":1767366400}',
+    )
+    told = [found // 10**9 - ns_of(SECOND) // 10**9 if found else None for found in times(*lines)]
+    assert told == [0, None, None, 55, 120, None, 155]
+
+
+def test_numbers_go_on_after_days_without_a_line() -> None:
+    lines = ("1735830245 weekly", "1736435045 weekly", "1767366245 after a year")
+    assert [found // 10**9 for found in times(*lines)] == [1735830245, 1736435045, 1767366245]
 
 
 @pytest.mark.parametrize(
