@@ -1,5 +1,6 @@
 """The pages say what the code has: settings, metrics and routes, rooms and the places of words."""
 
+import ast
 import json
 import re
 from collections.abc import Iterator
@@ -72,7 +73,26 @@ def test_each_room_is_in_the_architecture(package: str) -> None:
     assert [room for room in rooms if f"| `{package}/{room}` |" not in page] == []
 
 
-@pytest.mark.parametrize("page", ["ARCHITECTURE.md", "GLOSSARY.md", "README.md"])
+@pytest.mark.parametrize(
+    "module",
+    [
+        "collector/files/life_cycle.py",
+        "collector/ship/batch_state.py",
+        "indexer/ownership.py",
+        "indexer/keeper/fence.py",
+    ],
+)
+def test_each_life_cycle_is_drawn_in_the_architecture_as_in_its_module(module: str) -> None:
+    doc = ast.get_docstring(ast.parse((ROOT / module).read_text("utf-8"))) or ""
+    drawn = [line.strip() for line in doc.splitlines() if line.startswith("  ")]
+    page = (ROOT / "ARCHITECTURE.md").read_text("utf-8")
+    assert drawn
+    assert [line for line in drawn if line not in page] == []
+    states = re.findall(r"^    ([A-Z_]+) = ", (ROOT / module).read_text("utf-8"), re.MULTILINE)
+    assert [state for state in states if state not in "\n".join(drawn)] == []
+
+
+@pytest.mark.parametrize("page", ["ARCHITECTURE.md", "CONTRIBUTING.md", "GLOSSARY.md", "README.md"])
 def test_each_place_that_a_page_names_is_there(page: str) -> None:
     text = (ROOT / page).read_text("utf-8")
     named = re.findall(
