@@ -78,6 +78,7 @@ def test_services_log_what_such_services_log(demo: Demo, tmp_path: Path) -> None
     assert b"level=error" in text["ingress"]
 
 
+@pytest.mark.slow
 def test_files_rotate_restart_and_stay_few(demo: Demo, tmp_path: Path) -> None:
     kept: list[str] = []
     for minute in range(10):
@@ -91,6 +92,7 @@ def test_files_rotate_restart_and_stay_few(demo: Demo, tmp_path: Path) -> None:
     assert len([path for path in logs(tmp_path) if path.startswith("batch_report")]) <= 10
 
 
+@pytest.mark.slow
 def test_nothing_is_deleted_while_the_collector_may_be_away(demo: Demo, tmp_path: Path) -> None:
     seen: dict[str, bytes] = {}
     for second in range(0, 300, 10):
