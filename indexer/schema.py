@@ -65,7 +65,10 @@ def times_ns(rows: pa.Table) -> pa.ChunkedArray:
     return pc.add(pc.multiply(us, 1000), rows.column("time_ns").cast(pa.int64()))
 
 
-def open_segment(file: Any) -> pq.ParquetFile:
-    """Open the Parquet of a segment, so that its columns have the types of SEGMENT_SCHEMA."""
+def open_segment(file: Any, metadata: pq.FileMetaData | None = None) -> pq.ParquetFile:
+    """Open the Parquet of a segment, so that its columns have the types of SEGMENT_SCHEMA.
+
+    With the ``metadata`` of its footer that is not read again.
+    """
     # What is to be read is held already: Arrow's own threads would only hand it over.
-    return pq.ParquetFile(file, read_dictionary=_WORDS, pre_buffer=False)
+    return pq.ParquetFile(file, metadata=metadata, read_dictionary=_WORDS, pre_buffer=False)

@@ -13,7 +13,13 @@ from itertools import groupby
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from indexer.errors import BucketError, IndexerError, NotBalanced, SegmentUnsorted
+from indexer.errors import (
+    IndexerError,
+    NotBalanced,
+    ObjectMissing,
+    SegmentDamaged,
+    SegmentUnsorted,
+)
 from indexer.keeper.fence import FencedTable
 from indexer.names import segment_folder
 from indexer.segment.merge import merge
@@ -108,13 +114,11 @@ def compact(fenced: FencedTable, plans: Sequence[Compaction], threads: int) -> I
 
 def _compact(fenced: FencedTable, plan: Compaction) -> Compacted:
     try:
-        data = merge([fenced.read(each) for each in plan.segments])
-    except (BucketError, NotBalanced, SegmentUnsorted) as error:
-        if error.retriable:
-            raise
+        data = merge([fenced.reader(each) for each in plan.segments])
+    except (ObjectMissing, SegmentDamaged, NotBalanced, SegmentUnsorted) as error:
         return Compacted(plan, None, error)
     except (pa.ArrowException, OSError) as error:
-        return Compacted(plan, None, BucketError(f"a segment is damaged: {error}"))
+        return Compacted(plan, None, SegmentDamaged(f"a segment is damaged: {error}"))
     footer = pq.read_metadata(pa.BufferReader(data))
     name = fenced.upload(segment_folder(plan.date, plan.hour), data)
     return Compacted(plan, Added(name, len(data), stats_of(footer), plan.date, plan.hour))

@@ -17,7 +17,6 @@ from indexer.keeper.exchange import LEFT_ALONE, batches, exchange
 from indexer.keeper.fence import FencedTable
 from indexer.runs import runs
 from indexer.schema import times_ns
-from indexer.segment.conserve import row_groups
 from indexer.segment.rewrite import Rewritten, without
 from indexer.table.coverage import Balance, Coverage, Deleted
 from indexer.table.request import DeletionRequest, checked
@@ -99,7 +98,7 @@ def delete(
     what = f"deletion {request.id}"
 
     def rewrite(each: Live) -> Rewritten[pa.Table]:
-        return without(row_groups(fenced.read(each)), fits, _COLUMNS, what)
+        return without(fenced.reader(each).row_groups(), fits, _COLUMNS, what)
 
     done, failed = 0, None
     for some in batches(left):

@@ -17,7 +17,7 @@ from collector.errors import SettingError
 from indexer.errors import IndexerError, NotBalanced
 from indexer.keeper.exchange import LEFT_ALONE, batches, exchange
 from indexer.keeper.fence import FencedTable
-from indexer.keeper.footer import SegmentFile
+from indexer.keeper.footer import namespaces_of
 from indexer.segment.rewrite import Rewritten, without
 from indexer.table.coverage import Balance, Coverage, Expired
 from indexer.table.table import Live
@@ -67,8 +67,7 @@ class Namespaces:
     def of_row_groups(self, fenced: FencedTable, each: Live) -> list[Counter[str]]:
         """Return the same for each of its row groups."""
         if each.name not in self._of:
-            file = SegmentFile(fenced.bucket, fenced.table.folder, each)
-            self._of[each.name] = file.namespaces()
+            self._of[each.name] = namespaces_of(fenced.reader(each), each)
         return self._of[each.name]
 
     def keep(self, objects: Iterable[Live]) -> None:
@@ -150,13 +149,12 @@ class _Expiry:
         gone = self._gone(found)
         if gone == found:
             return Rewritten(b"", gone.total(), gone)
-        file = SegmentFile(self.fenced.bucket, self.fenced.table.folder, each)
         groups = self.namespaces.of_row_groups(self.fenced, each)
         kept = [number for number, group in enumerate(groups) if self._gone(group) != group]
         unread = gone.total() - sum(self._gone(groups[number]).total() for number in kept)
         words = pa.array(sorted(self.over), pa.string())
         left = without(
-            file.row_groups(kept),
+            self.fenced.reader(each).row_groups(kept),
             lambda rows: pc.is_in(rows.column("namespace"), value_set=words),
             ["namespace"],
             "an expiry",

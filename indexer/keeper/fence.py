@@ -22,6 +22,7 @@ from enum import Enum, auto
 
 from indexer.errors import PositionMoved
 from indexer.names import COVERAGE_FOLDER, new_name
+from indexer.segment.reader import SegmentReader
 from indexer.store.bucket import Bucket, put_own
 from indexer.table.coverage import Coverage, to_object
 from indexer.table.table import NO_ROWS, Added, Live, Table, live
@@ -90,9 +91,9 @@ class FencedTable:
         self._number = snapshot.transaction_version(KEEPER)
         return live(snapshot)
 
-    def read(self, each: Live) -> bytes:
-        """Return an object's bytes."""
-        return self.bucket.get(self.table.folder + each.name)
+    def reader(self, each: Live) -> SegmentReader:
+        """Return the reader of a segment."""
+        return SegmentReader(self.bucket, self.table.folder + each.name, each.size)
 
     def upload(self, folder: str, data: bytes) -> str:
         """Store an object below a folder of the table; return its name."""

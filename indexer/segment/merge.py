@@ -1,11 +1,13 @@
 """Several segments of one hour into one: sorted, packed tighter, with a filter of its own.
 
-The bytes of segments go in, each with its rows in the table's order; out go the bytes of a segment
-that has all of them in that order. Of each source a few row groups are decoded at a time, each
-once, and what was written is decoded again and must hold the same rows.
+Readers of segments go in, each with its rows in the table's order; out go the bytes of a segment
+that has all of them in that order. Of each source a few row groups are held at a time, each is read
+and decoded once, and what was written is decoded again and must hold the same rows.
 """
 
+from collections import deque
 from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -13,71 +15,163 @@ from numpy.typing import NDArray
 
 from indexer.errors import SegmentUnsorted
 from indexer.runs import runs
-from indexer.schema import open_segment
 from indexer.segment.conserve import check, tally
 from indexer.segment.parquet import ROW_GROUP_BYTES, ROW_GROUP_ROWS
+from indexer.segment.reader import SegmentReader
 from indexer.segment.write import SegmentWriter, row_group_bounds
 
 ZSTD_LEVEL = 9
 
 _FILE = ("namespace", "container", "pod", "file_id", "epoch")
-_KEYS = (*_FILE, "offset")
 
 _Longs = NDArray[np.int64]
+_Key = tuple[tuple[Any, ...], int]  # file and offset of a row
+
+
+class _Run(NamedTuple):
+    """Rows of one file that lie together in a source: the number of the first, all offsets."""
+
+    file: tuple[Any, ...]
+    first: int
+    offsets: _Longs
 
 
 class _Source:
     """One segment: its row groups are decoded in order, and let go of once they are used up."""
 
-    def __init__(self, data: bytes, read: dict[tuple[object, ...], tuple[int, int]]) -> None:
-        self._file = open_segment(pa.BufferReader(data))
-        groups = [
-            self._file.metadata.row_group(number) for number in range(self._file.num_row_groups)
-        ]
-        self._starts = np.cumsum([0, *(group.num_rows for group in groups)])
-        self.row_bytes = max((g.total_byte_size / max(1, g.num_rows) for g in groups), default=0.0)
+    def __init__(
+        self, segment: SegmentReader, read: dict[tuple[object, ...], tuple[int, int]]
+    ) -> None:
+        self._segment = segment
+        self._groups = segment.row_groups()
+        self._left = len(segment.numbers)
         self._held: list[tuple[int, pa.Table]] = []
-        self._next = 0
+        self._decoded = 0
+        self._waiting: deque[_Run] = deque()
         self._read = read
+        self.last: _Key = ((), -1)
+        """That of the last row that is decoded."""
 
-    def keys(self) -> pa.Table:
-        return self._file.read(list(_KEYS), use_threads=False)
+    @property
+    def row_bytes(self) -> float:
+        """Bytes that a row takes decoded, at most."""
+        groups = map(self._segment.footer.row_group, self._segment.numbers)
+        return max((g.total_byte_size / max(1, g.num_rows) for g in groups), default=0.0)
+
+    @property
+    def is_read(self) -> bool:
+        """Whether every row is decoded."""
+        return not self._left
+
+    def decode(self) -> None:
+        """Decode the next row group; raise SegmentUnsorted if its rows do not follow in order."""
+        table = next(self._groups)
+        self._left -= 1
+        if not table.num_rows:
+            return
+        tally(table, self._read)
+        with self._segment.reading():
+            # Words of a row group may come as several dictionaries.
+            starts, files = runs(table.select(_FILE).unify_dictionaries())
+            offsets = table.column("offset").to_numpy()
+        self._held.append((self._decoded, table))
+        for file, rows in zip(files, np.split(offsets, starts[1:]), strict=True):
+            if (file, int(rows[0])) <= self.last or (np.diff(rows) <= 0).any():
+                raise SegmentUnsorted(
+                    f"rows of segment {self._segment.name} are not sorted by stream, file and "
+                    "offset"
+                )
+            self.last = file, int(rows[-1])
+            self._waiting.append(_Run(file, self._decoded, rows))
+            self._decoded += len(rows)
+
+    def up_to(self, limit: _Key | None) -> Iterator[_Run]:
+        """Yield once which decoded rows are not behind a file and offset; None: all of them."""
+        while self._waiting:
+            run = self._waiting.popleft()
+            count = len(run.offsets)
+            if limit is not None and run.file >= limit[0]:
+                is_of_file = run.file == limit[0]
+                count = int(np.searchsorted(run.offsets, limit[1], "right")) if is_of_file else 0
+            if count:
+                yield _Run(run.file, run.first, run.offsets[:count])
+            if count < len(run.offsets):
+                self._waiting.appendleft(_Run(run.file, run.first + count, run.offsets[count:]))
+                return
 
     def rows(self, wanted: _Longs) -> pa.Table:
-        """Return rows by number; ascending, and none below those of an earlier call."""
+        """Return decoded rows by number; ascending, and none below those of an earlier call."""
         first, last = int(wanted[0]), int(wanted[-1])
-        while self._starts[self._next] <= last:
-            table = self._file.read_row_group(self._next, use_threads=False)
-            tally(table, self._read)
-            self._held.append((int(self._starts[self._next]), table))
-            self._next += 1
-        self._held = [(at, table) for at, table in self._held if at + table.num_rows > first]
         start = self._held[0][0]
-        held = pa.concat_tables([table for _, table in self._held])
+        held = pa.concat_tables([table for at, table in self._held if at <= last])
+        self._held = [(at, table) for at, table in self._held if at + table.num_rows > last + 1]
         if last - first + 1 == len(wanted):
             return held.slice(first - start, len(wanted))
         return held.take(pa.array(wanted - start))
 
 
-def merge(sources: Sequence[bytes]) -> bytes:
-    """Return one segment with the rows of all ``sources``.
+def merge(segments: Sequence[SegmentReader]) -> bytes:
+    """Return one segment with the rows of all ``segments``.
 
-    Raises SegmentUnsorted for a source whose rows are in no order, NotBalanced if what was written
-    is not what was read.
+    Raises SegmentUnsorted for one whose rows are in no order, NotBalanced if what was written is
+    not what was read, and what a SegmentReader raises.
     """
     read: dict[tuple[object, ...], tuple[int, int]] = {}
-    opened = [_Source(data, read) for data in sources]
-    source, row = _order([each.keys() for each in opened])
-    row_bytes = max((each.row_bytes for each in opened), default=1.0)
+    sources = [_Source(each, read) for each in segments]
+    row_bytes = max((each.row_bytes for each in sources), default=1.0)
     chunk = max(1, min(ROW_GROUP_ROWS, int(2 * ROW_GROUP_BYTES / max(1.0, row_bytes))))
     writer = SegmentWriter(ZSTD_LEVEL)
-    for start in range(0, len(row), chunk):
-        rows = _gathered(opened, source[start : start + chunk], row[start : start + chunk])
-        for table in in_row_groups(rows):
+    for source, row in _chunks(_ordered(sources), chunk):
+        for table in in_row_groups(_gathered(sources, source, row)):
             writer.append(table)
     written: bytes = writer.finish()
     check(read, [written], {}, "a compaction")
     return written
+
+
+def _chunks(
+    ordered: Iterator[tuple[NDArray[np.int32], _Longs]], rows: int
+) -> Iterator[tuple[NDArray[np.int32], _Longs]]:
+    """Yield the same so many rows at a time, the last ones fewer."""
+    source, row = np.zeros(0, np.int32), np.zeros(0, np.int64)
+    for more_source, more_row in ordered:
+        source, row = np.concatenate([source, more_source]), np.concatenate([row, more_row])
+        while len(row) >= rows:
+            yield source[:rows], row[:rows]
+            source, row = source[rows:], row[rows:]
+    if len(row):
+        yield source, row
+
+
+def _ordered(sources: Sequence[_Source]) -> Iterator[tuple[NDArray[np.int32], _Longs]]:
+    """Yield source and row of each row in the order in which they are to be written.
+
+    Of each source one row group is decoded at first. What is not behind the last decoded row of any
+    source can be put in order; then the source that holds up the others is decoded further.
+    """
+    behind = [each for each in sources if not each.is_read]
+    while behind:
+        for each in behind:
+            each.decode()
+        unread = [each for each in sources if not each.is_read]
+        limit = min((each.last for each in unread), default=None)
+        yield _sorted([list(each.up_to(limit)) for each in sources])
+        behind = [each for each in unread if each.last == limit]
+
+
+def _sorted(taken: Sequence[Sequence[_Run]]) -> tuple[NDArray[np.int32], _Longs]:
+    """Return source and row of the runs of each source, by file and offset."""
+    found = [run for of_source in taken for run in of_source]
+    if not found:
+        return np.zeros(0, np.int32), np.zeros(0, np.int64)
+    rank_of = {file: rank for rank, file in enumerate(sorted({run.file for run in found}))}
+    counts = [len(run.offsets) for run in found]
+    ranks = np.repeat([rank_of[run.file] for run in found], counts)
+    order = np.lexsort((np.concatenate([run.offsets for run in found]), ranks))
+    numbers = [number for number, of_source in enumerate(taken) for _ in of_source]
+    source = np.repeat(np.array(numbers, np.int32), counts)
+    row = np.concatenate([np.arange(run.first, run.first + len(run.offsets)) for run in found])
+    return source[order], row[order]
 
 
 def in_row_groups(rows: pa.Table) -> Iterator[pa.Table]:
@@ -87,13 +181,13 @@ def in_row_groups(rows: pa.Table) -> Iterator[pa.Table]:
         yield rows.slice(start, end - start)
 
 
-def _gathered(opened: Sequence[_Source], source: NDArray[np.int32], row: _Longs) -> pa.Table:
+def _gathered(sources: Sequence[_Source], source: NDArray[np.int32], row: _Longs) -> pa.Table:
     """Return these rows in this order."""
     tables, place = [], np.empty(len(row), np.int64)
     filled = 0
     for number in np.unique(source).tolist():
         chosen = np.flatnonzero(source == number)
-        tables.append(opened[number].rows(row[chosen]))
+        tables.append(sources[number].rows(row[chosen]))
         place[chosen] = np.arange(filled, filled + len(chosen))
         filled += len(chosen)
     # Words are dictionaries of their row groups; those of several have to be one.
@@ -101,26 +195,3 @@ def _gathered(opened: Sequence[_Source], source: NDArray[np.int32], row: _Longs)
     if len(tables) == 1:
         return rows
     return rows.take(pa.array(place))
-
-
-def _order(keys: Sequence[pa.Table]) -> tuple[NDArray[np.int32], _Longs]:
-    """Return source and row of each row, in the order in which they are to be written."""
-    # Words of row groups with dictionaries of their own are compared by one.
-    files = [runs(each.select(_FILE).unify_dictionaries()) for each in keys]
-    known = sorted({file for _, names in files for file in names})
-    rank_of = {file: rank for rank, file in enumerate(known)}
-    ranks, offsets, rows = [], [], []
-    for each, (starts, names) in zip(keys, files, strict=True):
-        counts = np.diff(np.append(starts, each.num_rows))
-        rank = np.repeat([rank_of[file] for file in names], counts)
-        offset = each.column("offset").to_numpy()
-        ascending = np.diff(rank) > 0
-        ascending |= (np.diff(rank) == 0) & (np.diff(offset) > 0)
-        if not ascending.all():
-            raise SegmentUnsorted("rows of a segment are not sorted by stream, file and offset")
-        ranks.append(rank)
-        offsets.append(offset)
-        rows.append(np.arange(each.num_rows))
-    source = np.repeat(np.arange(len(keys), dtype=np.int32), [each.num_rows for each in keys])
-    order = np.lexsort((np.concatenate(offsets), np.concatenate(ranks)))
-    return source[order], np.concatenate(rows)[order]

@@ -5,6 +5,7 @@ Delta log says of each. The order of the rows stays, each row is in exactly one 
 reader of Parquet can read what is written here, with or without a blob before the footer.
 """
 
+import io
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -71,7 +72,8 @@ class SegmentWriter:
     def __init__(self, zstd_level: int = FRESH_ZSTD_LEVEL) -> None:
         """Start an object without rows."""
         self._zstd_level = zstd_level
-        self._sink = pa.BufferOutputStream()
+        self._data = io.BytesIO()  # gives its bytes away without copying them
+        self._sink = pa.PythonFile(self._data, "w")
         self._writer: Any = None
         self._tokens = TokenFilterWriter()
 
@@ -91,8 +93,7 @@ class SegmentWriter:
             self._sink.write(blob)
             self._writer.add_key_value_metadata({token_filter.KEY: place.to_json()})
         self._writer.close()
-        data: bytes = self._sink.getvalue().to_pybytes()
-        return data
+        return self._data.getvalue()
 
 
 def build_segments(

@@ -12,11 +12,11 @@ import msgspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from indexer.errors import CoverageError
+from indexer.errors import CoverageError, SegmentDamaged
 from indexer.ledger.rows import LEDGER_SCHEMA, entry_of
-from indexer.schema import SEGMENT_SCHEMA, open_segment
+from indexer.schema import SEGMENT_SCHEMA
 from indexer.segment import token_filter
-from indexer.segment.ranged_file import RangedFile
+from indexer.segment.reader import SegmentReader
 from indexer.store.bucket import Bucket
 from indexer.table.coverage import Coverage, from_object, note_entry
 from query_api.command.items import Item, fields_of, line_text
@@ -65,7 +65,8 @@ def _commit(commit: Coverage) -> Iterator[Item]:
 def _segment(bucket: Bucket, name: str, lines: bool, position: int | None) -> Iterator[Item]:
     size = bucket.size(name)
     with _decoding():
-        footer = pq.read_metadata(RangedFile(bucket, name, size))
+        segment = SegmentReader(bucket, name, size)
+        footer = segment.footer
         if footer.schema.names != SEGMENT_SCHEMA.names:
             raise NotReadable("is Parquet without the columns of a segment; try another kind")
         known = footer.metadata or {}
@@ -83,7 +84,7 @@ def _segment(bucket: Bucket, name: str, lines: bool, position: int | None) -> It
             raw = sum(chunk.total_uncompressed_size for chunk in chunks)
             yield "column", {"name": column, "bytes": stored, "uncompressed_bytes": raw}
         if lines:
-            yield from _rows(open_segment(RangedFile(bucket, name, size)))
+            yield from _rows(segment)
 
 
 def _filter(known: Mapping[bytes, bytes]) -> dict[str, Any]:
@@ -106,25 +107,25 @@ def _row_group(group: Any) -> dict[str, Any]:
     return found
 
 
-def _rows(parquet: pq.ParquetFile) -> Iterator[Item]:
-    wanted = [*_SHOWN, "message", "raw"]
-    for rows in parquet.iter_batches(_ROWS_AT_ONCE, columns=wanted, use_threads=False):
-        for row in rows.to_pylist():
-            raw, message = row.pop("raw"), row.pop("message")
-            text = message if raw is None else line_text(raw)
-            yield "line", {**row, "time": row["time"].isoformat(), "message": text}
+def _rows(segment: SegmentReader) -> Iterator[Item]:
+    for number in segment.numbers:
+        for rows in segment.columns(number, [*_SHOWN, "message", "raw"]).to_batches(_ROWS_AT_ONCE):
+            for row in rows.to_pylist():
+                raw, message = row.pop("raw"), row.pop("message")
+                text = message if raw is None else line_text(raw)
+                yield "line", {**row, "time": row["time"].isoformat(), "message": text}
 
 
 # -- the ledger ------------------------------------------------------------------------------------
 
 
 def _ledger(bucket: Bucket, name: str, lines: bool, position: int | None) -> Iterator[Item]:
-    size = bucket.size(name)
+    data = bucket.get(name)
     with _decoding():
-        parquet = pq.ParquetFile(RangedFile(bucket, name, size), pre_buffer=False)
+        parquet = pq.ParquetFile(pa.BufferReader(data))
         if parquet.schema_arrow.names != LEDGER_SCHEMA.names:
             raise NotReadable("is Parquet without the columns of the ledger; try another kind")
-        yield "ledger", {"bytes": size, "rows": parquet.metadata.num_rows}
+        yield "ledger", {"bytes": len(data), "rows": parquet.metadata.num_rows}
         columns = ["kind", "version", "entry"]
         for rows in parquet.iter_batches(_ROWS_AT_ONCE, columns=columns, use_threads=False):
             for row in rows.to_pylist():
@@ -146,7 +147,7 @@ def _entry(kind: str, body: bytes) -> dict[str, Any]:
 def _decoding() -> Iterator[None]:
     try:
         yield
-    except (pa.ArrowException, OSError) as error:
+    except (SegmentDamaged, pa.ArrowException, OSError) as error:
         raise NotReadable(f"is damaged, or no Parquet: {error}; {_NEXT}") from error
 
 

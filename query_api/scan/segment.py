@@ -6,7 +6,7 @@ needed of those are read, and of a row group without a match nothing but what sh
 """
 
 import functools
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,18 +15,15 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from indexer.errors import BucketError, ObjectMissing
-from indexer.schema import open_segment, times_ns
-from indexer.segment.ranged_file import RangedFile, column_places
-from indexer.segment.token_filter import TokenFilter, tokens_within
+from indexer.errors import BucketError, ObjectMissing, SegmentDamaged
+from indexer.schema import times_ns
+from indexer.segment.reader import SegmentReader
+from indexer.segment.token_filter import tokens_within
 from indexer.store.bucket import Bucket
 from indexer.store.open import open_bucket
 from query_api.language.terms import Term, parse_query
 from query_api.scan.filter import Filter
 
-_TAIL_BYTES = 64 << 10  # what Arrow reads first; holds most footers
-_TOGETHER_BYTES = 64 << 10  # a gap between two ranges that costs less than another request
-_WHOLE_BYTES = 1 << 20  # a segment or row group of so few bytes is read by one request
 _TOKENS_ASKED_MAX = 4  # of one segment's filter; each costs a request
 
 _KEYS = ("ns", "file_id", "epoch", "offset")
@@ -91,28 +88,26 @@ def scan_segment(
     """
     terms = parse_query(task.query)
     matching = Filter(terms)
-    file = _HeldFile(bucket or open_bucket(task.bucket), task.name, task.size_bytes)
+    segment = SegmentReader(bucket or open_bucket(task.bucket), task.name, task.size_bytes)
     best = _NO_ROWS
     try:
-        tail_bytes = _WHOLE_BYTES if task.size_bytes <= _WHOLE_BYTES else _TAIL_BYTES
-        file.fetch([(max(0, task.size_bytes - tail_bytes), task.size_bytes)])
-        parquet = open_segment(file)
-        groups = _row_groups(parquet.metadata, task)
-        for group in _with_tokens(groups, terms, parquet.metadata, file):
-            if cancelled():
-                break
-            from_ns, to_ns = tightened(task, best)
-            if from_ns <= group.high_ns and group.low_ns < to_ns:
-                reader = _RowGroup(parquet, file, group)
-                rows = _matches(reader, task, matching, from_ns, to_ns)
-                if len(rows):
-                    best = first_rows([best, rows], task.limit, task.newest_first)
+        with segment.reading():
+            for group in _with_tokens(_row_groups(segment.footer, task), terms, segment):
+                if cancelled():
+                    break
+                from_ns, to_ns = tightened(task, best)
+                if from_ns <= group.high_ns and group.low_ns < to_ns:
+                    rows = _matches(_RowGroup(segment, group), task, matching, from_ns, to_ns)
+                    if len(rows):
+                        best = first_rows([best, rows], task.limit, task.newest_first)
     except ObjectMissing as error:
-        return Scanned(_NO_ROWS, file.gets, file.bytes, str(error), True)
-    except (pa.ArrowException, BucketError, OSError, KeyError, ValueError) as error:
+        return Scanned(_NO_ROWS, segment.gets, segment.read_bytes, str(error), True)
+    except SegmentDamaged as error:
+        return Scanned(_NO_ROWS, segment.gets, segment.read_bytes, str(error))
+    except BucketError as error:
         reason = f"cannot read segment {task.name}: {error}"
-        return Scanned(_NO_ROWS, file.gets, file.bytes, reason)
-    return Scanned(best, file.gets, file.bytes)
+        return Scanned(_NO_ROWS, segment.gets, segment.read_bytes, reason)
+    return Scanned(best, segment.gets, segment.read_bytes)
 
 
 def first_rows(tables: Sequence[pa.Table], limit: int, newest_first: bool) -> pa.Table:
@@ -131,58 +126,6 @@ def tightened(task: ScanTask, best: pa.Table) -> tuple[int, int]:
     if task.newest_first:
         return max(task.from_ns, last_ns), task.to_ns
     return task.from_ns, min(task.to_ns, last_ns + 1)
-
-
-class _HeldFile(RangedFile):
-    """A segment of which all that was read is held; ``gets`` and ``bytes`` say what that cost."""
-
-    def __init__(self, bucket: Bucket, name: str, size_bytes: int) -> None:
-        super().__init__(bucket, name, size_bytes)
-        self._held: list[tuple[int, bytes]] = []
-        self.gets = 0
-        self.bytes = 0
-
-    def fetch(self, ranges: Iterable[tuple[int, int]]) -> None:
-        """Read ``[start, end)`` ranges that are not held yet, near ones by one request."""
-        wanted = [(start, end) for start, end in sorted(ranges) if not self._has(start, end)]
-        for start, end in _together(wanted):
-            self._held.append((start, super().part(start, end)))
-            self.gets += 1
-            self.bytes += end - start
-
-    def read_range(self, offset: int, length: int) -> bytes:
-        """Return the bytes of a range, fewer where the segment ends before it."""
-        self.seek(min(offset, self._size))
-        return self.read(length)
-
-    def forget(self) -> None:
-        """Let go of what was fetched, but for the first range."""
-        del self._held[1:]
-
-    def _has(self, start: int, end: int) -> bool:
-        return any(at <= start and end <= at + len(data) for at, data in self._held)
-
-    def part(self, start: int, end: int) -> bytes:
-        """Return bytes ``[start, end)``, from what is held if it has them."""
-        self.fetch([(start, end)])
-        for at, data in self._held:
-            if at <= start and end <= at + len(data):
-                return data[start - at : end - at]
-        return b""
-
-
-def _together(ranges: Iterable[tuple[int, int]]) -> Iterator[tuple[int, int]]:
-    """Yield ranges in order, those that are near each other as one."""
-    pending: tuple[int, int] | None = None
-    for start, end in ranges:
-        if pending is not None and start - pending[1] <= _TOGETHER_BYTES:
-            pending = pending[0], max(pending[1], end)
-            continue
-        if pending is not None:
-            yield pending
-        pending = start, end
-    if pending is not None:
-        yield pending
 
 
 @dataclass(frozen=True, slots=True)
@@ -219,7 +162,7 @@ def _row_groups(metadata: Any, task: ScanTask) -> list[_Group]:
 
 
 def _with_tokens(
-    groups: list[_Group], terms: Iterable[Term], metadata: Any, file: _HeldFile
+    groups: list[_Group], terms: Iterable[Term], segment: SegmentReader
 ) -> list[_Group]:
     """Return the row groups that may hold the tokens of all terms, by the segment's filter."""
     tokens = {
@@ -228,7 +171,7 @@ def _with_tokens(
         if not term.negated
         for token in tokens_within(term.text, term.starts_token, term.ends_token)
     }
-    found = TokenFilter(metadata.metadata, metadata.num_row_groups, file.read_range)
+    found = segment.token_filter()
     # The longest are the rarest as a rule.
     for token in sorted(tokens, key=lambda token: (-len(token), token))[:_TOKENS_ASKED_MAX]:
         if not groups:
@@ -254,18 +197,12 @@ def _between(bounds: tuple[str, str], wanted: Iterable[str]) -> bool:
 class _RowGroup:
     """Reads columns of one row group."""
 
-    def __init__(self, parquet: Any, file: _HeldFile, group: _Group) -> None:
-        self.parquet = parquet
+    def __init__(self, segment: SegmentReader, group: _Group) -> None:
         self.group = group
-        self._file = file
-        file.forget()
-        meta = parquet.metadata.row_group(group.number)
-        self.rows: int = meta.num_rows
+        self.rows: int = segment.footer.row_group(group.number).num_rows
+        self._segment = segment
         self._read: dict[str, pa.ChunkedArray] = {}
-        self._places = column_places(meta)
-        starts, ends = zip(*self._places.values(), strict=True)
-        if max(ends) - min(starts) <= _WHOLE_BYTES:
-            file.fetch([(min(starts), max(ends))])
+        segment.begin(group.number)
 
     @functools.cached_property
     def ns(self) -> pa.ChunkedArray:
@@ -275,10 +212,7 @@ class _RowGroup:
     def read(self, names: Sequence[str]) -> pa.Table:
         """Return the columns, all rows; none is read twice."""
         if missing := [name for name in names if name not in self._read]:
-            self._file.fetch(self._places[name] for name in missing)
-            read = self.parquet.read_row_group(
-                self.group.number, columns=missing, use_threads=False
-            )
+            read = self._segment.columns(self.group.number, missing)
             self._read.update(zip(read.column_names, read.columns, strict=True))
         return pa.table({name: self._read[name] for name in names})
 

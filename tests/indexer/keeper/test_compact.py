@@ -23,6 +23,7 @@ from indexer.segment.write import SegmentWriter
 from indexer.store.bucket import Bucket
 from indexer.table.table import Live
 from tests.examples import examples
+from tests.indexer.counted import reader_of
 from tests.indexer.kept import A_DAY_LATER, Kept, PodFile, before_commit
 from tests.way import cri, lines
 
@@ -154,14 +155,15 @@ def test_a_merger_has_the_rows_of_its_sources_in_the_tables_order(
 ) -> None:
     seed.shuffle(rows)
     parts = [part for n in range(sources) if (part := rows[n::sources])]
-    merged = merge([segment_of(table_of(part), row_group_rows) for part in parts])
+    merged = merge([reader_of(segment_of(table_of(part), row_group_rows)) for part in parts])
     assert read(merged) == table_of(rows).to_pylist()
 
 
 @pytest.mark.slow
 def test_row_groups_keep_to_their_rows_and_bytes() -> None:
     many = [("a", "p", bytes(16), 0, at, "x") for at in range(ROW_GROUP_ROWS + 10)]
-    merged = merge([segment_of(table_of(many[::2]), 70_000), segment_of(table_of(many[1::2]))])
+    sources = [segment_of(table_of(many[::2]), 70_000), segment_of(table_of(many[1::2]))]
+    merged = merge([reader_of(each) for each in sources])
     footer = pq.read_metadata(io.BytesIO(merged))
     sizes = [footer.row_group(n).num_rows for n in range(footer.num_row_groups)]
     assert sizes == [ROW_GROUP_ROWS, 10]
@@ -173,10 +175,10 @@ def test_a_source_in_no_order_is_refused() -> None:
     rows = table_of([("a", "p", bytes(16), 0, at, "x") for at in range(4)])
     shuffled = rows.take(pa.array([0, 2, 1, 3]))
     with pytest.raises(SegmentUnsorted):
-        merge([segment_of(rows), segment_of(shuffled)])
+        merge([reader_of(segment_of(rows)), reader_of(segment_of(shuffled))])
     twice = rows.take(pa.array([0, 1, 1, 2]))
     with pytest.raises(SegmentUnsorted):
-        merge([segment_of(twice)])
+        merge([reader_of(segment_of(twice))])
 
 
 # -- conservation ----------------------------------------------------------------------------

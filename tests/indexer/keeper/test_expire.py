@@ -9,12 +9,13 @@ import pytest
 from collector.errors import SettingError
 from indexer.errors import ObjectMissing, PositionMoved, SegmentDamaged
 from indexer.keeper.expire import RetentionRule, parse_retention, rule_of
-from indexer.keeper.footer import SegmentFile
+from indexer.keeper.footer import namespaces_of
 from indexer.ledger.entries import ExpiredEntry
 from indexer.segment import write as segment
+from indexer.segment.reader import SegmentReader
 from indexer.store.bucket import Bucket
-from indexer.table.table import Live
 from indexer.times import hour_of
+from tests.indexer.counted import Counted, read_apart
 from tests.indexer.kept import HOUR_NS, Kept, PodFile, before_commit
 from tests.way import lines
 
@@ -101,29 +102,6 @@ def test_expiry_loses_against_another_keeper_and_changes_nothing(kept: Kept) -> 
     assert {key[0] for key in kept.ledger().expired} == {"bank", "dev-1"}
 
 
-class Counted:
-    """A bucket that notes which bytes of which objects were read."""
-
-    def __init__(self, inner: Bucket) -> None:
-        self._inner = inner
-        self.reads: list[tuple[str, int, int]] = []
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._inner, name)
-
-    def get(self, name: str) -> bytes:
-        data = self._inner.get(name)
-        self.reads.append((name, 0, len(data)))
-        return data
-
-    def get_range(self, name: str, start: int, length: int) -> bytes:
-        self.reads.append((name, start, length))
-        return self._inner.get_range(name, start, length)
-
-    def of(self, each: Live) -> list[tuple[int, int]]:
-        return [(start, length) for name, start, length in self.reads if name.endswith(each.name)]
-
-
 @pytest.fixture
 def grouped(store: Bucket) -> Kept:
     """One segment of four row groups: bank, bank and dev-1, dev-1 and dev-2, dev-2."""
@@ -137,6 +115,14 @@ def grouped(store: Bucket) -> Kept:
     return kept
 
 
+@pytest.fixture
+def by_range(grouped: Kept, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Segments so small are read as large ones are: the footer at first, then what is asked for."""
+    [only] = grouped.segments()
+    read_apart(monkeypatch, grouped.bucket.get(grouped.table.folder + only.name))
+
+
+@pytest.mark.usefixtures("by_range")
 def test_a_segment_that_goes_whole_is_not_read(grouped: Kept) -> None:
     [whole] = grouped.segments()
     grouped.commit(PodFile(lines(0, 10), pod="alone", namespace="dev-1"))
@@ -153,23 +139,24 @@ def test_a_segment_that_goes_whole_is_not_read(grouped: Kept) -> None:
     assert jobs.metrics.expired_rows._value.get() == 40
 
 
+@pytest.mark.usefixtures("by_range")
 def test_row_groups_that_go_whole_are_not_read(grouped: Kept) -> None:
     [only] = grouped.segments()
-    file = SegmentFile(grouped.bucket, grouped.table.folder, only)
-    assert file.namespaces() == [
+    file = SegmentReader(grouped.bucket, grouped.table.folder + only.name, only.size)
+    assert namespaces_of(file, only) == [
         Counter(bank=8), Counter({"bank": 2, "dev-1": 6}), Counter({"dev-1": 4, "dev-2": 4}),
         Counter({"dev-2": 6}),
     ]  # fmt: skip
     before = grouped.rows()
-    last_start, last_end = file._bounds(3)
+    last_start, last_end = file.place(3)
     counted = Counted(grouped.bucket)
     grouped.jobs(counted, retention="dev-2=24").expire()
     assert grouped.rows() == [row for row in before if row["namespace"] != "dev-2"]
-    # But for the footer, which is read with a whole buffer that reaches back over all of this.
+    # But for the footer.
     reads = [(s, n) for s, n in counted.of(only) if s + n != only.size]
     assert all(start + length <= last_start for start, length in reads)
     assert last_end <= only.size
-    assert (file._bounds(0)[0], last_start - file._bounds(0)[0]) in reads
+    assert (file.place(0)[0], last_start - file.place(0)[0]) in reads
     [entry] = grouped.ledger().expired.values()
     assert (entry.namespace, entry.rows) == ("dev-2", 10)
 
@@ -185,18 +172,20 @@ def test_row_groups_that_stay_are_read_around_those_that_go(grouped: Kept) -> No
 def test_a_footer_that_is_not_what_was_committed_removes_nothing(grouped: Kept) -> None:
     [only] = grouped.segments()
 
-    def opened(**changes: Any) -> SegmentFile:
-        return SegmentFile(grouped.bucket, grouped.table.folder, replace(only, **changes))
+    def counted(**changes: Any) -> list[Counter[str]]:
+        known = replace(only, **changes)
+        name = grouped.table.folder + known.name
+        return namespaces_of(SegmentReader(grouped.bucket, name, known.size), known)
 
-    assert sum(map(Counter.total, opened().namespaces())) == only.rows == 30
+    assert sum(map(Counter.total, counted())) == only.rows == 30
     for changes in ({"rows": 29}, {"stats": {"namespace": ("bank", "dev-1")}}):
         with pytest.raises(SegmentDamaged):
-            opened(**changes).namespaces()
+            counted(**changes)
     for size in (only.size - 1, only.size + 1, 3):
         with pytest.raises(SegmentDamaged):
-            opened(size=size)
+            counted(size=size)
     with pytest.raises(ObjectMissing):
-        opened(name="gone.parquet")
+        counted(name="gone.parquet")
 
 
 def test_one_damaged_segment_does_not_keep_others(grouped: Kept) -> None:

@@ -91,18 +91,19 @@ def test_a_keeper_that_meets_another_one_stands_by_and_goes_on_folding(
 
 def test_a_job_that_fails_is_named_and_the_others_go_on(kept: Kept, clock: Clock) -> None:
     keeper = kept.keeper(clock)
-    read = keeper.jobs.fenced.bucket.get
+    read = keeper.jobs.fenced.bucket.get_range
 
-    def failing(name: str) -> bytes:
-        if "/date=2026" in name:
-            raise BucketUnavailable("injected")
-        return read(name)
+    injected = ["injected"]
 
-    keeper.jobs.fenced.bucket.get = failing  # type: ignore[method-assign]
+    def failing(name: str, start: int, length: int) -> bytes:
+        if "/date=2026" in name and injected:  # the scrubber comes after the compaction
+            raise BucketUnavailable(injected.pop())
+        return read(name, start, length)
+
+    keeper.jobs.fenced.bucket.get_range = failing  # type: ignore[method-assign]
     keeper.turn()
     assert keeper.status()["failing"] == {"compact": "injected"}
     assert len(kept.coverage()) == 1
-    keeper.jobs.fenced.bucket.get = read  # type: ignore[method-assign]
     clock.now_s += 60
     keeper.turn()
     assert keeper.status()["failing"] == {}

@@ -1,0 +1,249 @@
+"""The one reader of a segment in a bucket: its footer, its token filter, its columns and rows.
+
+A segment's name and size go in; what is asked of it comes out, by as few ranged requests as that
+takes, which are counted. No more than a few row groups are ever held, and whatever cannot be
+decoded is a SegmentDamaged that names the segment.
+"""
+
+import contextlib
+import functools
+import io
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from indexer.errors import BucketError, ObjectMissing, SegmentDamaged
+from indexer.schema import open_segment
+from indexer.segment.token_filter import TokenFilter
+from indexer.store.bucket import Bucket
+
+_TAIL_BYTES = 64 << 10  # read first; holds most footers
+_END_BYTES = 8  # behind the footer: its length, and "PAR1"
+_TOGETHER_BYTES = 64 << 10  # a gap between two ranges that costs less than another request
+_WHOLE_BYTES = 1 << 20  # a segment or row group of so few bytes is read by one request
+_AT_ONCE_BYTES = 4 << 20  # of row groups that are read one after the other
+
+
+class SegmentReader:
+    """One segment, of which only what is asked for is read; for one thread at a time.
+
+    Every method raises SegmentDamaged for what cannot be decoded, ObjectMissing, and
+    BucketUnavailable. Besides the end of the segment, or all of a small one, only what was fetched
+    of the row group at work is held.
+    """
+
+    def __init__(self, bucket: Bucket, name: str, size_bytes: int) -> None:
+        """Name the segment; nothing is read yet."""
+        self.name = name
+        self._file = _HeldFile(bucket, name, size_bytes)
+        self._at_work = -1
+        self._known_places: tuple[int, dict[str, tuple[int, int]]] = (-1, {})
+
+    @property
+    def gets(self) -> int:
+        """How many requests were made."""
+        return self._file.gets
+
+    @property
+    def read_bytes(self) -> int:
+        """How many bytes they have brought."""
+        return self._file.read_bytes
+
+    @functools.cached_property
+    def _parquet(self) -> pq.ParquetFile:
+        with self.reading():
+            metadata = pq.read_metadata(pa.BufferReader(self._footer_bytes()))
+            return open_segment(self._file, metadata)
+
+    def _footer_bytes(self) -> bytes:
+        """Return the end of the segment, from where the footer starts."""
+        size = self._file.size
+        tail_bytes = size if size <= _WHOLE_BYTES else min(size, _TAIL_BYTES)
+        tail = self._file.hold(size - tail_bytes, size)
+        footer_bytes = int.from_bytes(tail[-_END_BYTES:-4], "little") + _END_BYTES
+        if footer_bytes > size:
+            raise ValueError(f"a footer of {footer_bytes} bytes in a segment of {size}")
+        if footer_bytes > tail_bytes:
+            tail = self._file.hold(size - footer_bytes, size - tail_bytes) + tail
+        return tail[-footer_bytes:]
+
+    @property
+    def footer(self) -> Any:
+        """What Parquet's footer says; its statistics are to be taken within ``reading``."""
+        return self._parquet.metadata
+
+    @property
+    def numbers(self) -> range:
+        """The numbers of its row groups."""
+        return range(self._parquet.num_row_groups)
+
+    def token_filter(self) -> TokenFilter:
+        """Return the filter, which is read as it is asked."""
+        return TokenFilter(self.footer.metadata, self._parquet.num_row_groups, self._range)
+
+    def begin(self, number: int) -> None:
+        """Go on to a row group; a small one is fetched whole."""
+        start, end = self.place(number)
+        self._turn_to(number)
+        if end - start <= _WHOLE_BYTES:
+            with self.reading():
+                self._file.fetch([(start, end)])
+
+    def columns(self, number: int, names: Sequence[str]) -> pa.Table:
+        """Return columns of a row group, all rows."""
+        places = self._places(number)
+        self._turn_to(number)
+        with self.reading():
+            self._file.fetch(places[name] for name in names)
+            return self._parquet.read_row_group(number, columns=names, use_threads=False)
+
+    def _turn_to(self, number: int) -> None:
+        """Let go of what was fetched of other row groups, or of the filter."""
+        if number != self._at_work:
+            self._file.forget()
+        self._at_work = number
+
+    def row_groups(self, numbers: Sequence[int] | None = None) -> Iterator[pa.Table]:
+        """Yield row groups decoded, all or these ascending ones; neighbours by one request."""
+        numbers = self.numbers if numbers is None else numbers
+        fetched = -1
+        for at, number in enumerate(numbers):
+            if number > fetched:
+                fetched = self._fetch(numbers[at:])
+            with self.reading():
+                rows = self._parquet.read_row_group(number, use_threads=False)
+            yield rows
+
+    def _fetch(self, numbers: Sequence[int]) -> int:
+        """Fetch the first of the row groups and as many behind it as go along; return the last."""
+        last = numbers[0]
+        start, end = self.place(last)
+        for number in numbers[1:]:
+            behind = self.place(number)[1]
+            if number != last + 1 or behind - start > _AT_ONCE_BYTES:
+                break
+            last, end = number, behind
+        self._turn_to(last)
+        with self.reading():
+            self._file.fetch([(start, end)])
+        return last
+
+    def place(self, number: int) -> tuple[int, int]:
+        """Return where the first column of a row group starts, and where the last one ends."""
+        places = self._places(number).values()
+        return min(start for start, _ in places), max(end for _, end in places)
+
+    def _places(self, number: int) -> dict[str, tuple[int, int]]:
+        """Return where each column of a row group stands: ``[start, end)``."""
+        if self._known_places[0] != number:
+            group = self.footer.row_group(number)
+            places = {}
+            for column in map(group.column, range(group.num_columns)):
+                # Arrow takes 0 for an offset that is not set.
+                start = column.dictionary_page_offset or column.data_page_offset
+                places[column.path_in_schema] = (start, start + column.total_compressed_size)
+            self._known_places = number, places
+        return self._known_places[1]
+
+    def _range(self, offset: int, length: int) -> bytes:
+        """Return the bytes of a range, fewer where the segment ends before it."""
+        self._file.seek(min(offset, self._file.size))
+        with self.reading():
+            return self._file.read(length)
+
+    @contextlib.contextmanager
+    def reading(self) -> Iterator[None]:
+        """Name the segment in whatever goes wrong while its content is looked at."""
+        try:
+            yield
+        except BucketError as error:
+            if error.retriable or isinstance(error, ObjectMissing):
+                raise
+            raise SegmentDamaged(f"segment {self.name} cannot be read: {error}") from error
+        except (pa.ArrowException, OSError, LookupError, ValueError) as error:
+            raise SegmentDamaged(f"segment {self.name} is damaged: {error}") from error
+
+
+class _HeldFile(io.RawIOBase):
+    """An object of ``size`` bytes as a file for Arrow; what was fetched of it is held."""
+
+    def __init__(self, bucket: Bucket, name: str, size: int) -> None:
+        self._bucket = bucket
+        self._name = name
+        self._at = 0
+        self._kept: list[tuple[int, bytes]] = []  # until the end
+        self._fetched: list[tuple[int, bytes]] = []
+        self.size = size
+        self.gets = 0
+        self.read_bytes = 0
+
+    def hold(self, start: int, end: int) -> bytes:
+        """Read ``[start, end)``, keep it until the end, and return it."""
+        data = self._get(start, end)
+        self._kept.append((start, data))
+        return data
+
+    def fetch(self, ranges: Iterable[tuple[int, int]]) -> None:
+        """Read ``[start, end)`` ranges that are not held yet, near ones by one request."""
+        wanted = [each for each in sorted(ranges) if self._held(*each) is None]
+        for start, end in _together(wanted):
+            self._fetched.append((start, self._get(start, end)))
+
+    def forget(self) -> None:
+        """Let go of what was fetched."""
+        self._fetched.clear()
+
+    def _get(self, start: int, end: int) -> bytes:
+        data = self._bucket.get_range(self._name, start, end - start)
+        self.gets += 1
+        self.read_bytes += end - start
+        return data
+
+    def _held(self, start: int, end: int) -> bytes | None:
+        for at, data in (*self._kept, *self._fetched):
+            if at <= start and end <= at + len(data):
+                return data[start - at : end - at]
+        return None
+
+    def read(self, size: int | None = -1) -> bytes:
+        """Return the next bytes, from what is held if it has them."""
+        left = max(0, self.size - self._at)
+        start, end = self._at, self._at + (left if size is None or size < 0 else min(size, left))
+        self._at = end
+        if (held := self._held(start, end)) is not None:
+            return held
+        self.fetch([(start, end)])
+        return self._held(start, end) or b""
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        """Set the place of the next read."""
+        self._at = offset + {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self.size}[whence]
+        return self._at
+
+    def tell(self) -> int:
+        """Return the place of the next read."""
+        return self._at
+
+    def readable(self) -> bool:
+        """It can be read."""
+        return True
+
+    def seekable(self) -> bool:
+        """It has places."""
+        return True
+
+
+def _together(ranges: Iterable[tuple[int, int]]) -> Iterator[tuple[int, int]]:
+    """Yield ranges in order, those that are near each other as one."""
+    pending: tuple[int, int] | None = None
+    for start, end in ranges:
+        if pending is not None and start - pending[1] <= _TOGETHER_BYTES:
+            pending = pending[0], max(pending[1], end)
+            continue
+        if pending is not None:
+            yield pending
+        pending = start, end
+    if pending is not None:
+        yield pending
