@@ -98,7 +98,7 @@ MISSING = {
     # words of a command -> what they need of which extra
     ("collector", *KAFKA): ("aiokafka", "collector"),
     ("indexer", "--help"): ("pyarrow", "indexer"),
-    ("keeper", "--help"): ("deltalake", "indexer"),
+    ("keeper", "--help"): ("pyarrow", "indexer"),
     ("ledger", "--help"): ("pyarrow", "indexer"),
     ("query", "--help"): ("uvicorn", "query-api"),
     ("up",): ("deltalake", "all"),
