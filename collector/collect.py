@@ -212,11 +212,15 @@ class Collector:
         return min(max(wait_ns / 1e9, 0.0), self._settings.flush_age_ms / 4000)
 
     async def stop(self) -> bool:
-        """Send what was read, within the grace time; return whether the topic has it all."""
-        drained = await self.shipper.drain(self._settings.drain_ms / 1000)
-        self.save()
-        self.watch.close()
-        return drained
+        """Send what was read, within the grace time; return whether the topic has it all.
+
+        However it ends, what has been sent by then is remembered.
+        """
+        try:
+            return await self.shipper.drain(self._settings.drain_ms / 1000)
+        finally:
+            self.save()
+            self.watch.close()
 
     # -- scans -------------------------------------------------------------------------------
 
