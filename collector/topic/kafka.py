@@ -56,12 +56,8 @@ class KafkaTopic:
         self._queued_bytes = 0
         self._room = asyncio.Event()
         self._troubles: dict[int, str] = {}
+        self.trouble = ""  # why some partitions take nothing; read by other threads too
         self._said: set[str] = set()
-
-    @property
-    def trouble(self) -> str:
-        """Why nothing can be appended to some partition at the moment."""
-        return "; ".join(dict.fromkeys(self._troubles.values()))
 
     async def identity(self) -> str:
         """Return the topic's name: aiokafka shows no id that a new topic would change."""
@@ -134,6 +130,7 @@ class KafkaTopic:
         elif self._troubles.pop(partition, "") and not self._troubles:
             self._said.clear()
             _log.info("kafka accepts batches again")
+        self.trouble = "; ".join(dict.fromkeys(self._troubles.values()))
 
     def _missing(self) -> TopicMissing:
         return TopicMissing(f"topic {self._name!r} does not exist on {self._brokers}; create it")

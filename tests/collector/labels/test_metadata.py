@@ -775,3 +775,20 @@ async def test_without_a_source_nothing_runs(tmp_path: Path) -> None:
     metadata = Metadata(MetadataSettings(), "node-1", tmp_path, lambda: 0, random.Random(0))
     await metadata.run()
     assert metadata.take(EVERYTHING) == []
+
+
+async def test_labels_may_come_from_an_address_of_ipv6() -> None:
+    heads: list[bytes] = []
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        heads.append(await reader.readuntil(b"\r\n\r\n"))
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+        writer.close()
+
+    listener = await asyncio.start_server(serve, "::1", 0)
+    where = f"[::1]:{listener.sockets[0].getsockname()[1]}"
+    server = Server(f"http://{where}", "", "", True, "read", 30.0, 1 << 16)
+    async with server.get("/pods", "text/plain") as answer:
+        assert await answer.body() == b"ok"
+    listener.close()
+    assert f"Host: {where}\r\n".encode() in heads[0]
