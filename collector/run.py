@@ -29,6 +29,7 @@ from collector.topic.security import Security
 
 _log = logging.getLogger(__name__)
 _RETRY_S = 2.0
+_UNEXPECTED_S = 60.0
 _SHOW_EVERY_S = 1.0
 
 
@@ -126,14 +127,20 @@ async def _ask_for_limits(collector: Collector) -> None:
             return
         except CollectorError:  # said by what appends to it
             await asyncio.sleep(_RETRY_S)
+        except Exception:  # whatever it is, lines go on
+            _log.exception("cannot learn what the topic takes; asking again")
+            await asyncio.sleep(_UNEXPECTED_S)
 
 
-async def _learn_labels(collector: Collector) -> None:
+async def _learn_labels(collector: Collector, pause_s: float = _UNEXPECTED_S) -> None:
     """Ask Kubernetes beside the way of the lines, which never waits for it."""
-    try:
-        await collector.metadata.run()
-    except Exception:  # whatever it is, lines go on
-        _log.exception("labels are no longer asked for; restart the collector to try again")
+    while True:
+        try:
+            await collector.metadata.run()
+            return  # there is nobody to ask
+        except Exception as error:  # whatever it is, lines go on
+            collector.metadata.failed(error)
+        await asyncio.sleep(pause_s)
 
 
 def _show(collector: Collector, status: Mapping[str, Any], metrics: CollectorMetrics) -> None:

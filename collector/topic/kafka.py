@@ -21,7 +21,7 @@ from collector.topic.interface import Headers, Membership, Record, TopicLimits
 from collector.topic.kafka_append import Appender
 from collector.topic.kafka_connection import Connection
 from collector.topic.kafka_group import KafkaMembership
-from collector.topic.kafka_limits import advice, configs_of, replicas_of
+from collector.topic.kafka_limits import advice, configs_of, number, replicas_of
 from collector.topic.security import Security
 
 VALUE_BYTES_MAX = 1_000_000
@@ -86,7 +86,7 @@ class KafkaTopic:
                 replicas = await self._answer(connection, replicas_of(admin, self._name))
         finally:
             await connection.drop()
-        allowed = int(configs.get("max.message.bytes", VALUE_BYTES_MAX + _OVERHEAD_BYTES))
+        allowed = number(configs, "max.message.bytes", VALUE_BYTES_MAX + _OVERHEAD_BYTES)
         value_bytes_max = min(max(allowed - _OVERHEAD_BYTES, 1), VALUE_BYTES_MAX)
         found = TopicLimits(value_bytes_max, tuple(advice(configs, replicas)))
         for each in found.advice:
