@@ -6,6 +6,7 @@ import logging
 import re
 import socket
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -15,6 +16,8 @@ import pytest
 
 from collector.errors import SettingError
 from collector.process import Seldom, StatusServer, load_settings, setting
+from collector.settings import CollectorSettings
+from indexer.ledger.ledger import EXPLAINED_WITHIN_NS
 
 
 class Door(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -118,3 +121,12 @@ def test_clients_that_say_nothing_neither_pile_up_nor_hold_up_others() -> None:
         assert answer(server, "::1") == 200
         assert server.clients <= 16
         assert silent[0].recv(1) == b""  # the first were cut off
+
+
+def test_a_file_is_not_forgotten_sooner_than_the_ledger_relies_on() -> None:
+    hour_ms = EXPLAINED_WITHIN_NS // 1_000_000
+    load = partial(load_settings, CollectorSettings, "collector", environ={})
+    assert load([]).gone_after_ms >= hour_ms
+    assert load([f"--gone-after-ms={hour_ms}"]).gone_after_ms == hour_ms
+    with pytest.raises(SettingError, match=rf">= {hour_ms} - at `\$.gone_after_ms`"):
+        load([f"--gone-after-ms={hour_ms - 1}"])
