@@ -8,7 +8,7 @@ import logging
 import os
 import random
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -212,11 +212,15 @@ class Collector:
         return min(max(wait_ns / 1e9, 0.0), self._settings.flush_age_ms / 4000)
 
     async def stop(self) -> bool:
-        """Send what was read, within the grace time; return whether the topic has it all."""
-        drained = await self.shipper.drain(self._settings.drain_ms / 1000)
-        self.save()
-        self.watch.close()
-        return drained
+        """Send what was read, within the grace time; return whether the topic has it all.
+
+        However it ends, what has been sent by then is remembered.
+        """
+        try:
+            return await self.shipper.drain(self._settings.drain_ms / 1000)
+        finally:
+            self.save()
+            self.watch.close()
 
     # -- scans -------------------------------------------------------------------------------
 
@@ -309,28 +313,40 @@ class Collector:
         self.backlog.forget_acked()
         self._next_checkpoint_ns = self._clock() + self._settings.checkpoint_interval_ms * _MS
 
-    def status(self) -> Mapping[str, Any]:
-        """Return what ``/status`` shows; called from another thread."""
+    def alive(self) -> dict[str, Any]:
+        """Return whether it is ``healthy`` and ``ready`` as of now; any thread may ask."""
         shipper = self.shipper
-        tails = list(self.watch.tails.values())
-        now = self._clock()
-        oldest_ns = shipper.handed_ns
-        unacked_s = (now - oldest_ns) / 1e9 if oldest_ns else 0.0
-        trouble = self._topic.trouble or shipper.trouble
-        turning = now - self.turned_ns < self._settings.stuck_ms * _MS
+        stuck_s = self._settings.stuck_ms / 1000
+        turning = self._clock() - self.turned_ns < stuck_s * 1e9
         # A restart helps a collector that is stuck; it does not bring back a topic.
-        shipping = bool(trouble) or unacked_s < self._settings.stuck_ms / 1000
+        shipping = bool(self._trouble) or self._unacked_s < stuck_s
+        return {
+            "healthy": shipper.failed is None and turning and shipping,
+            "ready": self.inventories.sent,
+        }
+
+    @property
+    def _trouble(self) -> str:
+        return self._topic.trouble or self.shipper.trouble
+
+    @property
+    def _unacked_s(self) -> float:
+        oldest_ns = self.shipper.handed_ns
+        return (self._clock() - oldest_ns) / 1e9 if oldest_ns else 0.0
+
+    def status(self) -> dict[str, Any]:
+        """Return what ``/status`` shows. It looks at what turns change: no other thread may ask."""
+        tails = self.watch.tails.values()
         return {
             "process": "collector",
             "cluster": self._settings.cluster,
             "node": self._settings.node,
-            "healthy": shipper.failed is None and turning and shipping,
-            "ready": self.inventories.sent,
-            "trouble": trouble,
+            **self.alive(),
+            "trouble": self._trouble,
             "files": len(tails),
             "unread_bytes": sum(max(t.size - t.read_mark.offset, 0) for t in tails),
             "unacked_bytes": sum(max(t.read_mark.offset - t.acked_mark.offset, 0) for t in tails),
-            "oldest_unacked_seconds": round(unacked_s, 3),
+            "oldest_unacked_seconds": round(self._unacked_s, 3),
             "seconds_until_deletion": _finite(self.reader.seconds_left),
             "held_bytes": self._held_bytes,
             "spool_bytes": self.backlog.spool.bytes,

@@ -27,3 +27,11 @@ TOPIC = "topic.json"
 def log_name(position: int) -> str:
     """Return the name of a file of records, by the position of the first."""
     return f"{position:020d}.log"
+
+
+def log_position(name: str) -> int | None:
+    """Return the position in the name of a file of records; None for a file that is another."""
+    stem = name.removesuffix(".log")
+    if not (stem.isascii() and stem.isdecimal()) or name != log_name(int(stem)):
+        return None
+    return int(stem)

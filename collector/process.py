@@ -5,11 +5,13 @@ environment, then flags, the later ones winning. An unknown name is an error, ne
 """
 
 import argparse
+import contextlib
 import difflib
 import http.server
 import json
 import logging
 import os
+import socket
 import socketserver
 import sys
 import threading
@@ -29,6 +31,10 @@ S = TypeVar("S", bound=msgspec.Struct)
 
 ENVIRONMENT_PREFIX = "EVERYLINE_"
 _SELDOM_S = 60.0
+_CLIENTS_MOST = 16
+_CLIENT_S = 5.0
+
+_log = logging.getLogger(__name__)
 
 
 def setting(text: str, *, ge: float | None = None, le: float | None = None) -> msgspec.Meta:
@@ -179,11 +185,44 @@ def log_to_stderr(level: str) -> None:
     logging.getLogger("aiokafka").setLevel(max(logging.WARNING, logging.getLogger().level))
 
 
+def listening(address: str, *, backlog: int = 64) -> socket.socket:
+    """Return a socket that listens on HOST:PORT, [IPV6]:PORT or, on 127.0.0.1, :PORT.
+
+    ``[::]`` is every address, of IPv4 too where the system allows it; of a name's addresses it is
+    the first of IPv4, or of IPv6 if there is none. Raises SettingError.
+    """
+    host, _, port = address.rpartition(":")
+    try:
+        found = socket.getaddrinfo(
+            host.strip("[]") or "127.0.0.1",
+            int(port),
+            type=socket.SOCK_STREAM,
+            flags=socket.AI_PASSIVE,
+        )
+        family, *_, place = min(found, key=lambda each: each[0] != socket.AF_INET)
+        both = family == socket.AF_INET6 and place[0] == "::" and socket.has_dualstack_ipv6()
+        return socket.create_server(place, family=family, backlog=backlog, dualstack_ipv6=both)
+    except (OSError, ValueError, OverflowError) as error:
+        raise SettingError(
+            f"cannot listen on {address!r}: {error}; choose another HOST:PORT"
+        ) from error
+
+
+def address_of(listener: socket.socket) -> str:
+    """Return where a socket listens, as HOST:PORT or [IPV6]:PORT."""
+    host, port = listener.getsockname()[:2]
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
 class StatusServer(socketserver.ThreadingMixIn, http.server.HTTPServer):
-    """The process' own HTTP page: ``/metrics``, ``/healthz``, ``/readyz``, ``/status``."""
+    """The process' own HTTP page: ``/metrics``, ``/healthz``, ``/readyz``, ``/status``.
+
+    Each client has a thread while it is answered. Of too many the one that has been there longest
+    is cut off, so that slow ones hold up nobody.
+    """
 
     daemon_threads = True
-    allow_reuse_address = True
+    block_on_close = False
 
     def __init__(
         self,
@@ -191,23 +230,51 @@ class StatusServer(socketserver.ThreadingMixIn, http.server.HTTPServer):
         registry: prometheus_client.CollectorRegistry,
         status: Callable[[], Mapping[str, Any]],
     ) -> None:
-        """Listen on ``address`` (HOST:PORT). ``status()`` gives a JSON object with ``healthy``
-        and ``ready``; it is called from other threads.
+        """Listen on ``address`` (as ``listening``). ``status()`` gives a JSON object with
+        ``healthy`` and ``ready``; it is called from other threads.
         """
-        host, _, port = address.rpartition(":")
         self.registry = registry
         self.status = status
-        try:
-            super().__init__((host.strip("[]") or "127.0.0.1", int(port)), _Handler)
-        except (OSError, ValueError, OverflowError) as error:
-            raise SettingError(
-                f"cannot listen on {address!r} for metrics: {error}; choose another HOST:PORT"
-            ) from error
+        self._lock = threading.Lock()
+        self._clients: dict[Any, None] = {}  # sockets, in the order in which they came
+        listener = listening(address)
+        self.address_family = listener.family
+        super().__init__(listener.getsockname(), _Handler, bind_and_activate=False)
+        self.socket.close()
+        self.socket = listener
         threading.Thread(target=self.serve_forever, name="page", daemon=True).start()
+
+    @property
+    def clients(self) -> int:
+        """How many are being answered."""
+        return len(self._clients)
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        """Answer a client in a thread of its own."""
+        with self._lock:
+            if len(self._clients) >= _CLIENTS_MOST:
+                oldest = next(iter(self._clients))
+                del self._clients[oldest]
+                with contextlib.suppress(OSError):
+                    oldest.shutdown(socket.SHUT_RDWR)  # its thread then ends
+            self._clients[request] = None
+        super().process_request(request, client_address)
+
+    def shutdown_request(self, request: Any) -> None:
+        """Let a client go."""
+        with self._lock:
+            self._clients.pop(request, None)
+        super().shutdown_request(request)
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Log what has failed here; a client that is slow or has gone is no news."""
+        if not isinstance(sys.exc_info()[1], OSError):
+            _log.exception("cannot answer a request for the status")
 
 
 class _Handler(http.server.BaseHTTPRequestHandler):
     server: StatusServer
+    timeout = _CLIENT_S  # of each read and write
 
     def do_GET(self) -> None:
         kind = "application/json"

@@ -12,6 +12,7 @@ import signal
 import time
 import uuid
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import prometheus_client
 
@@ -28,7 +29,8 @@ from collector.topic.security import Security
 
 _log = logging.getLogger(__name__)
 _RETRY_S = 2.0
-_SHOW_EVERY_S = 5.0
+_UNEXPECTED_S = 60.0
+_SHOW_EVERY_S = 1.0
 
 
 def main(argv: Sequence[str], environ: Mapping[str, str]) -> int:
@@ -67,7 +69,10 @@ async def _run(settings: CollectorSettings) -> int:
         collector = await _started(settings, topic, metrics, stop)
         if collector is None:
             return 0
-        status_server.status = collector.status
+        latest = collector.status()
+        # Made here, where nothing changes meanwhile; but whether this loop still turns, the thread
+        # that answers must see for itself.
+        status_server.status = lambda: {**latest, **collector.alive()}
         _log.info("collecting", extra={"roots": settings.roots, "topic": settings.topic})
         beside.append(asyncio.create_task(_ask_for_limits(collector)))
         beside.append(asyncio.create_task(_learn_labels(collector)))
@@ -76,7 +81,8 @@ async def _run(settings: CollectorSettings) -> int:
             more = await collector.turn()
             if time.monotonic() - shown >= _SHOW_EVERY_S:
                 shown = time.monotonic()
-                _show(collector, metrics)
+                latest = collector.status()
+                _show(collector, latest, metrics)
             if not more:
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(stop.wait(), collector.idle_s())
@@ -121,18 +127,23 @@ async def _ask_for_limits(collector: Collector) -> None:
             return
         except CollectorError:  # said by what appends to it
             await asyncio.sleep(_RETRY_S)
+        except Exception:  # whatever it is, lines go on
+            _log.exception("cannot learn what the topic takes; asking again")
+            await asyncio.sleep(_UNEXPECTED_S)
 
 
-async def _learn_labels(collector: Collector) -> None:
+async def _learn_labels(collector: Collector, pause_s: float = _UNEXPECTED_S) -> None:
     """Ask Kubernetes beside the way of the lines, which never waits for it."""
-    try:
-        await collector.metadata.run()
-    except Exception:  # whatever it is, lines go on
-        _log.exception("labels are no longer asked for; restart the collector to try again")
+    while True:
+        try:
+            await collector.metadata.run()
+            return  # there is nobody to ask
+        except Exception as error:  # whatever it is, lines go on
+            collector.metadata.failed(error)
+        await asyncio.sleep(pause_s)
 
 
-def _show(collector: Collector, metrics: CollectorMetrics) -> None:
-    status = collector.status()
+def _show(collector: Collector, status: Mapping[str, Any], metrics: CollectorMetrics) -> None:
     metrics.unread_bytes.set(status["unread_bytes"])
     metrics.unacked_bytes.set(status["unacked_bytes"])
     metrics.oldest_unacked_seconds.set(status["oldest_unacked_seconds"])

@@ -92,7 +92,12 @@ class CollectorSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknow
         int, setting("quiet time after which a renamed or deleted file has ended", ge=0)
     ] = 20_000
     gone_after_ms: Annotated[
-        int, setting("how long scans must have missed a file before it is forgotten", ge=0)
+        int,
+        setting(
+            "how long scans must have missed a file before it is forgotten; "
+            "the ledger relies on an hour",
+            ge=3_600_000,
+        ),
     ] = 3_600_000
     checkpoint_interval_ms: Annotated[int, setting("time between two checkpoints", ge=10)] = 1_000
     stuck_ms: Annotated[

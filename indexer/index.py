@@ -337,7 +337,8 @@ class Indexer:
         """Leave the group and the topic; a commit on its way is waited for, whatever its end."""
         if self._committing is not None:
             await asyncio.wait([self._committing])
-            self._committing.exception()
+            if not self._committing.cancelled():
+                self._committing.exception()
         await self._membership.leave()
         await self._topic.close()
         self._committer.close()

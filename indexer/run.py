@@ -71,7 +71,7 @@ async def _run(settings: IndexerSettings) -> int:
             if time.monotonic() - measured >= _LAG_EVERY_S:
                 measured = time.monotonic()
                 await patience.until_done(indexer.lag, "waiting")
-        with contextlib.suppress(IndexerError):
+        with contextlib.suppress(IndexerError, CollectorError):  # the next run reads it again
             await indexer.flush()
         _log.info("stopped")
         return 0

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 import uvicorn
 
 from collector.errors import SettingError
-from collector.process import load_settings, log_to_stderr
+from collector.process import address_of, listening, load_settings, log_to_stderr
 from query_api.http.app import make_app
 from query_api.settings import QuerySettings
 
@@ -41,25 +41,14 @@ def main(argv: Sequence[str], environ: Mapping[str, str]) -> int:
 
 def _listening(address: str) -> socket.socket:
     """Return a socket that listens on a loopback address; raise SettingError for another."""
-    host, _, port = address.rpartition(":")
-    host = host.strip("[]") or "127.0.0.1"
-    host = "127.0.0.1" if host == "localhost" else host
-    try:
-        loopback = ipaddress.ip_address(host).is_loopback
-    except ValueError as error:
-        raise SettingError(f"listen={address!r} is no ADDRESS:PORT: {error}") from error
-    if not loopback:
-        raise SettingError(
-            f"listen={address!r} can be reached from other machines, and the service asks nobody "
-            "who they are; listen on 127.0.0.1 and let a proxy that does pass requests on"
-        )
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    try:
-        return socket.create_server((host, int(port)), family=family, backlog=256)
-    except (OSError, ValueError, OverflowError) as error:
-        raise SettingError(
-            f"cannot listen on {address!r}: {error}; choose another HOST:PORT"
-        ) from error
+    listener = listening(address, backlog=256)
+    if ipaddress.ip_address(listener.getsockname()[0].partition("%")[0]).is_loopback:
+        return listener
+    listener.close()
+    raise SettingError(
+        f"listen={address!r} can be reached from other machines, and the service asks nobody "
+        "who they are; listen on 127.0.0.1 and let a proxy that does pass requests on"
+    )
 
 
 async def _serve(settings: QuerySettings, listener: socket.socket) -> None:
@@ -73,7 +62,6 @@ async def _serve(settings: QuerySettings, listener: socket.socket) -> None:
 
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop)
-    host, port = listener.getsockname()[:2]
-    _log.info("listening", extra={"address": f"{host}:{port}", "bucket": settings.bucket})
+    _log.info("listening", extra={"address": address_of(listener), "bucket": settings.bucket})
     await server.serve(sockets=[listener])
     _log.info("stopped")

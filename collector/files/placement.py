@@ -5,15 +5,18 @@ same on every start. More partitions are used by an entry appended to a list, fr
 """
 
 import hashlib
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from itertools import pairwise
+from itertools import pairwise, zip_longest
 
 from collector.errors import SettingError
 
 Entry = tuple[int, int]
 """From when (ns since 1970), and how many partitions are in use then."""
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +64,9 @@ def in_use(
     """Return the list of partitions in use; None if only the topic can tell how many there are.
 
     ``setting`` is the number at first, ``later`` holds entries ``COUNT@TIME``, and ``known`` is
-    the list of the run before, which may only be appended to. Raises SettingError.
+    the list of the run before, which may only be appended to. An entry whose time went by while
+    nobody collected here counts from ``now_ns`` on: files have been placed without it. Raises
+    SettingError.
     """
     first = [(0, setting)] if setting else list(known[:1])
     if not first:
@@ -72,17 +77,21 @@ def in_use(
             raise SettingError(
                 f"later_partitions {later!r}: times and numbers must grow from entry to entry"
             )
-    if entries[: len(known)] != list(known):
-        raise SettingError(
-            "partitions and later_partitions contradict what this node has used so far, "
-            f"{_shown(known)}: an entry is never changed or removed, only appended"
-        )
-    for entry in entries[len(known) :] if known else []:
-        if entry[0] <= now_ns:
+    for i, (was, is_now) in enumerate(zip_longest(known, entries[: len(known)])):
+        # One that was taken up late stays as it was taken up.
+        if is_now != was and not (i and is_now and is_now[1] == was[1] and is_now[0] < was[0]):
             raise SettingError(
-                f"later_partitions {_shown([entry])}: its time has passed, and files have been "
-                "placed without it; choose one at least a day ahead"
+                "partitions and later_partitions contradict what this node has used so far, "
+                f"{_shown(known)}: an entry is never changed or removed, only appended"
             )
+        entries[i] = was
+    for i, entry in enumerate(entries[len(known) :] if known else [], len(known)):
+        if entry[0] <= now_ns:
+            _log.warning(
+                "an entry of later_partitions came after its time; it counts from now on",
+                extra={"entry": _shown([entry])},
+            )
+            entries[i] = (now_ns, entry[1])
     return tuple(entries)
 
 

@@ -205,8 +205,12 @@ class Metadata:
             except MetadataError as error:
                 if isinstance(error, MetadataExpired):
                     self._version = ""
-                self._failed(error)
+                self.failed(error)
                 wait_s = self._schedule.again(error.retry_after_s)
+            except Exception as error:  # whatever it is, all that there is can be asked for again
+                self._version = ""
+                self.failed(error)
+                wait_s = self._schedule.again()
             await asyncio.sleep(wait_s)
 
     async def _follow(self, source: Source) -> float:
@@ -233,11 +237,18 @@ class Metadata:
             _log.info("labels can be had again", extra={"pods": len(self._pods)})
         self.error = ""
 
-    def _failed(self, error: MetadataError) -> None:
+    def failed(self, error: Exception) -> None:
+        """Count and say that asking has failed, or ``run`` itself."""
         self.failures += 1
-        if str(error) != self.error:
-            self.error = str(error)
-            _log.warning("labels may be old or missing", extra={"error": self.error})
+        expected = isinstance(error, MetadataError)
+        said = str(error) if expected else repr(error)
+        if said != self.error:
+            self.error = said
+            _log.warning(
+                "labels may be old or missing",
+                extra={"error": said},
+                exc_info=None if expected else error,
+            )
 
     def _listed(self, listing: Listing) -> None:
         self._ended = set(self._pods)

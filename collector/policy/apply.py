@@ -94,7 +94,7 @@ class Policy:
             mark
             for rule in rules
             if isinstance(rule.action, Redact)
-            for mark in _marks(events, rule, rule.action)
+            for mark in _marks(events, rule, rule.action, self._clock)
         )
         return tuple(_pieces(taken, spans, marks)) if spans or marks else (taken,)
 
@@ -243,24 +243,27 @@ def _merged(events: Events, dropped: dict[int, _Span]) -> Iterator[_Span]:
 _Mark = tuple[int, int, str, bool]
 """Start and end of bytes to overwrite in the range, rule, whether blanks among them stay."""
 
+_FOUND_UNTIMED = 256
+_MESSAGE_NS = 1_000_000_000
+
 _BLACK = re.compile(rb"[^ ]")
 _ESCAPE = re.compile(rb"\\(?:u[0-9a-fA-F]{4}|.)")
 
 
-def _marks(events: Events, rule: Rule, action: Redact) -> Iterator[_Mark]:
+def _marks(events: Events, rule: Rule, action: Redact, clock: Callable[[], int]) -> Iterator[_Mark]:
     """Yield what a rule overwrites. It sees the bytes as they are on disk."""
     docker = events.taken.format == "docker"
     head = events.data[: events.head].rstrip(b"\n")
     if rule.output is None:
-        for start, end in _found(action, head):
+        for start, end in _found(action, head, clock):
             yield start, end, rule.name, False
-    singles = ([line] for line in events.lines(action.finder))
+    singles = ([line] for line in events.lines(action.pattern.finder))
     split = (event.lines for knot in events.knots for event in knot.events)
     for lines in chain(singles, split):
         if not lines or (rule.output and lines[0]["output"] != rule.output):
             continue
         message = lines[0]["message"] if len(lines) == 1 else b"".join(x["message"] for x in lines)
-        for start, end in _found(action, message):
+        for start, end in _found(action, message, clock):
             if docker:
                 start, end = _of_whole_escapes(message, start, end)
             for first, last in _on_disk(lines, start, end):
@@ -269,11 +272,19 @@ def _marks(events: Events, rule: Rule, action: Redact) -> Iterator[_Mark]:
                 yield first, last, rule.name, lines[0]["head"] is None
 
 
-def _found(action: Redact, message: bytes) -> Iterator[tuple[int, int]]:
-    for hit in action.pattern.finditer(message):
-        start, end = hit.span(action.group)
+def _found(action: Redact, message: bytes, clock: Callable[[], int]) -> Iterator[tuple[int, int]]:
+    """Yield what to overwrite of a message; all that is left of it once that takes too long.
+
+    A pattern may look to a message's end each time it is found, as ``a(.*b)?`` does.
+    """
+    began_ns = clock()
+    for found, (start, end) in enumerate(action.pattern.spans(message, action.group), 1):
         if start < end:
             yield start, end
+        if not found % _FOUND_UNTIMED and clock() - began_ns > _MESSAGE_NS:
+            _log.warning("a rule finds too much in one message; overwriting the rest of it")
+            yield max(end, 0), len(message)
+            return
 
 
 def _of_whole_escapes(message: bytes, start: int, end: int) -> tuple[int, int]:

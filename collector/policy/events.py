@@ -9,6 +9,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Any
 
 from collector.wire.range import STDERR, STDOUT, Range
 
@@ -42,16 +43,28 @@ class Finder:
     """Patterns of which one matches wherever a line may be of interest.
 
     None of them crosses a newline. Each stands behind the text that all it finds starts with,
-    which may be empty. ``folded``: they are searched in lower case.
+    which may be empty. ``folded``: they are searched in lower case; ``characters``: in UTF-8.
     """
 
-    patterns: tuple[tuple[bytes, re.Pattern[bytes]], ...]
+    patterns: tuple[tuple[bytes, Any], ...]
+    """Of ``re`` or of RE2, which have the same methods."""
     folded: bool = False
+    characters: bool = False
 
 
-def _hits(
-    text: bytes, prefix: bytes, pattern: re.Pattern[bytes], start: int, end: int
-) -> Iterator[int]:
+_STRAY = re.compile("[\udc80-\udcff]")
+
+
+def readable(data: bytes) -> bytes:
+    """Return bytes that are UTF-8, as many: each that belongs to no character is DEL there."""
+    try:
+        data.decode()
+    except UnicodeDecodeError:
+        return _STRAY.sub("\x7f", data.decode("utf-8", "surrogateescape")).encode()
+    return data
+
+
+def _hits(text: bytes, prefix: bytes, pattern: Any, start: int, end: int) -> Iterator[int]:
     """Yield where the pattern matches; a place in each line where it does is among them."""
     if not prefix:
         while start < end and (found := pattern.search(text, start, end)):
@@ -125,6 +138,10 @@ class Events:
     def _lower(self) -> bytes:
         return self.data.lower()
 
+    @cached_property
+    def _readable(self) -> bytes:
+        return readable(self.data)
+
     def lines(self, finder: Finder | None) -> Iterator[Line]:
         """Yield the lines outside of knots in which the finder finds something; None: all.
 
@@ -142,7 +159,7 @@ class Events:
 
     def _found(self, finder: Finder, start: int, end: int) -> Iterator[Line]:
         data, match = self.data, self._pattern.match
-        text = self._lower if finder.folded else data
+        text = self._lower if finder.folded else self._readable if finder.characters else data
         seen: set[int] = set()
         for prefix, pattern in finder.patterns:
             at = start

@@ -8,7 +8,6 @@ import re
 import tomllib
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from itertools import accumulate
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -18,6 +17,7 @@ from collector.errors import SettingError
 from collector.levels import LEVELS, WORDS
 from collector.policy.events import Finder
 from collector.policy.level import level_of
+from collector.policy.patterns import Pattern, compiled
 from collector.process import described, did_you_mean, setting
 from collector.wire.range import Stream
 
@@ -45,7 +45,7 @@ class RuleTable(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
         setting("drop events of these levels, found as the indexer finds them"),
     ] = None
     drop_pattern: Annotated[
-        str | None, setting("drop events in whose message this regular expression is found")
+        str | None, setting("drop events in whose message this regular expression of RE2 is found")
     ] = None
     sample: Annotated[
         Annotated[float, msgspec.Meta(ge=0, le=1)] | None,
@@ -58,7 +58,8 @@ class RuleTable(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
         _Positive | None, setting("bytes that may come at once; absent: 10 s of the rate")
     ] = None
     redact_pattern: Annotated[
-        str | None, setting("overwrite what this regular expression finds in messages with '*'")
+        str | None,
+        setting("overwrite what this regular expression of RE2 finds in messages with '*'"),
     ] = None
     redact_group: Annotated[
         str | int, setting("name or number of its group to overwrite; 0: the whole match")
@@ -87,12 +88,16 @@ class DropLevels:
 class DropPattern:
     """Drop events by their message."""
 
-    pattern: re.Pattern[bytes]
-    finder: Finder | None
+    pattern: Pattern
+
+    @property
+    def finder(self) -> Finder | None:
+        """What finds the lines that may go."""
+        return self.pattern.finder
 
     def drops(self, message: bytes, file_id: bytes, offset: int) -> bool:
         """Return whether the event of this message goes."""
-        return self.pattern.search(message) is not None
+        return self.pattern.search(message)
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,9 +130,8 @@ class RateLimit:
 class Redact:
     """Overwrite a group of each match."""
 
-    pattern: re.Pattern[bytes]
-    group: str | int
-    finder: Finder | None
+    pattern: Pattern
+    group: int
 
 
 Drop = DropLevels | DropPattern | Sample
@@ -239,32 +243,24 @@ def _action(said: RuleTable, where: str) -> Drop | RateLimit | Redact:
     if said.drop_levels is not None:
         return DropLevels(frozenset(said.drop_levels), _level_finder(frozenset(said.drop_levels)))
     if said.drop_pattern is not None:
-        pattern = _compiled(said.drop_pattern, f"{where}drop_pattern")
-        if pattern.match(b"") and pattern.match(b"\0"):
+        pattern = compiled(said.drop_pattern, f"{where}drop_pattern")
+        if pattern.is_found_in_all():
             raise SettingError(
                 f"{where}drop_pattern {said.drop_pattern!r} is found in every message; "
                 f"narrow it, or drop everything by sample = 0"
             )
-        return DropPattern(pattern, finder_of(pattern))
+        return DropPattern(pattern)
     if said.sample is not None:
         return Sample(said.sample)
     if said.rate_limit_bytes_per_s is not None:
         rate = said.rate_limit_bytes_per_s
         return RateLimit(rate, said.burst_bytes or 10 * rate)
-    pattern = _compiled(said.redact_pattern or "", f"{where}redact_pattern")
+    pattern = compiled(said.redact_pattern or "", f"{where}redact_pattern")
     group = said.redact_group
-    there = range(pattern.groups + 1) if isinstance(group, int) else pattern.groupindex
-    if group not in there:
+    number = group if isinstance(group, int) else pattern.names.get(group, -1)
+    if not 0 <= number <= pattern.groups:
         raise SettingError(f"{where}redact_pattern has no group {group!r}; name one that it has")
-    return Redact(pattern, group, finder_of(pattern))
-
-
-def _compiled(source: str, where: str) -> re.Pattern[bytes]:
-    try:
-        pattern = re.compile(source.encode())
-    except re.error as error:
-        raise SettingError(f"{where} {source!r}: {error}; correct the expression") from error
-    return pattern
+    return Redact(pattern, number)
 
 
 def _level_finder(levels: frozenset[str]) -> Finder | None:
@@ -276,88 +272,3 @@ def _level_finder(levels: frozenset[str]) -> Finder | None:
     sought = [(word, rb"%b(?!\w)" % word) for word in words]
     sought += [(b"", rb'%b\\?"?[%b]\d(?!\w)' % (sign, tens)) for sign in (b'" *: *', b"=")]
     return Finder(tuple((text, re.compile(each)) for text, each in sought), folded=True)
-
-
-# A pattern's parts: an escape, a class, a group's opening, or one character.
-_PART = re.compile(rb"\\.|\[\^?\]?(?:\\.|[^\]\\])*\]|\(\?(?:P<\w+>|P=|[a-zA-Z]*:|.)|.", re.DOTALL)
-_OF_ONE_LINE = {rb"\s": rb"[^\S\n]", rb"\W": rb"[^\w\n]", rb"\D": rb"[^\d\n]"}
-_PLACES = {b"^", b"$", rb"\A", rb"\Z", rb"\b", rb"\B"}
-_GROUP = re.compile(rb"\((?:\?(?:P<\w+>|i?:))?")
-_TIMES = (b"*", b"+", b"?", b"{")
-_SIGNS = (*_TIMES, b"}", b".", b"|", b"(", b")")
-_TEXT_BYTES_LEAST = 3
-
-
-def finder_of(pattern: re.Pattern[bytes]) -> Finder | None:
-    """Return what finds each line in whose message ``pattern`` is found, and maybe others.
-
-    Of each alternative only what consumes bytes is sought, by itself: one that starts with a text
-    is then found many times as fast, in any case too. None: try the pattern on each message.
-    """
-    folded = pattern.pattern.startswith(b"(?i)")
-    parts = _PART.findall(pattern.pattern.removeprefix(b"(?i)"))
-    before = b""
-    for part in parts:
-        possessive = part == b"+" and before in (b"*", b"+", b"?", b"}")
-        refers = part[:1] == b"\\" and part[1:].isdigit()
-        # A look-around, a reference, or what never gives back might not match without the rest.
-        if possessive or refers or (part[:1] == b"(" and not _GROUP.fullmatch(part)):
-            return None
-        before = part
-    parts = [_within_line(part, folded) for part in parts if part not in _PLACES]
-    sought = [each for branch in _branches(parts) for each in _spread(branch)]
-    try:
-        found = tuple((_text(each), re.compile(b"".join(each))) for each in sought)
-    except re.error:
-        return None
-    return None if any(each.match(b"") for _, each in found) else Finder(found, folded)
-
-
-def _text(branch: list[bytes]) -> bytes:
-    """Return the text that all starts with which a branch matches, if it is long enough to tell."""
-    length = next(
-        (i for i, part in enumerate(branch) if part in _SIGNS or len(part) > 1), len(branch)
-    )
-    if length < len(branch) and branch[length] in _TIMES:
-        length -= 1
-    text = b"".join(branch[:length])
-    return text if len(text) >= _TEXT_BYTES_LEAST else b""
-
-
-def _within_line(part: bytes, folded: bool) -> bytes:
-    """Return the part such that it crosses no newline and, if ``folded``, fits lower case."""
-    if part.startswith(b"[^"):
-        escape = b"\\" if part[2:3] in b"]-" else b""
-        part = rb"[^\n" + escape + part[2:]
-    part = _OF_ONE_LINE.get(part, part)
-    if not folded:
-        return part
-    return b"(?i:%b)" % part if part[:1] in b"[\\" else part if part[:1] == b"(" else part.lower()
-
-
-def _opens(part: bytes) -> int:
-    return (part[:1] == b"(" and not part.endswith(b")")) - (part == b")")
-
-
-def _branches(parts: list[bytes]) -> list[list[bytes]]:
-    """Return the alternatives of a pattern without those in its groups."""
-    depth, found = 0, [list[bytes]()]
-    for part in parts:
-        depth += _opens(part)
-        if part == b"|" and not depth:
-            found.append([])
-        else:
-            found[-1].append(part)
-    return found
-
-
-def _spread(branch: list[bytes]) -> list[list[bytes]]:
-    """Return the alternatives of the group that a branch starts with, each with what follows."""
-    if not branch or not _GROUP.fullmatch(branch[0]) or b"i" in branch[0][:3]:
-        return [branch]
-    depths = accumulate(_opens(part) for part in branch)
-    end = next(i for i, depth in enumerate(depths) if not depth)
-    rest = branch[end + 1 :]
-    if rest and rest[0] in _TIMES:
-        return [branch]
-    return [inner + rest for inner in _branches(branch[1:end])]

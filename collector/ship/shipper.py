@@ -116,12 +116,24 @@ class Shipper:
         """Send the batches that are due, or all."""
         if self.failed is not None:
             raise self.failed
-        for pending in self._packer.batches(everything=everything):
+        for pending in self._numbered(everything=everything):
+            await self._send(pending)
+
+    def _numbered(self, *, everything: bool) -> list[PendingBatch]:
+        """Return the batches that are due, or all, each in its lane by now.
+
+        All at once: whoever is cancelled while one is sent leaves the others where they are found.
+        """
+        made = list(self._packer.batches(everything=everything))
+        for pending in made:
             self.unacked_bytes += pending.wire_bytes
             self.wire_bytes += pending.wire_bytes
             self.batches += 1
-            if not (self.spooling and await self._spool(pending)):
-                await self._hand_over.hand(pending)
+        return made
+
+    async def _send(self, pending: PendingBatch) -> None:
+        if not (self.spooling and await self._spool(pending)):
+            await self._hand_over.hand(pending)
 
     # -- how much is on its way ----------------------------------------------------------------
 
@@ -178,7 +190,7 @@ class Shipper:
             await self._spool_all()
         await self._hand_over.retry()
         while self.feeding:
-            await self._feed(self.backlog.unfed.popleft())
+            await self._feed(self.backlog.unfed[0])
 
     async def _spool_all(self) -> None:
         """Write into the spool what so far is in memory only, as far as there is room."""
@@ -206,7 +218,9 @@ class Shipper:
         size = self.backlog.spool.size(pending.position)
         self.unacked_bytes += size - pending.wire_bytes  # it may have shed something
         pending.wire_bytes = size
-        if await self.backlog.fetch(pending):
+        found = await self.backlog.fetch(pending)
+        self.backlog.unfed.popleft()  # no sooner: this may be cancelled while it is fetched
+        if found:
             await self._hand_over.hand(pending)
             return
         # Its number will be missing in the lane, and so prove what is lost.
@@ -234,9 +248,13 @@ class Shipper:
 
         What it has not taken within the time goes to the spool, as far as there is room.
         """
+        if self.failed is not None:
+            raise self.failed
+        made = self._numbered(everything=True)  # first: only what has a number can be spooled
         try:
             async with asyncio.timeout(grace_s):
-                await self.flush(everything=True)
+                for pending in made:
+                    await self._send(pending)
                 while self.unacked_bytes and self.failed is None:
                     await self.tend()
                     await self.wait_for_room(0.1)

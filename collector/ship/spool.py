@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Set
 from pathlib import Path
 
 from collector.durable import replace_file
-from collector.names import log_name
+from collector.names import log_name, log_position
 from collector.topic.frame import frame, frames
 from collector.topic.interface import Headers, Record
 
@@ -51,11 +51,10 @@ class Spool:
         found = []
         lost = {p for first, last in expected for p in range(first, last + 1)}
         self._next = max(lost, default=-1) + 1
-        for path in sorted(self._files()):
+        for path, position in sorted(self._files()):
             if path.suffix == ".tmp":
                 path.unlink()
                 continue
-            position = int(path.stem)
             self._next = max(self._next, position + 1)
             data = path.read_bytes()
             record = next((record for record, _ in frames(data)), None)
@@ -69,12 +68,12 @@ class Spool:
             found.append(Record(position, b"", record.headers))
         return found, len(lost)
 
-    def _files(self) -> Iterator[Path]:
+    def _files(self) -> Iterator[tuple[Path, int]]:
         with contextlib.suppress(FileNotFoundError):
             for name in os.listdir(self._directory):
-                path = self._directory / name
-                if path.stem.isdecimal() or path.suffix == ".tmp":
-                    yield path
+                position = log_position(name.removesuffix(".tmp"))
+                if position is not None:  # others are not ours
+                    yield self._directory / name, position
 
     def _note(self, position: int, size: int) -> None:
         self.bytes += size - self._sizes.get(position, 0)

@@ -21,7 +21,7 @@ from collector.topic.interface import Headers, Membership, Record, TopicLimits
 from collector.topic.kafka_append import Appender
 from collector.topic.kafka_connection import Connection
 from collector.topic.kafka_group import KafkaMembership
-from collector.topic.kafka_limits import advice, configs_of, replicas_of
+from collector.topic.kafka_limits import advice, configs_of, number, replicas_of
 from collector.topic.security import Security
 
 VALUE_BYTES_MAX = 1_000_000
@@ -56,12 +56,8 @@ class KafkaTopic:
         self._queued_bytes = 0
         self._room = asyncio.Event()
         self._troubles: dict[int, str] = {}
+        self.trouble = ""  # why some partitions take nothing; read by other threads too
         self._said: set[str] = set()
-
-    @property
-    def trouble(self) -> str:
-        """Why nothing can be appended to some partition at the moment."""
-        return "; ".join(dict.fromkeys(self._troubles.values()))
 
     async def identity(self) -> str:
         """Return the topic's name: aiokafka shows no id that a new topic would change."""
@@ -90,7 +86,7 @@ class KafkaTopic:
                 replicas = await self._answer(connection, replicas_of(admin, self._name))
         finally:
             await connection.drop()
-        allowed = int(configs.get("max.message.bytes", VALUE_BYTES_MAX + _OVERHEAD_BYTES))
+        allowed = number(configs, "max.message.bytes", VALUE_BYTES_MAX + _OVERHEAD_BYTES)
         value_bytes_max = min(max(allowed - _OVERHEAD_BYTES, 1), VALUE_BYTES_MAX)
         found = TopicLimits(value_bytes_max, tuple(advice(configs, replicas)))
         for each in found.advice:
@@ -134,6 +130,7 @@ class KafkaTopic:
         elif self._troubles.pop(partition, "") and not self._troubles:
             self._said.clear()
             _log.info("kafka accepts batches again")
+        self.trouble = "; ".join(dict.fromkeys(self._troubles.values()))
 
     def _missing(self) -> TopicMissing:
         return TopicMissing(f"topic {self._name!r} does not exist on {self._brokers}; create it")

@@ -7,6 +7,7 @@ another one's leader.
 """
 
 import asyncio
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -23,6 +24,8 @@ _STALLED_S = 5.0
 _GIVEN_UP_S = 300.0
 # Sending such a record again cannot help.
 _REFUSALS = (kafka.MessageSizeTooLargeError, kafka.RecordListTooLargeError)
+
+_log = logging.getLogger(__name__)
 
 _Sending = asyncio.Future[aiokafka.structs.RecordMetadata]
 
@@ -71,6 +74,16 @@ class Appender:
         An idempotent producer that has failed once refuses the partition for ever, hence a new
         one for what is left.
         """
+        while self._queue:
+            try:
+                await self._write_out()
+            except Exception as error:  # a fault of aiokafka or ours: what waits is not given up
+                _log.exception("cannot send to kafka; retrying")
+                self._tell(f"{self._place()}: {error!r}")
+                await asyncio.sleep(_RETRY_S)
+                await self._producer.drop()
+
+    async def _write_out(self) -> None:
         alone = 0
         while self._queue:
             try:

@@ -20,7 +20,7 @@ from pathlib import Path
 
 from collector.durable import locked, replace_file, sync_directory
 from collector.errors import BatchTooLarge, PositionOutOfRange, TopicMissing, TopicUnavailable
-from collector.names import LOCK, TOPIC, log_name
+from collector.names import LOCK, TOPIC, log_name, log_position
 from collector.topic.frame import FRAME_BYTES_MIN, frame, frames
 from collector.topic.interface import Headers, Membership, Record, TopicLimits
 
@@ -34,8 +34,9 @@ _log = logging.getLogger(__name__)
 
 
 def _bases(directory: Path) -> list[int]:
-    """Return the first positions of the partition's files, in order."""
-    return sorted(int(path.stem) for path in directory.glob("*.log"))
+    """Return the first positions of the partition's files, in order; other files are nobody's."""
+    positions = map(log_position, os.listdir(directory))
+    return sorted(position for position in positions if position is not None)
 
 
 def _file(directory: Path, base: int) -> Path:
@@ -113,9 +114,12 @@ class LocalTopic:
                 if not about.exists():
                     made = {"id": uuid.uuid4().hex, "partitions": self._wanted}
                     replace_file(about, json.dumps(made).encode(), mode=0o666)
-            known = json.loads(about.read_text())
-            self._id = known["id"]
-            for number in range(known["partitions"]):
+            try:
+                known = json.loads(about.read_text())
+                self._id, count = str(known["id"]), int(known["partitions"])
+            except (ValueError, KeyError, TypeError) as error:
+                raise TopicUnavailable(f"{about} is damaged: {error!r}; put it back") from error
+            for number in range(count):
                 directory = self._root / str(number)
                 directory.mkdir(exist_ok=True)
                 self._partitions.append(_Partition(directory))
@@ -160,7 +164,32 @@ class LocalTopic:
         return future
 
     async def _write(self, part: _Partition) -> None:
-        """Write out the queue, one fsync for all that is queued; wait out a full disk."""
+        """Write out the queue, one fsync for all that is queued; wait out a full disk.
+
+        After anything else that fails all that is queued is refused: nobody would write it.
+        """
+        try:
+            await self._write_out(part)
+        except Exception as error:
+            _log.exception("topic cannot be written")
+            self._give_up(part, TopicUnavailable(f"cannot write to {part.directory}: {error!r}"))
+        finally:
+            self._give_up(part, None)
+
+    def _give_up(self, part: _Partition, error: TopicUnavailable | None) -> None:
+        """Refuse what is queued with an error; without one, let nobody wait for it any more."""
+        queued, part.queue = part.queue, []
+        for _, value, future in queued:
+            self._queued_bytes -= len(value)
+            if future.done():
+                continue
+            if error is None:
+                future.cancel()
+            else:
+                future.set_exception(error)
+        self._room.set()
+
+    async def _write_out(self, part: _Partition) -> None:
         while part.queue:
             taken = part.queue[:]
             try:

@@ -47,8 +47,9 @@ from indexer.table.coverage import (
     note_entry,
 )
 
-# Collectors list a closed file for an hour after it has left the disk (their `gone_after_ms`), so
-# a later full inventory still speaks of every file that a hole younger than this can have held.
+# Collectors list a closed file for an hour or longer after it has left the disk (the least that
+# their `gone_after_ms` may be), so a later full inventory still speaks of every file that a hole
+# younger than this can have held.
 EXPLAINED_WITHIN_NS = 3_600_000_000_000
 
 

@@ -86,20 +86,24 @@ class Place:
             )
         )
 
-    @asynccontextmanager
-    async def indexer(self, bucket: Bucket | None = None, **more) -> AsyncIterator[Indexer]:
-        """Start an indexer; what it holds in memory is gone when the block ends."""
+    def new_indexer(self, bucket: Bucket | None = None, **more) -> Indexer:
+        """Return an indexer that has not started."""
         defaults = {"partitions": "all", "flush_age_ms": 600_000, "check_interval_ms": 10}
         settings = msgspec.convert(
             {"cluster": CLUSTER, "topic": self.topic, **defaults, **more}, IndexerSettings
         )
-        indexer = Indexer(
+        return Indexer(
             settings,
             lambda: open_topic(self.topic, partitions=0),
             bucket or self.bucket,
             IndexerMetrics(prometheus_client.CollectorRegistry()),
             clock=lambda: self.clock_ns,
         )
+
+    @asynccontextmanager
+    async def indexer(self, bucket: Bucket | None = None, **more) -> AsyncIterator[Indexer]:
+        """Start an indexer; what it holds in memory is gone when the block ends."""
+        indexer = self.new_indexer(bucket, **more)
         try:
             await indexer.start()
             yield indexer

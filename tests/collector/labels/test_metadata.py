@@ -11,7 +11,7 @@ import random
 import ssl
 import time
 import tracemalloc
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,7 @@ from collector.errors import MetadataError, MetadataExpired, SettingError
 from collector.labels.http import Server, _head
 from collector.labels.metadata import Metadata, MetadataSettings
 from collector.labels.pod import Described, ObjectMeta, owner_of
-from collector.labels.source import ApiServer, Change, KubeletPods
+from collector.labels.source import ApiServer, Change, KubeletPods, Listing
 from collector.wire.batch import Meta
 from tests.real_parts.certificates import Authority, Signed
 
@@ -775,3 +775,51 @@ async def test_without_a_source_nothing_runs(tmp_path: Path) -> None:
     metadata = Metadata(MetadataSettings(), "node-1", tmp_path, lambda: 0, random.Random(0))
     await metadata.run()
     assert metadata.take(EVERYTHING) == []
+
+
+async def test_labels_may_come_from_an_address_of_ipv6() -> None:
+    heads: list[bytes] = []
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        heads.append(await reader.readuntil(b"\r\n\r\n"))
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+        writer.close()
+
+    listener = await asyncio.start_server(serve, "::1", 0)
+    where = f"[::1]:{listener.sockets[0].getsockname()[1]}"
+    server = Server(f"http://{where}", "", "", True, "read", 30.0, 1 << 16)
+    async with server.get("/pods", "text/plain") as answer:
+        assert await answer.body() == b"ok"
+    listener.close()
+    assert f"Host: {where}\r\n".encode() in heads[0]
+
+
+class Faulty:
+    """A source that fails in ways that nobody expects, and then answers."""
+
+    def __init__(self, *errors: Exception) -> None:
+        self._errors = list(errors)
+
+    async def list(self) -> Listing:
+        if self._errors:
+            raise self._errors.pop(0)
+        return Listing([Meta("shop", "web-1", "uid-1", 1, {}, {}, "", "")], "")
+
+    async def watch(self, version: str, seconds: int) -> AsyncGenerator[Change, None]:
+        for change in list[Change]():  # there is no version to watch
+            yield change
+
+
+async def test_labels_are_asked_for_again_after_any_error(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    source = Faulty(KeyError("items"), RecursionError(), MetadataError("busy"), ValueError("x"))
+    settings = MetadataSettings(metadata_source="api", metadata_spread_ms=1)
+    metadata = Metadata(settings, "node-1", tmp_path, lambda: 1, random.Random(1), source=source)
+    running = asyncio.create_task(metadata.run())
+    await until(lambda: metadata.pods)
+    running.cancel()
+    await asyncio.wait([running])
+    assert (metadata.failures, metadata.error) == (4, "")
+    said = [record.__dict__.get("error") for record in caplog.records]
+    assert said[:4] == ["KeyError('items')", "RecursionError()", "busy", "ValueError('x')"]

@@ -141,6 +141,8 @@ async def test_an_outage_asks_for_no_restart_but_a_topic_that_swallows_does(make
 
 # -- partitions
 
+NOW_NS = 1_700_000_000 * SECOND
+
 
 def test_more_partitions_are_used_by_lines_from_their_time_on() -> None:
     entries = in_use(2, "8@2030-01-01T00:00:00Z", (), 0)
@@ -158,7 +160,10 @@ def test_more_partitions_are_used_by_lines_from_their_time_on() -> None:
     [
         (3, "", [(0, 2)], "contradict"),
         (2, "", [(0, 2), (9, 4)], "contradict"),
-        (2, "4@1970-01-02T00:00:00Z", [(0, 2)], "has passed"),
+        (2, "", [(0, 2), (2 * NOW_NS, 4)], "contradict"),
+        (2, "4@2030-01-01T00:00:00Z", [(0, 2), (NOW_NS, 4)], "contradict"),
+        (2, "5@1970-01-02T00:00:00Z", [(0, 2), (NOW_NS, 4)], "contradict"),
+        (2, "3@1970-01-01T00:00:01Z,4@1970-01-02T00:00:00Z", [(0, 2), (NOW_NS, 4)], "contradict"),
         (4, "2@2030-01-01T00:00:00Z", [], "must grow"),
         (2, "4@2031-01-01T00:00:00Z,8@2030-01-01T00:00:00Z", [], "must grow"),
         (2, "4@2030-01-01T00:00:00", [], "expected COUNT@TIME"),
@@ -169,7 +174,38 @@ def test_a_list_of_partitions_that_would_move_files_is_refused(
     setting: int, later: str, known: list[tuple[int, int]], told: str
 ) -> None:
     with pytest.raises(SettingError, match=told):
-        in_use(setting, later, known, 1_700_000_000 * SECOND)
+        in_use(setting, later, known, NOW_NS)
+
+
+def test_a_node_that_was_off_takes_up_an_entry_from_its_start_on(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    later = "4@2023-01-01T00:00:00Z"
+    known: tuple[tuple[int, int], ...] = ((0, 2),)
+    for setting in (0, 2):
+        assert in_use(setting, later, known, NOW_NS) == ((0, 2), (NOW_NS, 4))
+    assert "an entry of later_partitions came after its time" in caplog.text
+    known = ((0, 2), (NOW_NS, 4))
+    caplog.clear()
+    assert in_use(0, later, known, NOW_NS + SECOND) == known  # and so at each later start
+    assert in_use(0, f"{later},8@2030-01-01T00:00:00Z", known, NOW_NS + SECOND) == (
+        *known,
+        (1_893_456_000 * SECOND, 8),
+    )
+    assert caplog.text == ""
+    placement = Placement("c", "n", known, 8)
+    before, after = line_time_ns(b"2023-06-01T00:00:00Z x"), NOW_NS
+    assert {placement.of_file(f"uid-{i}", before) for i in range(99)} == {0, 1}
+    assert {placement.of_file(f"uid-{i}", after) for i in range(99)} == set(range(4))
+
+
+def test_a_node_that_was_off_for_several_entries_takes_up_the_last() -> None:
+    later = "4@2023-01-01T00:00:00Z,6@2023-02-01T00:00:00Z"
+    known = in_use(2, later, [(0, 2)], NOW_NS)
+    assert known == ((0, 2), (NOW_NS, 4), (NOW_NS, 6))
+    assert in_use(2, later, known, NOW_NS + SECOND) == known
+    placement = Placement("c", "n", known, 8)
+    assert {placement.of_file(f"uid-{i}", NOW_NS) for i in range(99)} == set(range(6))
 
 
 def test_the_number_of_the_first_start_stays_in_use() -> None:

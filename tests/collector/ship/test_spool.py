@@ -334,3 +334,16 @@ async def test_nothing_is_spooled_while_the_topic_keeps_up(make: Make, seconds: 
     await node.start()
     await node.pass_time(seconds)
     assert not (node.state / "spool").exists()
+
+
+def test_files_of_others_in_the_spool_are_left_alone(tmp_path: Path) -> None:
+    spool = Spool(tmp_path)
+    spool.put(b"a", ())
+    foreign = [tmp_path / name for name in ("notes.txt", "7.txt", "7.log", "x.log", "x.tmp", "٣")]
+    for path in foreign:
+        path.write_bytes(b"mine")
+    (torn := tmp_path / "00000000000000000009.log.tmp").write_bytes(b"torn")
+    found, lost = Spool(tmp_path).recover([(0, 0)])
+    assert ([record.position for record in found], lost) == ([0], 0)
+    assert [path.read_bytes() for path in foreign] == [b"mine"] * len(foreign)
+    assert not torn.exists()

@@ -15,6 +15,7 @@ import zstandard
 
 from collector.errors import SettingError, TopicUnavailable
 from collector.topic.interface import Record, Topic
+from collector.topic.kafka_login import host_and_port
 from collector.topic.open import open_topic
 from collector.topic.security import KafkaSettings, Security
 from collector.wire.batch import Batch, decode
@@ -401,3 +402,24 @@ def test_a_token_is_read_anew_at_each_login(tmp_path: Path) -> None:
     path.write_text("second\n")
     assert login.token() == "second"
     assert security.login() is not login
+
+
+async def test_brokers_may_have_addresses_of_ipv6() -> None:
+    """What listens there is no broker; that it is connected to is enough."""
+    met = asyncio.Event()
+
+    async def hang_up(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        met.set()
+        writer.close()
+
+    server = await asyncio.start_server(hang_up, "::1", 0)
+    port = server.sockets[0].getsockname()[1]
+    topic = open_topic(f"kafka://[::1]:{port},[::1]:1/logs")
+    try:
+        assert host_and_port(f"[::1]:{port}") == ("::1", port)
+        with pytest.raises(TopicUnavailable, match=r"\[::1\]"):
+            await topic.partitions()
+        assert met.is_set()
+    finally:
+        await topic.close()
+        server.close()

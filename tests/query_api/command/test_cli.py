@@ -27,10 +27,11 @@ def everyline(*words: str, url: str = "", **more) -> subprocess.CompletedProcess
 
 
 @pytest.fixture
-def service(written):
-    """The URL of a service process over the table."""
+def service(written, request: pytest.FixtureRequest):
+    """The URL of a service process over the table; a parameter says where it listens."""
     bucket = written.bucket.uri
-    flags = ["--bucket", bucket, "--cluster", CLUSTER, "--listen", "127.0.0.1:0"]
+    listen = getattr(request, "param", "127.0.0.1:0")
+    flags = ["--bucket", bucket, "--cluster", CLUSTER, "--listen", listen]
     process = subprocess.Popen(
         [*CLI, "query", *flags, "--refresh-ms", "50"], stderr=subprocess.PIPE, text=True
     )
@@ -177,8 +178,19 @@ def wait_for(printed: list[str], expected: list[str]) -> None:
         time.sleep(0.05)
 
 
-def test_the_service_refuses_an_address_that_others_can_reach(tmp_path):
-    done = everyline("query", "--listen", "0.0.0.0:0", "--bucket", str(tmp_path))
+@pytest.mark.parametrize("service", ["[::1]:0", "localhost:0"], indirect=True)
+def test_the_service_is_asked_at_addresses_of_both_families(written: Written, service):
+    written.ship(Line(time.time_ns(), "over there"))
+    for done in (
+        everyline("search", "there", "-o", "ndjson", url=service),
+        everyline("search", "there", "-o", "ndjson", "--url", service),
+    ):
+        assert "over there" in done.stdout, done.stderr
+
+
+@pytest.mark.parametrize("listen", ["0.0.0.0:0", "[::]:0"])
+def test_the_service_refuses_an_address_that_others_can_reach(tmp_path, listen: str):
+    done = everyline("query", "--listen", listen, "--bucket", str(tmp_path))
     assert done.returncode == 1
     assert "can be reached from other machines" in done.stderr
     assert len(done.stderr.splitlines()) == 1
