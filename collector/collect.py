@@ -12,19 +12,19 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from collector.file_names import SPOOL
 from collector.files import checkpoint
 from collector.files.checkpoint import Checkpoint, FileKey, LaneState
 from collector.files.discover import Discovery
 from collector.files.layout import roots_of
 from collector.files.life_cycle import Stage
-from collector.files.lifetime import Rotation
 from collector.files.placement import Placement, in_use
 from collector.files.tail import ReadLimits
+from collector.files.time_left import Rotation
 from collector.files.watch import Watch
 from collector.inventory import Inventories
 from collector.labels.metadata import Metadata
 from collector.metrics import CollectorMetrics
-from collector.names import SPOOL
 from collector.policy.apply import Policy
 from collector.read import Reader
 from collector.settings import CollectorSettings

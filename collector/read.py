@@ -7,8 +7,8 @@ read, if a larger pod can make room for it.
 
 from collections.abc import Callable, Iterable
 
-from collector.files.lifetime import Growth, Rotation, lifetimes
 from collector.files.tail import ReadLimits, Tail, is_same_content, read_range
+from collector.files.time_left import Growth, Rotation, lifetimes
 from collector.files.watch import Watch
 from collector.policy.apply import Policy
 from collector.ship.shipper import Shipper

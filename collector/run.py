@@ -19,8 +19,8 @@ import prometheus_client
 from collector.collect import Collector
 from collector.durable import locked
 from collector.errors import AnotherCollector, CollectorError
+from collector.file_names import LOCK
 from collector.metrics import CollectorMetrics
-from collector.names import LOCK
 from collector.process import StatusServer, data_directory, load_settings, log_to_stderr
 from collector.settings import CollectorSettings
 from collector.topic.interface import Topic

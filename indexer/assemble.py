@@ -15,9 +15,9 @@ from collector.wire.batch import Batch
 from collector.wire.range import CRC_UNKNOWN, FORMATS, Stream
 from indexer.errors import NotBalanced
 from indexer.ledger.entries import FileEntry, FileKey
+from indexer.parse.described_time import GUESSING, PlainTimes
 from indexer.parse.events import NO_STATE, STATE_SIZE
 from indexer.parse.parse import Pieces, Rows, parse
-from indexer.parse.patterns import GUESSING, PlainTimes
 from indexer.segment.write import PieceHeader, Segment, build_segments
 from indexer.table.coverage import (
     Balance,

@@ -16,7 +16,7 @@ from indexer.ledger.entries import FileEntry, FileKey
 from indexer.ledger.ledger import Ledger
 from indexer.ledger.stored import LedgerTable, bring_up
 from indexer.ownership import Uncommitted, app_id
-from indexer.parse.patterns import PlainTimes
+from indexer.parse.described_time import PlainTimes
 from indexer.recall import to_recall
 from indexer.settings import IndexerSettings
 from indexer.store.bucket import Bucket

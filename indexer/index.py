@@ -21,7 +21,7 @@ from indexer.consume import Consumer
 from indexer.errors import IndexerError, PositionMoved
 from indexer.ledger.ledger import Ledger
 from indexer.metrics import IndexerMetrics
-from indexer.names import dead_letter
+from indexer.object_names import dead_letter
 from indexer.ownership import Ownership, app_id
 from indexer.settings import IndexerSettings
 from indexer.share import membership

@@ -26,7 +26,7 @@ _PACKAGE = Path(__file__).parent
 _PACKAGE_CACHE = _PACKAGE / "__pycache__"
 # Files without kernels whose values are compiled into some.
 _WITH_VALUES = ("kernels.py", "schema.py", "token_filter.py")
-_OF_COLLECTOR = ("levels.py", "tokens.py", "wire/range.py")
+_OF_COLLECTOR = ("levels.py", "token_bytes.py", "wire/range.py")
 
 
 def _writable(directory: Path) -> bool:

@@ -13,7 +13,7 @@ from indexer.assemble import Assembled, Intake, assemble
 from indexer.errors import NotBalanced
 from indexer.ledger.entries import FileEntry, FileKey
 from indexer.ownership import Uncommitted
-from indexer.parse.patterns import PlainTimes
+from indexer.parse.described_time import PlainTimes
 from indexer.table.coverage import to_object
 
 # What values that no collector sends do to arithmetic, arrays and schemas.

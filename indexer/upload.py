@@ -8,7 +8,7 @@ from concurrent.futures import Executor
 from functools import partial
 
 from indexer.assemble import Assembled, DeadLetter
-from indexer.names import COVERAGE_FOLDER, new_name, segment_folder
+from indexer.object_names import COVERAGE_FOLDER, new_name, segment_folder
 from indexer.segment.write import Segment
 from indexer.store.bucket import Bucket, put_own
 from indexer.table.table import NO_ROWS, Added

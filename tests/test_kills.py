@@ -19,7 +19,7 @@ import pytest
 from indexer.keeper.jobs import Jobs
 from indexer.keeper.metrics import KeeperMetrics
 from indexer.keeper.settings import KeeperSettings
-from indexer.names import MERGED_FOLDER
+from indexer.object_names import MERGED_FOLDER
 from indexer.store.open import open_bucket
 from indexer.table.table import live
 from tests.indexer.place import COVERAGE, LOG, SEGMENT, check_log, orphans

@@ -15,7 +15,7 @@ from aiokafka import TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic, RecordsToDelete
 
 from collector.files import checkpoint
-from collector.topic.frame import frames
+from collector.topic.record_frame import frames
 from indexer.ledger.entries import LOST_RETENTION, LOST_ROTATED, LOST_TOPIC, TOPIC_RESET
 from query_api.completeness.gaps import LOST, STAMP_SLACK_NS, UNKNOWN, Gap
 from query_api.completeness.replica import Replica

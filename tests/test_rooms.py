@@ -23,40 +23,41 @@ PLAN: Mapping[str, Mapping[str, str]] = {
         "checksum": "",
         "levels": "",
         "durable": "",
-        "names": "",
+        "file_names": "",
         "process": "errors",
-        "tokens": "",
+        "token_bytes": "",
         "watched_files": "",
         "wire": "checksum errors",
-        "topic": "checksum durable errors names process watched_files",
-        "labels": "checksum errors names process wire",
+        "topic": "checksum durable errors file_names process watched_files",
+        "labels": "checksum errors file_names process wire",
         "settings": "labels process topic",
-        "files": "checksum durable errors names settings wire",
-        "policy": "checksum errors levels process tokens watched_files wire",
-        "ship": "durable errors names topic wire",
+        "files": "checksum durable errors file_names settings wire",
+        "policy": "checksum errors levels process token_bytes watched_files wire",
+        "ship": "durable errors file_names topic wire",
         "inventory": "files ship wire",
         "read": "files policy ship wire",
         "metrics": "",
-        "collect": "files inventory labels metrics names policy read settings ship topic",
-        "run": "collect durable errors metrics names process settings topic",
+        "collect": "files inventory labels metrics file_names policy read settings ship topic",
+        "run": "collect durable errors metrics file_names process settings topic",
     },
     "indexer": {
         "errors": "",
-        "names": "",
+        "object_names": "",
         "schema": "",
         "kernels": "",
         "allocator": "",
         "settings": "",
         "metrics": "",
         "times": "",
-        "runs": "",
+        "equal_runs": "",
         "transition": "errors",
-        "store": "errors names times",
+        "store": "errors object_names times",
         "parse": "kernels schema",
-        "segment": "errors kernels parse runs schema store times",
-        "table": "errors names schema segment store",
-        "ledger": "errors names schema store table times",
-        "keeper": "errors ledger names runs schema segment store table times transition",
+        "segment": "errors kernels parse equal_runs schema store times",
+        "table": "errors object_names schema segment store",
+        "ledger": "errors object_names schema store table times",
+        "keeper": "errors equal_runs ledger object_names schema segment store table times "
+        "transition",
         "trim": "ledger",
         "assemble": "errors ledger parse segment table times trim",
         "ownership": "assemble table transition",
@@ -64,11 +65,11 @@ PLAN: Mapping[str, Mapping[str, str]] = {
         "recall": "assemble ledger times",
         "suspect": "assemble errors ledger ownership parse table",
         "share": "settings",
-        "upload": "assemble names segment store table",
+        "upload": "assemble object_names segment store table",
         "commit": "assemble errors ledger ownership parse recall settings store suspect table "
         "times upload",
-        "index": "assemble commit consume errors ledger metrics names ownership settings share "
-        "store",
+        "index": "assemble commit consume errors ledger metrics object_names ownership settings "
+        "share store",
         "compile": "parse schema segment",
         "run": "allocator errors index metrics settings store",
     },
@@ -92,17 +93,18 @@ PLAN: Mapping[str, Mapping[str, str]] = {
 CONTRACTS: Mapping[str, Mapping[str, str]] = {
     # package -> package before it -> rooms of that, or single modules, which are its contract
     "collector": {},
-    "indexer": {"collector": "checksum durable errors levels process tokens topic wire"},
+    "indexer": {"collector": "checksum durable errors levels process token_bytes topic wire"},
     "query_api": {
         # What a collector keeps on its disk can be looked into: one module writes and reads it.
-        "collector": "checksum durable errors files.checkpoint levels process tokens topic wire",
-        "indexer": "errors kernels ledger names schema segment store table times",
+        "collector": "checksum durable errors files.checkpoint levels process token_bytes "
+        "topic wire",
+        "indexer": "errors kernels ledger object_names schema segment store table times",
     },
 }
 
 # The command line starts any role: inside a function, it may import its module.
 STARTS_ROLES = "query_api/command/cli.py"
-ROLES = {"collector.run", "indexer.run", "indexer.keeper.run", "indexer.keeper.recount"}
+ROLES = {"collector.run", "indexer.run", "indexer.keeper.run", "indexer.keeper.ledger_command"}
 ROLES |= {"query_api.run", "query_api.local.up"}
 
 FILES_MAX = 15

@@ -12,7 +12,7 @@ import msgspec
 from collector.checksum import checked_body, with_checksum
 from collector.durable import replace_file
 from collector.errors import CheckpointError
-from collector.names import CHECKPOINT, PREVIOUS_CHECKPOINT
+from collector.file_names import CHECKPOINT, PREVIOUS_CHECKPOINT
 from collector.wire.range import Stream
 
 _HEAD = b"everyline checkpoint 1 "

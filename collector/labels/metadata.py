@@ -20,11 +20,11 @@ import msgspec
 
 from collector.checksum import checked_body, with_checksum
 from collector.errors import MetadataError, MetadataExpired, SettingError
+from collector.file_names import METADATA
 from collector.labels.http import Server
 from collector.labels.pod import Described
 from collector.labels.schedule import Schedule
 from collector.labels.source import ApiServer, Change, KubeletPods, Listing, Source
-from collector.names import METADATA
 from collector.process import setting
 from collector.wire.batch import Meta
 

@@ -22,7 +22,7 @@ from collector.levels import (
     UNKNOWN,
     WORDS,
 )
-from collector.tokens import TOKEN_BYTES
+from collector.token_bytes import TOKEN_BYTES
 
 # What a word, a number, a letter or a sign stands for.
 _MEANS = {word.encode(): level for level, words in WORDS.items() for word in words}

@@ -12,9 +12,9 @@ from collections.abc import Iterable, Iterator, Set
 from pathlib import Path
 
 from collector.durable import replace_file
-from collector.names import log_name, log_position
-from collector.topic.frame import frame, frames
+from collector.file_names import log_name, log_position
 from collector.topic.interface import Headers, Record
+from collector.topic.record_frame import frame, frames
 
 _log = logging.getLogger(__name__)
 

@@ -20,9 +20,9 @@ from pathlib import Path
 
 from collector.durable import locked, replace_file, sync_directory
 from collector.errors import BatchTooLarge, PositionOutOfRange, TopicMissing, TopicUnavailable
-from collector.names import LOCK, TOPIC, log_name, log_position
-from collector.topic.frame import FRAME_BYTES_MIN, frame, frames
+from collector.file_names import LOCK, TOPIC, log_name, log_position
 from collector.topic.interface import Headers, Membership, Record, TopicLimits
+from collector.topic.record_frame import FRAME_BYTES_MIN, frame, frames
 
 FILE_BYTES = 64 << 20
 VALUE_BYTES_MAX = 16 << 20

@@ -21,7 +21,7 @@ from indexer.errors import (
     SegmentUnsorted,
 )
 from indexer.keeper.fence import FencedTable
-from indexer.names import segment_folder
+from indexer.object_names import segment_folder
 from indexer.segment.merge import merge
 from indexer.segment.parquet import ROW_GROUP_BYTES, stats_of
 from indexer.table.table import Added, Live

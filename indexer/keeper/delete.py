@@ -13,9 +13,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from indexer.equal_runs import runs
 from indexer.keeper.exchange import LEFT_ALONE, batches, exchange
 from indexer.keeper.fence import FencedTable
-from indexer.runs import runs
 from indexer.schema import times_ns
 from indexer.segment.rewrite import Rewritten, without
 from indexer.table.coverage import Balance, Coverage, Deleted

@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 
 from indexer.errors import IndexerError, NotBalanced, ObjectMissing, SegmentDamaged
 from indexer.keeper.fence import FencedTable
-from indexer.names import segment_folder
+from indexer.object_names import segment_folder
 from indexer.segment.parquet import stats_of
 from indexer.segment.rewrite import Rewritten, _Dropped
 from indexer.table.coverage import Coverage

@@ -21,7 +21,7 @@ from collections.abc import Mapping, Sequence
 from enum import Enum, auto
 
 from indexer.errors import PositionMoved
-from indexer.names import COVERAGE_FOLDER, new_name
+from indexer.object_names import COVERAGE_FOLDER, new_name
 from indexer.segment.reader import SegmentReader
 from indexer.store.bucket import Bucket, put_own
 from indexer.table.coverage import Coverage, to_object

@@ -12,7 +12,7 @@ import msgspec
 
 from indexer.errors import VersionGone
 from indexer.keeper.fence import FencedTable
-from indexer.names import MERGED_FOLDER, delta_log_folder, is_merged, named_version
+from indexer.object_names import MERGED_FOLDER, delta_log_folder, is_merged, named_version
 from indexer.table.coverage import Coverage
 from indexer.table.table import Live, Table, in_order
 

@@ -27,7 +27,7 @@ from indexer.keeper.metrics import KeeperMetrics
 from indexer.keeper.scrub import Scrubber
 from indexer.keeper.settings import KeeperSettings
 from indexer.ledger.streams import StreamsTable
-from indexer.names import cluster_folder
+from indexer.object_names import cluster_folder
 from indexer.store.bucket import Bucket
 from indexer.table.request import Deletion, DeletionRequest, Requests
 from indexer.table.table import Table, one_line

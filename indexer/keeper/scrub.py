@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 
 from collector.checksum import crc32
 from indexer.errors import CoverageError, ObjectMissing
-from indexer.names import logs_folder, named_crc, scrub_folder, scrub_name
+from indexer.object_names import logs_folder, named_crc, scrub_folder, scrub_name
 from indexer.store.bucket import Bucket
 from indexer.table.coverage import from_object
 from indexer.table.table import Live

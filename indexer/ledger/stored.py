@@ -39,7 +39,7 @@ from indexer.ledger.rows import (
     take_files,
     take_state,
 )
-from indexer.names import LIVE, PAST, STATE, folded_at, folder_uri, ledger_folder, new_name
+from indexer.object_names import LIVE, PAST, STATE, folded_at, folder_uri, ledger_folder, new_name
 from indexer.store.bucket import Bucket, put_own
 from indexer.table.coverage import Coverage
 from indexer.table.table import LOG_CONFIGURATION, LogEntry, Table, one_line

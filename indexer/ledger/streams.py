@@ -23,7 +23,7 @@ from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundErr
 from collector.wire.batch import Meta
 from indexer.errors import ObjectMissing, TableUnavailable, VersionGone
 from indexer.ledger.folded import folded_up_to, folded_version, sweep
-from indexer.names import folder_uri, streams_folder
+from indexer.object_names import folder_uri, streams_folder
 from indexer.schema import TIME
 from indexer.store.bucket import Bucket
 from indexer.table.coverage import Coverage, FileCover, note_entry

@@ -21,7 +21,7 @@ from collector.levels import (
     UNKNOWN,
     WORDS,
 )
-from collector.tokens import IN_TOKEN
+from collector.token_bytes import IN_TOKEN
 from indexer.kernels import (
     BLANK,
     BRACE,

@@ -14,12 +14,12 @@ from numpy.typing import NDArray
 from collector.wire.range import FORMATS
 from indexer.kernels import Bytes, Codes, Flags, Ints, Longs, compiled, count_newlines
 from indexer.parse.cri import split_cri
+from indexer.parse.described_time import GUESSING, PlainTimes
 from indexer.parse.docker import split_docker
 from indexer.parse.events import PREVIOUS_NS, find_events
 from indexer.parse.level import find_levels
 from indexer.parse.lines import Around, Columns, Lines
 from indexer.parse.messages import find_invalid, gather, replace_invalid
-from indexer.parse.patterns import GUESSING, PlainTimes
 from indexer.parse.plain import split_plain
 
 DATA_BYTES_MAX = 1 << 30

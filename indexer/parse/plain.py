@@ -5,9 +5,9 @@ described it, else guessed; a line without one has that of the line before it.
 """
 
 from indexer.kernels import NEWLINE, Bytes, compiled, memchr
-from indexer.parse.guess import guessed_time
+from indexer.parse.described_time import described_time
+from indexer.parse.guessed_time import guessed_time
 from indexer.parse.lines import LINE, UNKNOWN_OUTPUT, Around, Columns, Lines, after_mark, set_time
-from indexer.parse.patterns import described_time
 from indexer.parse.timestamp import NO_TIME
 
 

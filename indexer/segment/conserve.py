@@ -13,9 +13,9 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from collector.wire.range import STREAM_FIELDS
+from indexer.equal_runs import runs
 from indexer.errors import NotBalanced
 from indexer.kernels import Bytes, compiled, integer
-from indexer.runs import runs
 from indexer.schema import SEGMENT_SCHEMA, open_segment
 
 Tally = Mapping[tuple[Any, ...], tuple[int, int]]

@@ -13,8 +13,8 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from indexer.equal_runs import runs
 from indexer.errors import SegmentUnsorted
-from indexer.runs import runs
 from indexer.segment.conserve import check, tally
 from indexer.segment.parquet import ROW_GROUP_BYTES, ROW_GROUP_ROWS
 from indexer.segment.reader import SegmentReader

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from collector.tokens import TOKEN_BYTES
+from collector.token_bytes import TOKEN_BYTES
 
 KEY = b"everyline.tokens"
 """Key of the metadata in the footer."""

@@ -18,7 +18,7 @@ from numba import types
 from numba.extending import intrinsic
 from numpy.typing import NDArray
 
-from collector.tokens import IN_TOKEN
+from collector.token_bytes import IN_TOKEN
 from indexer.kernels import Bytes, Ints, compiled, integer, zeros_below
 from indexer.segment.token_filter import BLOCK_BYTES, PRIMES, SALTS, TAG_BYTES, Place
 

@@ -16,8 +16,8 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from collector.wire.range import Stream
+from indexer.equal_runs import run_starts
 from indexer.parse.parse import Rows
-from indexer.runs import run_starts
 from indexer.schema import LEVELS, OUTPUTS, SEGMENT_SCHEMA, TIME, TIME_SOURCES
 from indexer.segment import token_filter
 from indexer.segment.parquet import (

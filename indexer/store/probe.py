@@ -14,7 +14,7 @@ from deltalake import CommitProperties, DeltaTable
 from deltalake.exceptions import DeltaError
 
 from indexer.errors import BucketError, BucketUnavailable, ObjectExists, StoreUnfit
-from indexer.names import folder_uri, new_probe_folder
+from indexer.object_names import folder_uri, new_probe_folder
 from indexer.store.bucket import Bucket
 
 _WRITERS = 16

@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from indexer.errors import ObjectExists, ObjectMissing, PositionMoved, TableError
-from indexer.names import (
+from indexer.object_names import (
     LAST_CHECKPOINT,
     checkpoint_name,
     delta_log_folder,

@@ -11,7 +11,7 @@ from typing import TypeVar
 import msgspec
 
 from indexer.errors import BadRequest
-from indexer.names import DONE, deletions_folder, done_name, is_done_name, request_name
+from indexer.object_names import DONE, deletions_folder, done_name, is_done_name, request_name
 from indexer.store.bucket import Bucket
 
 _Kind = TypeVar("_Kind")

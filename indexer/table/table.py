@@ -26,7 +26,7 @@ from indexer.errors import (
     TableUnavailable,
     VersionGone,
 )
-from indexer.names import folder_uri, is_coverage, is_merged, logs_folder
+from indexer.object_names import folder_uri, is_coverage, is_merged, logs_folder
 from indexer.schema import PARTITION_COLUMNS, SEGMENT_SCHEMA
 from indexer.store.bucket import Bucket
 from indexer.table.coverage import Coverage, from_object

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import load_tests.bench
 from indexer.allocator import keep_pages
-from indexer.names import logs_folder
+from indexer.object_names import logs_folder
 from load_tests.bench import clickhouse, collector, growth, indexer, rsyslog, table
 from load_tests.bench.broker import Kafka, open_kafka
 from load_tests.bench.cost import Cost, median, print_costs, run_zstd

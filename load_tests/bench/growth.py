@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from indexer.names import segment_folder
+from indexer.object_names import segment_folder
 from indexer.store.local import LocalBucket
 from indexer.table.table import Added, Table
 from query_api.scan.plan import Segments

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 from indexer.keeper.compact import CompactionLimits, compact, plan_compactions
 from indexer.keeper.fence import FencedTable
 from indexer.keeper.settings import KeeperSettings
-from indexer.names import delta_log_folder, folder_uri, logs_folder
+from indexer.object_names import delta_log_folder, folder_uri, logs_folder
 from indexer.segment.token_filter import KEY, TAG_BYTES, Place, TokenFilter
 from indexer.store.open import open_bucket
 from indexer.table.table import Live, Table

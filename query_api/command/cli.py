@@ -18,9 +18,8 @@ from typing import Any, NamedTuple
 from collector.errors import CollectorError
 from collector.process import own_version
 from indexer.errors import IndexerError
-from query_api.command import deletion, inspection
-from query_api.command.client import Client, follow
-from query_api.command.text import (
+from query_api.command import deletion, inspect_command
+from query_api.command.answer_text import (
     Paint,
     completeness_lines,
     gap_lines,
@@ -28,6 +27,7 @@ from query_api.command.text import (
     status_lines,
     stream_lines,
 )
+from query_api.command.client import Client, follow
 from query_api.errors import QueryError, ServiceError
 
 
@@ -51,7 +51,7 @@ PROCESSES = {
         "indexer",
     ),
     "ledger": Process(
-        "indexer.keeper.recount",
+        "indexer.keeper.ledger_command",
         "compare the ledger with its coverage, or rebuild it",
         "indexer",
     ),
@@ -169,7 +169,7 @@ def _parser(environ: Mapping[str, str]) -> argparse.ArgumentParser:
     status = commands.add_parser("status", help="show how far nodes and partitions have got")
     status.set_defaults(run=_status)
     deletion.add_commands(commands)
-    inspection.add_command(commands)
+    inspect_command.add_command(commands)
     for command in (search, gaps, streams, status):
         command.add_argument(
             "--url",

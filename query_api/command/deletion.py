@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from indexer.store.open import open_bucket
 from indexer.table.request import Deletion, DeletionRequest, Requests
 from indexer.times import format_time
-from query_api.command.text import columns
+from query_api.command.answer_text import columns
 from query_api.times import parse_time
 
 

@@ -33,7 +33,7 @@ from query_api.completeness.statement import plain
 from query_api.errors import BadParameter, BadQuery, NotComplete, QueryError
 from query_api.metrics import QueryMetrics
 from query_api.questions.answer import Answer, ErrorAnswer, ErrorBody, Gaps, Status, StreamList
-from query_api.questions.lists import list_gaps, list_streams, show_status
+from query_api.questions.list_and_status import list_gaps, list_streams, show_status
 from query_api.questions.parameters import (
     GapParameters,
     NoParameters,

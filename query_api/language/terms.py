@@ -9,7 +9,7 @@ import re
 from dataclasses import dataclass
 from typing import NoReturn
 
-from collector.tokens import IN_TOKEN
+from collector.token_bytes import IN_TOKEN
 from query_api.errors import BadQuery
 
 _BLANKS = " \t\r\n"

@@ -13,7 +13,7 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
-from collector.tokens import IN_TOKEN
+from collector.token_bytes import IN_TOKEN
 from indexer.kernels import Bytes, Flags, Ints, compiled, integer, zeros_below
 
 _BLOCK_BYTES = 64

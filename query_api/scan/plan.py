@@ -13,7 +13,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from indexer.names import COVERAGE_FOLDER
+from indexer.object_names import COVERAGE_FOLDER
 from indexer.schema import TIME
 from indexer.table.table import LogEntry
 from indexer.times import from_datetime

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from collector.files.lifetime import Rotation
+from collector.files.time_left import Rotation
 from tests.collector.node import HeldTopic, Node, content_of, lines, ranges_of
 
 Make = Callable[..., Node]

@@ -19,7 +19,7 @@ from indexer.keeper.run import Keeper
 from indexer.keeper.settings import KeeperSettings
 from indexer.ledger.ledger import Ledger
 from indexer.ledger.stored import bring_up
-from indexer.names import COVERAGE_FOLDER, new_name, segment_folder
+from indexer.object_names import COVERAGE_FOLDER, new_name, segment_folder
 from indexer.store.bucket import Bucket
 from indexer.table.coverage import to_object
 from indexer.table.table import NO_ROWS, Added, Live, Table, live

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from collector.wire.range import FORMATS
+from indexer.parse.described_time import GUESSING, PlainTimes
 from indexer.parse.events import NO_STATE, STATE_SIZE
 from indexer.parse.parse import Pieces, Rows, parse
-from indexer.parse.patterns import GUESSING, PlainTimes
 from indexer.schema import OUTPUTS, TIME_SOURCES
 
 READ_NS = 77

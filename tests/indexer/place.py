@@ -6,7 +6,7 @@ A table goes in; what is doubled, missing or out of order in its log fails the t
 import json
 from collections import Counter
 
-from indexer.names import COVERAGE_FOLDER, MERGED_FOLDER
+from indexer.object_names import COVERAGE_FOLDER, MERGED_FOLDER
 from indexer.ownership import app_id
 from indexer.table.table import CLOSED, Table, live
 

@@ -13,7 +13,7 @@ from collector.wire.batch import Batch, Gap, Inventory, Seal, Seen
 from collector.wire.range import Range, Stream, file_id
 from indexer.assemble import Intake, assemble
 from indexer.ledger.ledger import Ledger
-from indexer.names import COVERAGE_FOLDER, new_name
+from indexer.object_names import COVERAGE_FOLDER, new_name
 from indexer.store.bucket import Bucket
 from indexer.table.coverage import Coverage, Jump, LaneSpan, Position, to_object
 from indexer.table.table import NO_ROWS, Added, Table

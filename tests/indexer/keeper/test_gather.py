@@ -8,7 +8,7 @@ from indexer.errors import PositionMoved
 from indexer.keeper.gather import OBJECTS_MAX, plan_gathering
 from indexer.ledger.ledger import Ledger
 from indexer.ledger.stored import LedgerTable, bring_up
-from indexer.names import COVERAGE_FOLDER, MERGED_FOLDER
+from indexer.object_names import COVERAGE_FOLDER, MERGED_FOLDER
 from indexer.store.bucket import Bucket
 from indexer.table.table import Live
 from tests.indexer.kept import Kept, PodFile, before_commit

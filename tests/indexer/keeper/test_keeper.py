@@ -7,7 +7,7 @@ import pytest
 
 from indexer.errors import BucketUnavailable
 from indexer.keeper.run import Keeper
-from indexer.names import MERGED_FOLDER
+from indexer.object_names import MERGED_FOLDER
 from indexer.store.bucket import Bucket
 from tests.indexer.kept import Kept, PodFile, before_commit
 from tests.way import lines

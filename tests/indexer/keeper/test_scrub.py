@@ -9,7 +9,7 @@ import pytest
 
 from indexer.errors import BucketUnavailable
 from indexer.keeper.scrub import Checked, Scrubber, scrub
-from indexer.names import COVERAGE_FOLDER
+from indexer.object_names import COVERAGE_FOLDER
 from indexer.store.bucket import Bucket
 from indexer.store.open import open_bucket
 from indexer.table.coverage import to_object

@@ -24,7 +24,7 @@ from indexer.ledger.streams import (
     StreamsTable,
     history,
 )
-from indexer.names import COVERAGE_FOLDER
+from indexer.object_names import COVERAGE_FOLDER
 from indexer.store.bucket import Bucket
 from indexer.store.local import LocalBucket
 from indexer.table.coverage import Balance, Coverage, FileCover, Note, Span, note_body, to_object

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from collector.errors import SettingError
-from indexer.parse.patterns import GUESSING, PlainTimes
+from indexer.parse.described_time import GUESSING, PlainTimes
 from tests.indexer.pieces import Piece, Row, parsed, rows_of, table
 
 AT = datetime(2026, 1, 2, 15, 4, 5, 123456, UTC)

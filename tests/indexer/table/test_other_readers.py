@@ -10,7 +10,7 @@ import pyarrow as pa
 import pytest
 from deltalake import DeltaTable
 
-from indexer.names import COVERAGE_FOLDER
+from indexer.object_names import COVERAGE_FOLDER
 from indexer.store.bucket import Bucket
 from indexer.store.local import LocalBucket
 from tests.indexer.three_tables import BETWEEN, NULL, TABLES, by_pyarrow, checksum, opened, write

@@ -11,7 +11,7 @@ import pytest
 from deltalake import DeltaTable
 
 from indexer.errors import PositionMoved, TableError, TableUnavailable, VersionGone
-from indexer.names import COVERAGE_FOLDER
+from indexer.object_names import COVERAGE_FOLDER
 from indexer.store.bucket import Bucket
 from indexer.store.local import LocalBucket
 from indexer.store.open import open_bucket

@@ -15,15 +15,15 @@ import zstandard
 from collector.files.checkpoint import Checkpoint, FileState, LaneState, Mark, save
 from collector.ship.pack import SENT_HEADER, sent
 from collector.ship.spool import Spool
-from collector.topic.frame import frame
 from collector.topic.local import LocalTopic
+from collector.topic.record_frame import frame
 from collector.wire.batch import Batch, Inventory, Meta, Seal, encode, record_headers
 from indexer.ledger.stored import LedgerTable
 from indexer.schema import SEGMENT_SCHEMA
 from indexer.store.bucket import Bucket
 from indexer.table.coverage import Expired, to_object
 from query_api.command.cli import main
-from query_api.command.inspection import KINDS
+from query_api.command.inspect_command import KINDS
 from tests.indexer.shipped import File, Run, Way
 from tests.query_api.written import CLUSTER, START_NS, Line, Written
 from tests.real_parts.guard import ROOT

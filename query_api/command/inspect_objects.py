@@ -19,7 +19,7 @@ from indexer.segment import token_filter
 from indexer.segment.reader import SegmentReader
 from indexer.store.bucket import Bucket
 from indexer.table.coverage import Coverage, from_object, note_entry
-from query_api.command.items import Item, fields_of, line_text
+from query_api.command.inspect_items import Item, fields_of, line_text
 from query_api.errors import NotReadable
 
 _COVERAGE_KEY = b"everyline.coverage"

@@ -11,10 +11,10 @@ from collections.abc import Iterable, Iterator, Mapping
 
 from indexer.errors import BucketError
 from indexer.store.open import open_bucket
-from query_api.command.items import Item, as_json, as_text
+from query_api.command.inspect_items import Item, as_json, as_text
 from query_api.errors import BadParameter, NotReadable
 
-_NODE, _BUCKET = "query_api.command.node_files", "query_api.command.bucket_objects"
+_NODE, _BUCKET = "query_api.command.inspect_node_files", "query_api.command.inspect_objects"
 KINDS = {
     # kind -> the module that reads it, and where such files are
     "batch": (_NODE, "CLUSTER/dead_letters/PARTITION/*"),

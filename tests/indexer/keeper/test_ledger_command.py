@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from indexer.keeper.fold import Fold
-from indexer.keeper.recount import main
+from indexer.keeper.ledger_command import main
 from indexer.ledger.ledger import Ledger
 from indexer.ledger.stored import LedgerTable, bring_up
 from indexer.store.bucket import Bucket

@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 
 from indexer.times import format_time
-from query_api.command.text import columns, visible
+from query_api.command.answer_text import columns, visible
 
 Item = tuple[str, Mapping[str, Any]]
 

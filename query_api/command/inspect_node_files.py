@@ -12,12 +12,12 @@ import zstandard
 
 from collector.errors import WireError
 from collector.files import checkpoint
-from collector.topic.frame import stretches
 from collector.topic.interface import Record
+from collector.topic.record_frame import stretches
 from collector.wire.batch import Batch, decode, raw_bytes
 from collector.wire.range import Range
 from indexer.store.bucket import Bucket
-from query_api.command.items import Item, fields_of, line_text
+from query_api.command.inspect_items import Item, fields_of, line_text
 from query_api.errors import NotReadable
 
 _LISTS = {"opens": "open", "seals": "seal", "gaps": "gap", "elided": "elided"}
