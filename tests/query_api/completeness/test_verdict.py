@@ -6,6 +6,7 @@ import pytest
 
 from indexer.table.coverage import Balance, Coverage, Deleted, Expired
 from query_api.completeness.statement import Completeness
+from query_api.completeness.verdict import no_better_than
 from query_api.questions.answer import Gaps, Status, StreamList
 from tests.query_api.conftest import NOW_NS, served
 from tests.query_api.written import HOUR, SECOND, START_NS, Line, Written
@@ -261,3 +262,21 @@ async def test_rows_that_were_removed_on_purpose_are_named_and_are_no_gap(writte
     assert other["removed"] == []
     later = {"from": START_NS + SECOND // 2, "namespace": "shop"}
     assert (await verdict(written, **later))["verdict"] == "complete"
+
+
+@pytest.mark.parametrize(
+    ("first", "newest", "says"),
+    [
+        ("complete", "complete", "complete"),
+        ("unknown", "complete", "unknown"),
+        ("incomplete", "complete", "incomplete"),
+        ("incomplete", "unknown", "incomplete"),
+        ("complete", "incomplete", "incomplete"),
+        ("", "complete", "complete"),
+    ],
+)
+def test_a_later_ledger_makes_the_rows_of_an_earlier_version_no_more_complete(first, newest, says):
+    found = Completeness.model_construct(verdict=newest, reasons=[])
+    shown = no_better_than(first, found)
+    assert shown.verdict == says
+    assert bool(shown.reasons) == (says != newest)

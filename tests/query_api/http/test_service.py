@@ -1,5 +1,6 @@
 """The service's border: errors, parameters, the page, and the description of the API."""
 
+import base64
 import json
 import re
 from pathlib import Path
@@ -77,6 +78,29 @@ async def test_a_cursor_of_another_question_is_refused(written):
         response = await client.get("/v1/search", params=asked)
     assert response.status_code == 400
     assert "another question" in response.json()["error"]["message"]
+
+
+async def test_a_cursor_that_a_client_has_changed_is_refused(written):
+    written.ship(*(Line(START_NS + n, f"line {n}") for n in range(3)))
+    asked: dict[str, str | int] = {"from": "0", "limit": 1}
+    async with served(written.bucket) as client:
+        first = (await client.get("/v1/search", params=asked)).json()["next"]
+        signed = base64.urlsafe_b64decode(first + "=" * (-len(first) % 4))
+        fields = json.loads(signed[16:])
+        for changed in (
+            signed[16:],
+            bytes(16) + signed[16:],
+            signed[:16] + json.dumps([fields[0] - 1, *fields[1:]]).encode(),
+            signed[:16] + json.dumps([*fields[:-1], "complete"]).encode(),
+            signed[:15],
+            b"",
+        ):
+            text = base64.urlsafe_b64encode(changed).decode().rstrip("=") or "A"
+            response = await client.get("/v1/search", params={**asked, "cursor": text})
+            assert response.status_code == 400
+            assert "cursor cannot be read" in response.json()["error"]["message"]
+        response = await client.get("/v1/search", params={**asked, "cursor": first})
+    assert response.status_code == 200
 
 
 async def test_a_name_that_was_made_to_lead_here_gets_no_answer(written):
