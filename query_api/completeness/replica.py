@@ -73,6 +73,12 @@ class Replica:
         self._refreshed_s = 0.0
         self._pinned: OrderedDict[int, Snapshot] = OrderedDict()
         self._secret = b""
+        self.trouble = ""  # why the last look at the table has failed
+
+    @property
+    def held(self) -> Snapshot | None:
+        """The version that was read last, at once and without a look at the table."""
+        return self._latest
 
     @property
     def secret(self) -> bytes:
@@ -93,7 +99,12 @@ class Replica:
         with self._lock:
             now_s = self._monotonic()
             if self._latest is None or now_s - self._refreshed_s >= self._refresh_s:
-                self._latest = self._refresh()
+                try:
+                    self._latest = self._refresh()
+                except Exception as error:
+                    self.trouble = str(error)
+                    raise
+                self.trouble = ""
                 self._refreshed_s = now_s
             return self._latest
 
