@@ -280,3 +280,16 @@ def test_a_later_ledger_makes_the_rows_of_an_earlier_version_no_more_complete(fi
     shown = no_better_than(first, found)
     assert shown.verdict == says
     assert bool(shown.reasons) == (says != newest)
+
+
+@pytest.mark.parametrize(("hours", "healthy"), [(1, False), (24 * 400, True)])
+async def test_a_gap_makes_the_pipeline_unhealthy_for_a_day_and_not_for_ever(
+    written, hours, healthy
+):
+    written.ship(LINE)
+    written.inventory(NOW_NS)
+    written.lose(LINE.stream, 10_000, True, START_NS, START_NS + SECOND)
+    async with served(written.bucket, START_NS + hours * HOUR) as client:
+        status = (await client.get("/v1/status")).json()
+    assert status["open_gaps"] == 1
+    assert status["healthy"] == healthy
