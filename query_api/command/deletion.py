@@ -11,10 +11,13 @@ import time
 import uuid
 from collections.abc import Mapping
 
+from indexer.object_names import delta_log_folder, logs_folder
+from indexer.store.bucket import Bucket
 from indexer.store.open import open_bucket
 from indexer.table.request import Deletion, DeletionRequest, Requests
 from indexer.times import format_time
 from query_api.command.answer_text import columns
+from query_api.errors import BadParameter
 from query_api.times import parse_time
 
 
@@ -26,13 +29,11 @@ def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
         description="Request the deletion of all rows that match every option given.",
     )
     delete.add_argument("--namespace", required=True)
-    delete.add_argument("--pod", default="", help="only rows of this pod")
-    delete.add_argument("--container", default="", help="only rows of this container")
+    delete.add_argument("--pod", help="only rows of this pod")
+    delete.add_argument("--container", help="only rows of this container")
+    delete.add_argument("--text", help="only rows whose message contains exactly this text")
     delete.add_argument(
-        "--text", default="", help="only rows whose message contains exactly this text"
-    )
-    delete.add_argument(
-        "--regex", default="", help="only rows whose message matches this regular expression (RE2)"
+        "--regex", help="only rows whose message matches this regular expression (RE2)"
     )
     delete.add_argument("--from", dest="from_", required=True, metavar="TIME")
     delete.add_argument("--to", default="now", metavar="TIME", help="(default: now)")
@@ -51,6 +52,11 @@ def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
 
 def _delete(asked: argparse.Namespace, environ: Mapping[str, str]) -> int:
     now_ns = time.time_ns()
+    for name in ("namespace", "pod", "container", "text", "regex"):
+        if getattr(asked, name) == "":
+            # As an unset variable of a shell gives it: to take it as "any" would delete all rows.
+            raise BadParameter(f"--{name} is empty", "give a value, or leave the option out")
+    bucket = _bucket(asked)
     request = DeletionRequest(
         id=uuid.uuid4().hex[:12],
         requested_ns=now_ns,
@@ -59,20 +65,31 @@ def _delete(asked: argparse.Namespace, environ: Mapping[str, str]) -> int:
         namespace=asked.namespace,
         from_ns=parse_time(asked.from_, "from", now_ns),
         to_ns=parse_time(asked.to, "to", now_ns),
-        pod=asked.pod,
-        container=asked.container,
-        text=asked.text,
-        regex=asked.regex,
+        pod=asked.pod or "",
+        container=asked.container or "",
+        text=asked.text or "",
+        regex=asked.regex or "",
     )
-    Requests(open_bucket(asked.bucket), asked.cluster).add(request)
+    Requests(bucket, asked.cluster).add(request)
     print(request.id)
     return 0
 
 
+def _bucket(asked: argparse.Namespace) -> Bucket:
+    """Return the bucket; raise BadParameter if the cluster has no table in it."""
+    bucket = open_bucket(asked.bucket)
+    log = delta_log_folder(logs_folder(asked.cluster))
+    if next(iter(bucket.names(log)), None) is None:
+        raise BadParameter(
+            f"there is no table of cluster {asked.cluster!r} in {asked.bucket}",
+            "check --bucket and --cluster",
+        )
+    return bucket
+
+
 def _deletions(asked: argparse.Namespace, environ: Mapping[str, str]) -> int:
     found = [
-        _view(request, done)
-        for request, done in Requests(open_bucket(asked.bucket), asked.cluster).all()
+        _view(request, done) for request, done in Requests(_bucket(asked), asked.cluster).all()
     ]
     if asked.output == "ndjson":
         for each in found:

@@ -6,6 +6,7 @@ a refresh costs what has come since.
 """
 
 import contextlib
+import hashlib
 import logging
 import threading
 from collections import OrderedDict
@@ -25,6 +26,8 @@ from query_api.scan.plan import Segments
 
 # From so many versions behind on, what the keeper has folded meanwhile is the shorter way.
 _FAR_BEHIND = 50
+# So many commits may a request fold, for the exact ledger of a version that is not held.
+_FOLDED_IN_REQUEST = 16
 
 _log = logging.getLogger(__name__)
 
@@ -69,6 +72,24 @@ class Replica:
         self._latest: Snapshot | None = None
         self._refreshed_s = 0.0
         self._pinned: OrderedDict[int, Snapshot] = OrderedDict()
+        self._secret = b""
+        self.trouble = ""  # why the last look at the table has failed
+
+    @property
+    def held(self) -> Snapshot | None:
+        """The version that was read last, at once and without a look at the table."""
+        return self._latest
+
+    @property
+    def secret(self) -> bytes:
+        """What cursors are signed with: the same in each replica, unknown to who cannot read the
+        table; raise TableError if there is none.
+
+        It is derived from the table's random identity, so there is nothing to set up or to store.
+        """
+        if not self._secret:
+            self.latest()
+        return self._secret
 
     def latest(self) -> Snapshot:
         """Return the newest version, at most ``refresh_ms`` old; raise TableError if there is none.
@@ -78,7 +99,12 @@ class Replica:
         with self._lock:
             now_s = self._monotonic()
             if self._latest is None or now_s - self._refreshed_s >= self._refresh_s:
-                self._latest = self._refresh()
+                try:
+                    self._latest = self._refresh()
+                except Exception as error:
+                    self.trouble = str(error)
+                    raise
+                self.trouble = ""
                 self._refreshed_s = now_s
             return self._latest
 
@@ -90,17 +116,33 @@ class Replica:
             while len(self._pinned) > self._pinned_versions:
                 self._pinned.popitem(last=False)
 
-    def at(self, version: int) -> Snapshot:
-        """Return the snapshot of a version; raise VersionGone if it is no longer kept."""
+    def at(self, version: int) -> tuple[Snapshot, bool]:
+        """Return the segments of a version with a ledger, and whether that is of the same version.
+
+        A version that is not held is judged by the newest ledger, unless a few commits lead to its
+        own: to fold it anew costs as much as the table has ever had commits. Raises VersionGone if
+        the version is no longer kept.
+        """
+        latest = self.latest()
         with self._lock:
             held = self._pinned.get(version)
-            if held is None and self._latest is not None and self._latest.version == version:
-                held = self._latest
+            earlier = [p.ledger for p in self._pinned.values() if p.ledger.version <= version]
+        if held is None and latest.version == version:
+            held = latest
         if held is not None:
-            return held
-        snapshot = self._open(self.table.snapshot(version))
+            return held, held.ledger.version == version
+        if version > latest.version:
+            # Another replica has seen more; this one looks as soon as its refresh is due.
+            raise TableUnavailable(f"version {version} of {self.table.uri} is not seen here yet")
+        handle = self.table.snapshot(version)
+        ledger = max(earlier, key=lambda each: each.version, default=Ledger())
+        if version - ledger.version <= _FOLDED_IN_REQUEST:
+            ledger = bring_up(ledger.branch(), self.table, version)
+        else:
+            ledger = latest.ledger
+        snapshot = Snapshot(version, self._segments(handle), ledger)
         self.pin(snapshot)
-        return snapshot
+        return snapshot, ledger.version == version
 
     def _refresh(self) -> Snapshot:
         before = self._latest
@@ -134,9 +176,17 @@ class Replica:
         """Return the snapshot of a version, all of it read again but the ledger to begin with."""
         version = handle.version()
         ledger = bring_up(self._newest(version), self.table, version)
+        segments = self._segments(handle)
+        identity = str(handle.metadata().id).encode()
+        self._secret = hashlib.blake2b(identity, digest_size=32, person=b"cursor").digest()
+        return Snapshot(version, segments, ledger)
+
+    def _segments(self, handle: DeltaTable) -> Segments:
         try:
             actions = pa.table(handle.get_add_actions(flatten=True))
         except (DeltaError, OSError) as error:
             raise TableUnavailable(f"cannot read {self.table.uri}: {error}") from error
-        _log.debug("opened a version", extra={"version": version, "objects": actions.num_rows})
-        return Snapshot(version, Segments(actions), ledger)
+        _log.debug(
+            "opened a version", extra={"version": handle.version(), "objects": actions.num_rows}
+        )
+        return Segments(actions)

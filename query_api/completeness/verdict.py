@@ -27,6 +27,8 @@ from query_api.scope import Scope
 GAPS_SHOWN = 100
 """How many gaps a statement lists; it gives the number of all, and ``/v1/gaps`` has them."""
 
+_FROM_BEST = ("complete", "unknown", "incomplete")
+
 
 @dataclass(frozen=True, slots=True)
 class NodeProgress:
@@ -114,6 +116,17 @@ def judge(snapshot: Snapshot, scope: Scope, cluster: str, trouble: Trouble) -> C
             cut_off=trouble.cut_off,
         ),
     )
+
+
+def no_better_than(verdict: str, found: Completeness) -> Completeness:
+    """Return what was found, with the verdict of an earlier ledger if that is worse; "": none.
+
+    Rows that have come since are not in the version of a cursor, though the ledger has them.
+    """
+    if not verdict or _FROM_BEST.index(verdict) <= _FROM_BEST.index(found.verdict):
+        return found
+    reason = f"the version of the first page was {verdict}; ask without a cursor for the newest"
+    return found.model_copy(update={"verdict": verdict, "reasons": [*found.reasons, reason]})
 
 
 def _removed_view(removal: Removal) -> RemovedView:

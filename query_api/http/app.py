@@ -217,17 +217,22 @@ def _add_operations(app: FastAPI, service: Service) -> None:
         return HTMLResponse(page)
 
     @app.get("/metrics", include_in_schema=False)
-    def metrics() -> Response:
+    async def metrics() -> Response:
         body = prometheus_client.generate_latest(service.metrics.registry)
         return Response(body, media_type=prometheus_client.CONTENT_TYPE_LATEST)
 
     @app.get("/healthz", include_in_schema=False)
-    def healthz() -> Response:
+    async def healthz() -> Response:
+        # Not in a thread, here and for the two others: searches may have taken all of them.
         return _json({"healthy": True})
 
     @app.get("/readyz", include_in_schema=False)
-    def readyz() -> Response:
-        return _json({"ready": True, "version": service.replica.latest().version})
+    async def readyz() -> Response:
+        held, trouble = service.replica.held, service.replica.trouble
+        if held is None or trouble:
+            message = trouble or "the table has not been read yet"
+            return _error(503, "table_unavailable", message, "try again in a moment")
+        return _json({"ready": True, "version": held.version})
 
     @app.middleware("http")
     async def measure(request: Request, call_next: Any) -> Response:

@@ -123,7 +123,9 @@ class PartitionView(Model):
 class Status(Model):
     """The pipeline as the table shows it."""
 
-    healthy: Annotated[bool, Field(description="no open gap, and no node of unknown state")]
+    healthy: Annotated[
+        bool, Field(description="no open gap found in the last day, no node of unknown state")
+    ]
     cluster: str
     version: int
     everyline: Annotated[str, Field(description="version of this program")]

@@ -6,7 +6,7 @@ A snapshot and a scope go in, models of the answer come out; nothing is read fro
 from collections.abc import Iterable
 
 from indexer.ledger.entries import FileEntry
-from indexer.times import format_optional, format_time
+from indexer.times import HOUR_NS, format_optional, format_time
 from query_api.completeness.gaps import file_in_scope
 from query_api.completeness.replica import Snapshot
 from query_api.completeness.statement import gap_view
@@ -14,6 +14,8 @@ from query_api.completeness.verdict import Trouble, judge, nodes_in_scope, progr
 from query_api.questions.answer import Gaps, NodeView, PartitionView, Status, StreamList, StreamView
 from query_api.questions.parameters import GapParameters
 from query_api.scope import Scope
+
+_NEW_GAP_NS = 24 * HOUR_NS  # so long does a gap count as trouble that goes on
 
 
 def list_gaps(snapshot: Snapshot, scope: Scope, asked: GapParameters, cluster: str) -> Gaps:
@@ -97,9 +99,10 @@ def show_status(snapshot: Snapshot, cluster: str, program: str, now_ns: int) -> 
         errors.setdefault(node, {}).update(dict.fromkeys(entry.errors))
         partitions.setdefault(node, set()).update(entry.partitions)
     open_gaps = sum(gap.harms for gap in snapshot.gaps)
+    new_gaps = any(gap.harms and now_ns - gap.found_ns < _NEW_GAP_NS for gap in snapshot.gaps)
     bounds = snapshot.segments.time_bounds_ns
     return Status(
-        healthy=not open_gaps and all(each.complete_until_ns for each in progress),
+        healthy=not new_gaps and all(each.complete_until_ns for each in progress),
         cluster=cluster,
         version=snapshot.version,
         everyline=program,

@@ -15,7 +15,7 @@ from indexer.errors import VersionGone
 from indexer.times import format_time
 from query_api.completeness.replica import Replica, Snapshot
 from query_api.completeness.statement import Completeness, plain
-from query_api.completeness.verdict import Trouble, judge
+from query_api.completeness.verdict import Trouble, judge, no_better_than
 from query_api.errors import BadParameter, NotComplete
 from query_api.language.terms import parse_query
 from query_api.metrics import QueryMetrics
@@ -38,6 +38,7 @@ class Prepared:
     scope: Scope
     planned: list[Planned]
     after: Key | None
+    verdict: str  # of the first page's ledger, where another one judges; else empty
     began_s: float
 
 
@@ -74,16 +75,18 @@ class Search:
         self._check_limits(parameters)
         parse_query(parameters.query)
         scope = parameters.scope(now_ns)
-        after = None
+        after, verdict = None, ""
         if parameters.cursor:
-            cursor = read_cursor(parameters.cursor, parameters.question())
+            cursor = read_cursor(parameters.cursor, parameters.question(), self._replica.secret)
+            # A relative time has moved on since; the signature says that these were checked.
             scope = Scope(cursor.from_ns, cursor.to_ns, scope.equals)
             after = cursor.key
-            snapshot = self._replica.at(cursor.version)
+            snapshot, same_ledger = self._replica.at(cursor.version)
+            verdict = "" if same_ledger else cursor.verdict
         else:
             snapshot = self._replica.latest()
         planned = snapshot.segments.plan(scope)
-        return Prepared(parameters, snapshot, scope, planned, after, began_s)
+        return Prepared(parameters, snapshot, scope, planned, after, verdict, began_s)
 
     def _check_limits(self, parameters: SearchParameters) -> None:
         limits = (
@@ -161,7 +164,7 @@ class Search:
         more = len(page.rows) > limit and not page.left
         shown = page.rows.slice(0, limit)
         last = {
-            "next": self._cursor(prepared, shown) if more else None,
+            "next": self._cursor(prepared, shown, trouble, completeness) if more else None,
             "completeness": plain(completeness),
             "cost": plain(cost),
         }
@@ -169,12 +172,18 @@ class Search:
 
     def _judged(self, prepared: Prepared, trouble: Trouble) -> Completeness:
         completeness = judge(prepared.snapshot, prepared.scope, self._settings.cluster, trouble)
+        completeness = no_better_than(prepared.verdict, completeness)
         self._metrics.answers.labels(completeness.verdict).inc()
         if prepared.parameters.require == "complete" and completeness.verdict != "complete":
             raise NotComplete(completeness)
         return completeness
 
-    def _cursor(self, prepared: Prepared, shown: pa.Table) -> str:
+    def _cursor(
+        self, prepared: Prepared, shown: pa.Table, trouble: Trouble, completeness: Completeness
+    ) -> str:
+        if trouble.failed:  # what could not be read for this page may well be read for the next
+            found = judge(prepared.snapshot, prepared.scope, self._settings.cluster, Trouble())
+            completeness = no_better_than(prepared.verdict, found)
         last = shown.slice(len(shown) - 1).select(["ns", "file_id", "epoch", "offset"])
         row = last.to_pylist()[0]
         self._replica.pin(prepared.snapshot)
@@ -186,5 +195,7 @@ class Search:
                 prepared.parameters.question(),
                 scope.from_ns,
                 scope.to_ns,
-            )
+                completeness.verdict,
+            ),
+            self._replica.secret,
         )

@@ -57,3 +57,28 @@ def test_a_request_that_makes_no_sense_stores_nothing(
     with pytest.raises(SystemExit):
         ask(kept, "delete", "--namespace=shop", "--from=-1h")
     assert list(Requests(kept.bucket, CLUSTER).all()) == []
+
+
+@pytest.mark.parametrize("option", ["namespace", "pod", "container", "text", "regex"])
+def test_an_empty_value_is_refused_and_never_means_any(
+    kept: Kept, capsys: pytest.CaptureFixture[str], option: str
+) -> None:
+    words = ["--namespace=shop", "--reason=x", "--from=-1h", f"--{option}="]
+    assert ask(kept, "delete", *words) != 0
+    assert f"--{option} is empty" in capsys.readouterr().err
+    assert list(Requests(kept.bucket, CLUSTER).all()) == []
+
+
+@pytest.mark.parametrize("words", [["deletions"], ["delete", "--namespace=a", "--reason=x"]])
+def test_a_place_without_a_table_is_refused(
+    kept: Kept, tmp_path: Path, capsys: pytest.CaptureFixture[str], words: list[str]
+) -> None:
+    more = ["--from=-1h"] if words[0] == "delete" else []
+    for place in (
+        [f"--bucket={tmp_path / 'typo'}", f"--cluster={CLUSTER}"],
+        [f"--bucket={kept.bucket.uri}", "--cluster=prod"],
+    ):
+        assert main([*words, *more, *place], {}) != 0
+        assert "there is no table" in capsys.readouterr().err
+    assert not any(path.is_file() for path in (tmp_path / "typo").rglob("*"))
+    assert list(Requests(kept.bucket, "prod").all()) == []

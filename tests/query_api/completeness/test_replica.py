@@ -5,9 +5,10 @@ import time
 import pytest
 
 from indexer.errors import VersionGone
+from indexer.keeper.fold import Fold
 from indexer.store.bucket import Bucket
 from indexer.table.coverage import Balance, Coverage, Expired
-from indexer.table.table import live
+from indexer.table.table import Table, live
 from indexer.times import HOUR_NS
 from query_api.completeness.replica import Replica, Snapshot
 from query_api.scope import Scope
@@ -59,7 +60,7 @@ def test_each_refresh_is_what_a_replica_of_that_version_opens(written: Written) 
         assert held[-1].version == written.version
     assert replica.latest() is held[-1]
     for snapshot in held:
-        assert same(snapshot, replica_of(written.bucket).at(snapshot.version))
+        assert same(snapshot, replica_of(written.bucket).at(snapshot.version)[0])
 
 
 def test_a_refresh_looks_only_at_what_has_come(
@@ -114,7 +115,7 @@ def test_a_replica_far_behind_goes_on_from_what_it_holds(
     for second in range(1, 5):
         written.ship(line(second))
     assert same(replica.latest(), replica_of(written.bucket).latest())
-    assert same(before, replica_of(written.bucket).at(before.version))
+    assert same(before, replica_of(written.bucket).at(before.version)[0])
 
 
 def test_a_log_that_was_cleaned_up_is_not_followed(written: Written) -> None:
@@ -130,6 +131,41 @@ def test_a_log_that_was_cleaned_up_is_not_followed(written: Written) -> None:
     assert after.version == written.version
     assert len(after.segments) == 4
     assert after.ledger.files == written.ledger.files
-    assert replica.at(after.version) is after
+    assert replica.at(after.version) == (after, True)
     with pytest.raises(VersionGone):
         replica_of(written.bucket).at(first.version)
+
+
+def test_a_version_before_the_stored_ledger_costs_no_fold_of_all_commits(
+    written: Written, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for second in range(40):
+        written.ship(line(second))
+    version = written.version
+    written.ship(line(50, "late"))
+    Fold(written.bucket, CLUSTER, 192, time.time_ns).advance(Table(written.bucket, CLUSTER))
+    replica = replica_of(written.bucket)
+    latest = replica.latest()
+    read: list[str] = []
+    coverage = Table.coverage
+
+    def noted(self: Table, name: str) -> list[Coverage]:
+        read.append(name)
+        return coverage(self, name)
+
+    monkeypatch.setattr(Table, "coverage", noted)
+    snapshot, same_ledger = replica.at(version)
+    assert (snapshot.version, len(snapshot.segments)) == (version, 40)
+    assert (snapshot.ledger is latest.ledger, same_ledger, read) == (True, False, [])
+
+
+def test_replicas_sign_with_one_secret_that_another_table_does_not_have(
+    written: Written,
+) -> None:
+    written.ship(line(0))
+    other = Written(written.bucket, "other")
+    other.ship(line(0))
+    one, two = replica_of(written.bucket), replica_of(written.bucket)
+    assert len(one.secret) == 32
+    assert one.secret == two.secret
+    assert one.secret != Replica(written.bucket, "other", 0, 4, time.monotonic).secret

@@ -6,6 +6,7 @@ import pytest
 
 from indexer.table.coverage import Balance, Coverage, Deleted, Expired
 from query_api.completeness.statement import Completeness
+from query_api.completeness.verdict import no_better_than
 from query_api.questions.answer import Gaps, Status, StreamList
 from tests.query_api.conftest import NOW_NS, served
 from tests.query_api.written import HOUR, SECOND, START_NS, Line, Written
@@ -261,3 +262,34 @@ async def test_rows_that_were_removed_on_purpose_are_named_and_are_no_gap(writte
     assert other["removed"] == []
     later = {"from": START_NS + SECOND // 2, "namespace": "shop"}
     assert (await verdict(written, **later))["verdict"] == "complete"
+
+
+@pytest.mark.parametrize(
+    ("first", "newest", "says"),
+    [
+        ("complete", "complete", "complete"),
+        ("unknown", "complete", "unknown"),
+        ("incomplete", "complete", "incomplete"),
+        ("incomplete", "unknown", "incomplete"),
+        ("complete", "incomplete", "incomplete"),
+        ("", "complete", "complete"),
+    ],
+)
+def test_a_later_ledger_makes_the_rows_of_an_earlier_version_no_more_complete(first, newest, says):
+    found = Completeness.model_construct(verdict=newest, reasons=[])
+    shown = no_better_than(first, found)
+    assert shown.verdict == says
+    assert bool(shown.reasons) == (says != newest)
+
+
+@pytest.mark.parametrize(("hours", "healthy"), [(1, False), (24 * 400, True)])
+async def test_a_gap_makes_the_pipeline_unhealthy_for_a_day_and_not_for_ever(
+    written, hours, healthy
+):
+    written.ship(LINE)
+    written.inventory(NOW_NS)
+    written.lose(LINE.stream, 10_000, True, START_NS, START_NS + SECOND)
+    async with served(written.bucket, START_NS + hours * HOUR) as client:
+        status = (await client.get("/v1/status")).json()
+    assert status["open_gaps"] == 1
+    assert status["healthy"] == healthy

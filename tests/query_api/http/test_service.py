@@ -1,7 +1,10 @@
 """The service's border: errors, parameters, the page, and the description of the API."""
 
+import asyncio
+import base64
 import json
 import re
+import threading
 from pathlib import Path
 
 import pytest
@@ -10,6 +13,7 @@ from indexer.times import format_time
 from query_api.errors import BadParameter
 from query_api.http.app import make_app
 from query_api.questions.answer import ErrorAnswer
+from query_api.questions.search import Prepared, Search, SearchResult
 from query_api.settings import QuerySettings
 from query_api.times import parse_time
 from tests.query_api.conftest import served
@@ -79,6 +83,29 @@ async def test_a_cursor_of_another_question_is_refused(written):
     assert "another question" in response.json()["error"]["message"]
 
 
+async def test_a_cursor_that_a_client_has_changed_is_refused(written):
+    written.ship(*(Line(START_NS + n, f"line {n}") for n in range(3)))
+    asked: dict[str, str | int] = {"from": "0", "limit": 1}
+    async with served(written.bucket) as client:
+        first = (await client.get("/v1/search", params=asked)).json()["next"]
+        signed = base64.urlsafe_b64decode(first + "=" * (-len(first) % 4))
+        fields = json.loads(signed[16:])
+        for changed in (
+            signed[16:],
+            bytes(16) + signed[16:],
+            signed[:16] + json.dumps([fields[0] - 1, *fields[1:]]).encode(),
+            signed[:16] + json.dumps([*fields[:-1], "complete"]).encode(),
+            signed[:15],
+            b"",
+        ):
+            text = base64.urlsafe_b64encode(changed).decode().rstrip("=") or "A"
+            response = await client.get("/v1/search", params={**asked, "cursor": text})
+            assert response.status_code == 400
+            assert "cursor cannot be read" in response.json()["error"]["message"]
+        response = await client.get("/v1/search", params={**asked, "cursor": first})
+    assert response.status_code == 200
+
+
 async def test_a_name_that_was_made_to_lead_here_gets_no_answer(written):
     async with served(written.bucket) as client:
         for host in ("localhost:8080", "[::1]:8080"):
@@ -87,6 +114,34 @@ async def test_a_name_that_was_made_to_lead_here_gets_no_answer(written):
         response = await client.get("/v1/status", headers={"Host": "evil.example"})
     assert response.status_code == 403
     ErrorAnswer.model_validate(response.json())
+
+
+async def test_health_answers_while_every_thread_waits_for_a_slow_store(written, monkeypatch):
+    written.ship(Line(START_NS, "line"))
+    answer_now = threading.Event()
+    find, waiting = Search.find, threading.Semaphore(0)
+
+    def slow(self: Search, prepared: Prepared) -> SearchResult:
+        waiting.release()
+        answer_now.wait()
+        return find(self, prepared)
+
+    monkeypatch.setattr(Search, "find", slow)
+    async with served(written.bucket) as client:
+        await client.get("/v1/status")
+        searches = [asyncio.create_task(client.get("/v1/search")) for _ in range(200)]
+        try:
+            for _ in range(40):  # as many threads as there are for requests
+                await asyncio.to_thread(waiting.acquire)
+            codes = [
+                (await asyncio.wait_for(client.get(path), 30)).status_code
+                for path in ("/healthz", "/readyz", "/metrics")
+            ]
+        finally:
+            answer_now.set()
+            found = await asyncio.gather(*searches)
+    assert codes == [200, 200, 200]
+    assert {response.status_code for response in found} == {200}
 
 
 async def test_an_unknown_path_has_the_same_shape_of_error(written):
