@@ -180,7 +180,11 @@ def log_to_stderr(level: str) -> None:
 
 
 class StatusServer(socketserver.ThreadingMixIn, http.server.HTTPServer):
-    """The process' own HTTP page: ``/metrics``, ``/healthz``, ``/readyz``, ``/status``."""
+    """The process' own HTTP page: ``/metrics``, ``/status``, and three answers for probes.
+
+    ``/livez`` fails where a restart may help, ``/healthz`` where anything does not work, and
+    ``/readyz`` until the process has begun its work.
+    """
 
     daemon_threads = True
     allow_reuse_address = True
@@ -191,8 +195,8 @@ class StatusServer(socketserver.ThreadingMixIn, http.server.HTTPServer):
         registry: prometheus_client.CollectorRegistry,
         status: Callable[[], Mapping[str, Any]],
     ) -> None:
-        """Listen on ``address`` (HOST:PORT). ``status()`` gives a JSON object with ``healthy``
-        and ``ready``; it is called from other threads.
+        """Listen on ``address`` (HOST:PORT). ``status()`` gives a JSON object with ``healthy``,
+        ``ready``, and ``alive`` where that is not ``healthy``; it is called from other threads.
         """
         host, _, port = address.rpartition(":")
         self.registry = registry
@@ -215,13 +219,17 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         if self.path == "/metrics":
             body = prometheus_client.generate_latest(self.server.registry)
             kind = prometheus_client.CONTENT_TYPE_LATEST
-        elif self.path in ("/healthz", "/readyz", "/status"):
+        elif self.path in ("/livez", "/healthz", "/readyz", "/status"):
             status = self.server.status()
-            wanted = {"/healthz": "healthy", "/readyz": "ready"}.get(self.path)
-            code = 200 if wanted is None or status[wanted] else 503
+            is_well = {
+                "/livez": status.get("alive", status["healthy"]),
+                "/healthz": status["healthy"],
+                "/readyz": status["ready"],
+            }.get(self.path, True)
+            code = 200 if is_well else 503
             body = json.dumps(status, default=str).encode()
         else:
-            code, body = 404, b'{"error": "try /metrics, /healthz, /readyz or /status"}'
+            code, body = 404, b'{"error": "try /metrics, /livez, /healthz, /readyz or /status"}'
         self.send_response(code)
         self.send_header("Content-Type", kind)
         self.send_header("Content-Length", str(len(body)))
