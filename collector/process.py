@@ -215,10 +215,11 @@ def address_of(listener: socket.socket) -> str:
 
 
 class StatusServer(socketserver.ThreadingMixIn, http.server.HTTPServer):
-    """The process' own HTTP page: ``/metrics``, ``/healthz``, ``/readyz``, ``/status``.
+    """The process' own HTTP page: ``/metrics``, ``/status``, and three answers for probes.
 
-    Each client has a thread while it is answered. Of too many the one that has been there longest
-    is cut off, so that slow ones hold up nobody.
+    ``/livez`` fails where a restart may help, ``/healthz`` where anything does not work, and
+    ``/readyz`` until the process has begun its work. Each client has a thread while it is answered.
+    Of too many the one that has been there longest is cut off, so that slow ones hold up nobody.
     """
 
     daemon_threads = True
@@ -231,7 +232,8 @@ class StatusServer(socketserver.ThreadingMixIn, http.server.HTTPServer):
         status: Callable[[], Mapping[str, Any]],
     ) -> None:
         """Listen on ``address`` (as ``listening``). ``status()`` gives a JSON object with
-        ``healthy`` and ``ready``; it is called from other threads.
+        ``healthy``, ``ready``, and ``alive`` where that is not ``healthy``; it is called from other
+        threads.
         """
         self.registry = registry
         self.status = status
@@ -282,13 +284,17 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         if self.path == "/metrics":
             body = prometheus_client.generate_latest(self.server.registry)
             kind = prometheus_client.CONTENT_TYPE_LATEST
-        elif self.path in ("/healthz", "/readyz", "/status"):
+        elif self.path in ("/livez", "/healthz", "/readyz", "/status"):
             status = self.server.status()
-            wanted = {"/healthz": "healthy", "/readyz": "ready"}.get(self.path)
-            code = 200 if wanted is None or status[wanted] else 503
+            is_well = {
+                "/livez": status.get("alive", status["healthy"]),
+                "/healthz": status["healthy"],
+                "/readyz": status["ready"],
+            }.get(self.path, True)
+            code = 200 if is_well else 503
             body = json.dumps(status, default=str).encode()
         else:
-            code, body = 404, b'{"error": "try /metrics, /healthz, /readyz or /status"}'
+            code, body = 404, b'{"error": "try /metrics, /livez, /healthz, /readyz or /status"}'
         self.send_response(code)
         self.send_header("Content-Type", kind)
         self.send_header("Content-Length", str(len(body)))

@@ -351,6 +351,7 @@ class Indexer:
         return {
             "process": "indexer",
             "cluster": self._settings.cluster,
+            "alive": True,  # a restart mends neither, and would hold up all other partitions
             "healthy": not stopped and not flooded,
             "ready": self.ready,
             "positions": self._positions(),

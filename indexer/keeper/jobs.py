@@ -15,10 +15,9 @@ from typing import ClassVar
 
 from deltalake.exceptions import DeltaError
 
-from indexer.errors import BadRequest, TableUnavailable
+from indexer.errors import PositionMoved, TableUnavailable
 from indexer.keeper.compact import CompactionLimits, compact, plan_compactions
 from indexer.keeper.delete import Examined, delete
-from indexer.keeper.exchange import LEFT_ALONE
 from indexer.keeper.expire import Namespaces, expire, parse_retention
 from indexer.keeper.fence import FencedTable
 from indexer.keeper.fold import Fold
@@ -34,6 +33,7 @@ from indexer.table.table import Table, one_line
 from indexer.times import HOUR_NS
 
 _log = logging.getLogger(__name__)
+_PAUSE_MOST_MS = 600_000
 
 
 @dataclass
@@ -46,6 +46,15 @@ class Means:
     clock: Callable[[], int]
     monotonic: Callable[[], float]
     stopped: Callable[[], bool]
+
+
+@dataclass(frozen=True, slots=True)
+class Failing:
+    """That a job fails: since when (ns since 1970), how often in a row, and why the last time."""
+
+    since_ns: int
+    times: int
+    why: str
 
 
 @dataclass
@@ -69,7 +78,8 @@ class Job(ABC):
         self._interval_ms = interval_ms
         self.due_s = means.monotonic() + first_ms / 1000
         self.progress = Progress()
-        self.failing = ""  # why it failed the last time; empty: it did not
+        self.failing: Failing | None = None  # None: it did not fail the last time
+        self.succeeded_ns = 0  # 0: not yet
         self._unfinished = False  # it has let others be done
 
     @abstractmethod
@@ -81,11 +91,39 @@ class Job(ABC):
         self.progress = Progress(since_ns=self._means.clock())
         self._unfinished = False
 
-    def end(self) -> None:
-        """Note that it is at work no more, and when it is due next: at once if it is unfinished."""
+    def succeed(self) -> None:
+        """Note that it was done; if it has let others be done, it is due again at once."""
+        self.failing, self.succeeded_ns = None, self._means.clock()
+        self.end(0 if self._unfinished else self._interval_ms)
+
+    def fail(self, why: str, *, retriable: bool) -> bool:
+        """Note that it could not be done; return whether that is news.
+
+        What may succeed by itself is done again after the usual time. All else waits twice as long
+        after each time, up to ten minutes: it costs the others their turn, and says nothing new.
+        """
+        before, now_ns = self.failing, self._means.clock()
+        times = before.times + 1 if before else 1
+        self.failing = Failing(before.since_ns if before else now_ns, times, why)
+        pause_ms = self._interval_ms
+        if not retriable:
+            pause_ms = max(pause_ms, min(pause_ms << min(times - 1, 32), _PAUSE_MOST_MS))
+        self.end(pause_ms)
+        return before is None or before.why != why
+
+    def end(self, pause_ms: int | None = None) -> None:
+        """Note that it is at work no more; it is due again after a pause, or its usual time."""
         self.progress.since_ns = 0
-        pause_ms = 0 if self._unfinished else self._interval_ms
+        pause_ms = self._interval_ms if pause_ms is None else pause_ms
         self.due_s = self._means.monotonic() + pause_ms / 1000
+
+    def overdue(self, now_ns: int, after_ns: int) -> str:
+        """Return why it counts as not done, if it fails or hangs for longer than ``after_ns``."""
+        failing = self.failing  # another thread changes it
+        if failing and now_ns - failing.since_ns >= after_ns:
+            return failing.why
+        since_ns = self.progress.since_ns
+        return "it has not come to an end" if since_ns and now_ns - since_ns >= after_ns else ""
 
     def _is_over(self) -> bool:
         """Return whether it should let others be done, and go on at its next turn."""
@@ -300,7 +338,8 @@ class DeleteJob(Job):
 
     def __call__(self) -> None:
         """Do it; what cannot be carried out is raised when all others are done."""
-        waiting, failed = 0, None
+        waiting = 0
+        failed: Exception | None = None
         for request, done in self._requests.all():
             if done is not None:
                 continue
@@ -308,7 +347,9 @@ class DeleteJob(Job):
             try:
                 if not self._delete(request):
                     return
-            except (BadRequest, *LEFT_ALONE) as error:
+            except PositionMoved:
+                raise
+            except Exception as error:  # whatever it is, the other requests are carried out
                 self._clean_at.pop(request.id, None)  # others of its segments may have lost rows
                 failed = failed or error
         self._means.metrics.open_deletions.set(waiting)

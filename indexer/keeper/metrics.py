@@ -32,6 +32,9 @@ class KeeperMetrics:
             "job_success_timestamp_seconds", "Time at which a job last succeeded", "job"
         )
         self.job_failures = counter("job_failures", "Times that a job failed", "job")
+        self.job_failing_since = gauge(
+            "job_failing_since_timestamp_seconds", "Since then a job has failed; 0: it works", "job"
+        )
         self.job_seconds = prometheus.Summary(
             "everyline_keeper_job_seconds", "Duration of a job", ["job"], registry=registry
         )

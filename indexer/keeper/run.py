@@ -22,6 +22,7 @@ from indexer.keeper.settings import KeeperSettings
 from indexer.store.bucket import Bucket
 from indexer.store.open import open_bucket
 from indexer.store.probe import probe
+from indexer.table.table import one_line
 
 _log = logging.getLogger(__name__)
 _AGAIN_S = 10.0
@@ -37,6 +38,9 @@ class Keeper:
         self._monotonic = jobs.means.monotonic
         self._standby_until_s = 0.0
         self._latest: Job | None = None  # the job at work, or the one that was last
+        for job in jobs.in_turn:  # so that both are there before anything fails
+            jobs.metrics.job_failures.labels(job.name)
+            jobs.metrics.job_failing_since.labels(job.name)
 
     @property
     def stands_by(self) -> bool:
@@ -71,32 +75,67 @@ class Keeper:
         try:
             with metrics.job_seconds.labels(job.name).time():
                 job()
-        except PositionMoved as error:
-            self._fenced.move(Fence.STANDBY)
-            standby_ms = self.jobs.means.settings.standby_ms
-            self._standby_until_s = self._monotonic() + standby_ms / 1000
-            _log.warning("another keeper is at work; standing by", extra={"error": str(error)})
-        except IndexerError as error:
-            metrics.job_failures.labels(job.name).inc()
-            if str(error) != job.failing:
-                job.failing = str(error)
-                tell = _log.warning if error.retriable else _log.error
-                tell("a job failed", extra={"job": job.name, "error": job.failing})
+        except (KeyboardInterrupt, SystemExit):
+            raise
+        except BaseException as error:  # a panic of Rust is no Exception; the other jobs go on
+            if isinstance(error, PositionMoved) and self._fenced.state is Fence.FORESTALLED:
+                self._stand_by(error)
+                job.end()
+            else:
+                self._note_failure(job, error)
         else:
-            job.failing = ""
-            metrics.job_succeeded_at.labels(job.name).set(self.jobs.means.clock() / 1e9)
-        finally:
-            job.end()
+            job.succeed()
+            metrics.job_succeeded_at.labels(job.name).set(job.succeeded_ns / 1e9)
+            metrics.job_failing_since.labels(job.name).set(0)
+
+    def _stand_by(self, error: PositionMoved) -> None:
+        self._fenced.move(Fence.STANDBY)
+        standby_ms = self.jobs.means.settings.standby_ms
+        self._standby_until_s = self._monotonic() + standby_ms / 1000
+        _log.warning("another keeper is at work; standing by", extra={"error": str(error)})
+        for job in filter(lambda job: job.changes, self.jobs.in_turn):
+            job.failing = None  # it is the other one's now
+            self.jobs.metrics.job_failing_since.labels(job.name).set(0)
+
+    def _note_failure(self, job: Job, error: BaseException) -> None:
+        metrics = self.jobs.metrics
+        foreseen = isinstance(error, IndexerError)
+        retriable = isinstance(error, IndexerError) and error.retriable
+        why = str(error) if foreseen else f"{type(error).__name__}: {one_line(error)}"
+        if job.fail(why, retriable=retriable):
+            _log.log(
+                logging.WARNING if retriable else logging.ERROR,
+                "a job failed",
+                extra={"job": job.name, "error": why},
+                exc_info=None if foreseen else error,
+            )
+        metrics.job_failures.labels(job.name).inc()
+        if job.failing is not None:
+            metrics.job_failing_since.labels(job.name).set(job.failing.since_ns / 1e9)
+
+    def _overdue(self) -> dict[str, str]:
+        """Return why each job counts as not done that fails or hangs for ``unhealthy_after_ms``."""
+        means = self.jobs.means
+        now_ns, after_ns = means.clock(), means.settings.unhealthy_after_ms * 1_000_000
+        found = {job.name: job.overdue(now_ns, after_ns) for job in self.jobs.in_turn}
+        return {name: why for name, why in found.items() if why}
 
     def status(self) -> dict[str, Any]:
-        """Return what ``/status`` shows; called from another thread."""
+        """Return what ``/status`` shows; called from another thread.
+
+        A keeper whose loop has ended has ended itself, and no failure of a job goes away by a
+        restart: it is ``alive`` as long as it answers, whether it is ``healthy`` or not.
+        """
         jobs, latest = self.jobs, self._latest
         progress = latest.progress if latest is not None else Progress()
         since_ns = progress.since_ns
+        failing = {job.name: now for job in jobs.in_turn if (now := job.failing)}
+        overdue = self._overdue()
         return {
             "process": "keeper",
             "cluster": jobs.means.settings.cluster,
-            "healthy": True,
+            "alive": True,
+            "healthy": not overdue,
             "ready": jobs.metrics.folded_ns > 0,
             "standby": self.stands_by,
             "folded_version": jobs.metrics.folded_at_version,
@@ -105,7 +144,11 @@ class Keeper:
             "done": progress.done,
             "todo": progress.todo,
             "job_since_ns": since_ns or None,
-            "failing": {job.name: job.failing for job in jobs.in_turn if job.failing},
+            "failing": {name: each.why for name, each in failing.items()},
+            "failing_since_ns": {name: each.since_ns for name, each in failing.items()},
+            "failures_in_row": {name: each.times for name, each in failing.items()},
+            "succeeded_ns": {job.name: job.succeeded_ns or None for job in jobs.in_turn},
+            "unhealthy": overdue,
         }
 
 

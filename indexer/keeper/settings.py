@@ -36,6 +36,10 @@ class KeeperSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     standby_ms: Annotated[
         int, setting("how long a keeper stands by after another one was faster", ge=10)
     ] = 300_000
+    unhealthy_after_ms: Annotated[
+        int,
+        setting("time for which a job fails or hangs before /healthz says unhealthy", ge=1000),
+    ] = 3_600_000
     compact_interval_ms: Annotated[
         int, setting("time between two checks for segments to compact", ge=10)
     ] = 60_000

@@ -44,7 +44,7 @@ LOG_CONFIGURATION = {
 }
 
 
-def one_line(error: Exception) -> str:
+def one_line(error: BaseException) -> str:
     """Return what Delta Lake says of an error, without its colours and line breaks."""
     return " ".join(re.sub(r"\x1b\[[0-9;]*m|↳", "", str(error)).split())
 

@@ -2,10 +2,12 @@
 
 import json
 import time
+from itertools import pairwise
 
 import pytest
 
-from indexer.errors import BucketUnavailable
+from indexer.errors import BucketUnavailable, PositionMoved
+from indexer.keeper.jobs import ExpireJob
 from indexer.keeper.run import Keeper
 from indexer.object_names import MERGED_FOLDER
 from indexer.store.bucket import Bucket
@@ -108,6 +110,128 @@ def test_a_job_that_fails_is_named_and_the_others_go_on(kept: Kept, clock: Clock
     keeper.turn()
     assert keeper.status()["failing"] == {}
     assert len(kept.segments()) == 1
+
+
+def broken(keeper: Keeper, name: str, error: BaseException) -> list[float]:
+    """Let a job of a keeper fail in a way that nobody has foreseen; return when it was tried."""
+    [job] = [job for job in keeper.jobs.in_turn if job.name == name]
+    tried: list[float] = []
+
+    class Broken(type(job)):  # type: ignore[misc]
+        def __call__(self) -> None:
+            tried.append(keeper.jobs.means.monotonic())
+            raise error
+
+    job.__class__ = Broken
+    return tried
+
+
+class Panic(BaseException):
+    """What Rust raises is no Exception."""
+
+
+JOBS = [
+    "fold", "streams", "checkpoint", "expire", "delete", "gather", "compact", "scrub", "vacuum",
+    "sweep",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("name", "error"),
+    [
+        *((name, ValueError("odd")) for name in JOBS),
+        *(("expire", error) for error in (MemoryError("odd"), Panic("odd"), PositionMoved("odd"))),
+    ],
+)
+def test_whatever_a_job_raises_the_others_are_done(
+    kept: Kept, clock: Clock, name: str, error: BaseException
+) -> None:
+    keeper = kept.keeper(clock)
+    assert [job.name for job in keeper.jobs.in_turn] == JOBS
+    tried = broken(keeper, name, error)
+    for _ in range(2):
+        keeper.turn()
+        clock.now_s += 30_000
+    keeper.turn()
+    assert len(tried) >= 2
+    status = json.loads(json.dumps(keeper.status()))
+    assert status["failing"].keys() == {name}
+    assert "odd" in status["failing"][name]
+    assert status["failures_in_row"] == {name: len(tried)}
+    succeeded = {each for each, at in status["succeeded_ns"].items() if at}
+    assert succeeded == set(JOBS) - {name}
+
+
+def test_a_job_that_fails_for_long_makes_the_keeper_unhealthy_and_not_dead(
+    kept: Kept, clock: Clock
+) -> None:
+    keeper = kept.keeper(clock, unhealthy_after_ms=100_000)
+    broken(keeper, "expire", ValueError("odd"))
+    began_ns = kept.now_ns
+    keeper.turn()
+    assert keeper.status()["healthy"]
+    kept.now_ns += 100_000_000_000
+    status = keeper.status()
+    assert (status["alive"], status["healthy"]) == (True, False)
+    assert status["failing_since_ns"] == {"expire": began_ns}
+    assert status["unhealthy"] == {"expire": "ValueError: odd"}
+    [job] = [job for job in keeper.jobs.in_turn if job.name == "expire"]
+    job.__class__ = ExpireJob
+    clock.now_s += 3600
+    keeper.turn()
+    status = keeper.status()
+    assert (status["healthy"], status["failing"], status["unhealthy"]) == (True, {}, {})
+
+
+def test_a_job_that_does_not_come_to_an_end_makes_the_keeper_unhealthy(
+    kept: Kept, clock: Clock
+) -> None:
+    keeper = kept.keeper(clock, unhealthy_after_ms=100_000)
+    keeper.turn()
+    keeper.jobs.compact.begin()
+    assert keeper.status()["healthy"]
+    kept.now_ns += 100_000_000_000
+    assert keeper.status()["unhealthy"].keys() == {"compact"}
+    keeper.jobs.compact.succeed()
+    assert keeper.status()["healthy"]
+
+
+def test_a_job_that_cannot_succeed_by_itself_is_tried_less_and_less(
+    kept: Kept, clock: Clock
+) -> None:
+    keeper = kept.keeper(clock, delete_interval_ms=60_000)
+    tried = broken(keeper, "delete", ValueError("odd"))
+    while len(tried) < 7:
+        keeper.turn()
+        clock.now_s += 10
+    assert [b - a for a, b in pairwise(tried)] == [60, 120, 240, 480, 600, 600]
+
+
+def test_a_job_that_waits_for_the_store_is_tried_as_often_as_ever(kept: Kept, clock: Clock) -> None:
+    keeper = kept.keeper(clock, delete_interval_ms=60_000)
+    tried = broken(keeper, "delete", BucketUnavailable("away"))
+    while len(tried) < 4:
+        keeper.turn()
+        clock.now_s += 10
+    assert [b - a for a, b in pairwise(tried)] == [60, 60, 60]
+
+
+def test_failures_of_jobs_that_another_keeper_does_are_not_this_ones(
+    kept: Kept, clock: Clock
+) -> None:
+    keeper = kept.keeper(clock, unhealthy_after_ms=1000)
+    broken(keeper, "expire", ValueError("odd"))
+    rivals = [kept.jobs()]
+
+    def rival() -> None:
+        if rivals:
+            rivals.pop().compact()
+
+    before_commit(keeper.jobs, rival)
+    keeper.turn()
+    kept.now_ns += 10_000_000_000
+    assert keeper.status()["standby"]
+    assert keeper.status()["healthy"]
 
 
 def test_what_no_version_names_is_swept_once_it_is_old_and_nothing_else(
