@@ -25,4 +25,4 @@ def test_the_cache_depends_on_each_file_whose_constants_a_kernel_may_hold() -> N
     with_kernels = [path for path in files if "\n@compiled\n" in path.read_text()]
     held = {constant for path in with_kernels for constant in constants_of_ours(path)}
     assert held <= {*kernels.sources()}
-    assert ROOT / "collector" / "tokens.py" in held
+    assert ROOT / "collector" / "token_bytes.py" in held
