@@ -8,6 +8,7 @@ import contextlib
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from threading import Barrier
 
 import pyarrow as pa
 from deltalake import CommitProperties, DeltaTable
@@ -18,6 +19,8 @@ from indexer.object_names import folder_uri, new_probe_folder
 from indexer.store.bucket import Bucket
 
 _WRITERS = 16
+# A writer that looks before it writes may see who was first, although its store tells it nothing.
+_RACES = 3
 _SCHEMA = pa.schema([("probe", pa.int32())])
 
 
@@ -30,8 +33,10 @@ def probe(bucket: Bucket, cluster: str) -> None:
     try:
         _put_twice(bucket, folder + "twice")
         _race(bucket, "put", partial(_put, bucket, folder + "race"))
-        uri = folder_uri(bucket.uri, f"{folder}table")
-        _race(bucket, "commit to a Delta table", partial(_make_table, uri, bucket.storage_options))
+        for race in range(_RACES):
+            uri = folder_uri(bucket.uri, f"{folder}table-{race}")
+            make = partial(_make_table, uri, bucket.storage_options)
+            _race(bucket, "commit to a Delta table", make)
     finally:
         # Whoever may not delete leaves some hundred bytes.
         with contextlib.suppress(BucketError):
@@ -49,8 +54,14 @@ def _put_twice(bucket: Bucket, name: str) -> None:
 
 
 def _race(bucket: Bucket, what: str, write: Callable[[int], bool]) -> None:
+    together = Barrier(_WRITERS)
+
+    def run(writer: int) -> bool:
+        together.wait()
+        return write(writer)
+
     with ThreadPoolExecutor(_WRITERS) as pool:
-        won = sum(pool.map(write, range(_WRITERS)))
+        won = sum(pool.map(run, range(_WRITERS)))
     if won > 1:
         raise _unfit(bucket, f"{won} of {_WRITERS} writers won the same {what}")
     if won == 0:

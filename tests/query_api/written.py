@@ -77,6 +77,7 @@ class Written:
         self.nodes: dict[str, Node] = {}
         self.position = 0
         self.version = 0
+        self.now_ns = START_NS + 50 * HOUR  # of the next commit
 
     def node(self, name: str = "node-1") -> Node:
         return self.nodes.setdefault(name, Node(name, uuid.uuid4().bytes))
@@ -158,7 +159,7 @@ class Written:
             for b in batches
         ]  # fmt: skip
         intake = Intake(position, list(batches), lanes, list(jumps))
-        assembled = assemble([intake], self.ledger.files, START_NS + 50 * HOUR, None)
+        assembled = assemble([intake], self.ledger.files, self.now_ns, None)
         added = []
         for segment in assembled.segments:
             name = f"date={segment.date}/hour={segment.hour}/{uuid.uuid4().hex}.parquet"

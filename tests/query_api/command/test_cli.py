@@ -105,6 +105,7 @@ def test_a_bad_query_is_shown_with_its_column(written: Written, service):
 def test_gaps_streams_and_status_are_tables(written: Written, service, now_ns):
     line = Line(now_ns, "one")
     written.ship(line)
+    written.now_ns = now_ns
     written.lose(line.stream, 500, True, now_ns, now_ns + 1)
     written.inventory(now_ns + SECOND)
     done = everyline("gaps", url=service)
