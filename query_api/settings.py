@@ -19,15 +19,27 @@ class QuerySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     refresh_ms: Annotated[
         int, setting("age at which the view of the table is refreshed", ge=10)
     ] = 1_000
+    refresh_timeout_ms: Annotated[
+        int, setting("time after which a request gives up to wait for a refresh", ge=1)
+    ] = 30_000
     pinned_versions: Annotated[
         int, setting("versions of the table kept in memory for cursors", ge=1)
     ] = 32
     scan_threads: Annotated[
-        int, setting("segments scanned at the same time by all searches; 0: one per core", ge=0)
+        int, setting("segments decoded at the same time by all searches; 0: one per core", ge=0)
     ] = 0
+    store_reads: Annotated[
+        int, setting("segments read from the bucket at the same time by all searches", ge=1)
+    ] = 32
+    requests_max: Annotated[
+        int, setting("requests answered at the same time; further ones are refused", ge=1)
+    ] = 64
     query_timeout_ms: Annotated[
         int, setting("time after which a search returns what it has found so far", ge=1)
     ] = 30_000
     query_characters: Annotated[int, setting("maximum length of a query", ge=1)] = 4_096
     rows_max: Annotated[int, setting("maximum number of rows in a page", ge=1)] = 10_000
+    page_bytes: Annotated[
+        int, setting("maximum bytes of the messages in a page; a longer one comes alone", ge=1)
+    ] = 16 << 20
     list_max: Annotated[int, setting("maximum number of gaps or streams in a list", ge=1)] = 10_000

@@ -262,10 +262,10 @@ def test_an_answer_about_the_time_of_lost_lines_is_incomplete_though_none_arrive
     gap = only_file_gap(local, LOST_ROTATED)
     assert (gap.start, gap.end) == (0, size)
     assert gap.from_ns is None or gap.from_ns <= written_ns
-    replica = Replica(local.opened(), CLUSTER, 0, 1, time.monotonic)
+    replica = Replica(local.opened(), CLUSTER, 1)
     half_ns = 500_000_000
     second = Scope(written_ns - half_ns, written_ns + half_ns, equals={"pod": ("web",)})
-    assert judge(replica.latest(), second, CLUSTER, Trouble()).verdict == "incomplete"
+    assert judge(replica.refresh(), second, CLUSTER, Trouble()).verdict == "incomplete"
 
 
 def test_an_open_that_was_lost_with_a_run_is_sent_again(local: Way) -> None:

@@ -173,9 +173,9 @@ class Way:
 
     def verdict(self, pod: str) -> str:
         """Return what an answer about all lines of a pod says of itself."""
-        replica = Replica(self.opened(), CLUSTER, 0, 1, time.monotonic)
+        replica = Replica(self.opened(), CLUSTER, 1)
         scope = Scope(from_ns=0, to_ns=time.time_ns(), equals={"pod": (pod,)})
-        return judge(replica.latest(), scope, CLUSTER, Trouble()).verdict
+        return judge(replica.refresh(), scope, CLUSTER, Trouble()).verdict
 
     def covers(self, path: Path) -> bool:
         """Return whether some file of the table is covered to the size of ``path``."""

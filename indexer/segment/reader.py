@@ -6,7 +6,6 @@ decoded is a SegmentDamaged that names the segment.
 """
 
 import contextlib
-import functools
 import io
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
@@ -17,7 +16,7 @@ import pyarrow.parquet as pq
 from indexer.errors import BucketError, ObjectMissing, SegmentDamaged
 from indexer.schema import open_segment
 from indexer.segment.token_filter import TokenFilter
-from indexer.store.bucket import Bucket
+from indexer.store.bucket import Ranges
 
 _TAIL_BYTES = 64 << 10  # read first; holds most footers
 _END_BYTES = 8  # behind the footer: its length, and "PAR1"
@@ -34,10 +33,11 @@ class SegmentReader:
     of the row group at work is held.
     """
 
-    def __init__(self, bucket: Bucket, name: str, size_bytes: int) -> None:
+    def __init__(self, bucket: Ranges, name: str, size_bytes: int) -> None:
         """Name the segment; nothing is read yet."""
         self.name = name
         self._file = _HeldFile(bucket, name, size_bytes)
+        self._opened: pq.ParquetFile | None = None
         self._at_work = -1
         self._known_places: tuple[int, dict[str, tuple[int, int]]] = (-1, {})
 
@@ -51,11 +51,14 @@ class SegmentReader:
         """How many bytes they have brought."""
         return self._file.read_bytes
 
-    @functools.cached_property
+    @property
     def _parquet(self) -> pq.ParquetFile:
-        with self.reading():
-            metadata = pq.read_metadata(pa.BufferReader(self._footer_bytes()))
-            return open_segment(self._file, metadata)
+        # Not a cached_property: until Python 3.12 the readers of all segments share its lock.
+        if self._opened is None:
+            with self.reading():
+                metadata = pq.read_metadata(pa.BufferReader(self._footer_bytes()))
+                self._opened = open_segment(self._file, metadata)
+        return self._opened
 
     def _footer_bytes(self) -> bytes:
         """Return the end of the segment, from where the footer starts."""
@@ -169,7 +172,7 @@ class SegmentReader:
 class _HeldFile(io.RawIOBase):
     """An object of ``size`` bytes as a file for Arrow; what was fetched of it is held."""
 
-    def __init__(self, bucket: Bucket, name: str, size: int) -> None:
+    def __init__(self, bucket: Ranges, name: str, size: int) -> None:
         self._bucket = bucket
         self._name = name
         self._at = 0

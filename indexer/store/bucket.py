@@ -13,7 +13,7 @@ from indexer.errors import BucketUnavailable, ObjectExists, ObjectMissing
 
 @dataclass(frozen=True, slots=True)
 class BucketLimits:
-    """How patient a bucket is with its store, and how many requests one put may make at once.
+    """How patient a bucket is with its store, and how many requests may be made at once.
 
     A call is given up after ``attempts`` times both waits, and pauses of at most 20 s in between.
     """
@@ -22,9 +22,18 @@ class BucketLimits:
     read_ms: int = 30_000
     attempts: int = 5
     upload_threads: int = 4
+    connections: int = 32  # that are kept open
 
 
-class Bucket(Protocol):
+class Ranges(Protocol):
+    """What a reader of segments needs of a bucket; may raise BucketUnavailable (retriable)."""
+
+    def get_range(self, name: str, start: int, length: int) -> bytes:
+        """Return ``length`` bytes from ``start``; raise ObjectMissing, or BucketError if short."""
+        ...
+
+
+class Bucket(Ranges, Protocol):
     """Immutable objects by name; every method may raise BucketUnavailable (retriable)."""
 
     @property
@@ -43,10 +52,6 @@ class Bucket(Protocol):
 
     def get(self, name: str) -> bytes:
         """Return an object; raise ObjectMissing if there is none."""
-        ...
-
-    def get_range(self, name: str, start: int, length: int) -> bytes:
-        """Return ``length`` bytes from ``start``; raise ObjectMissing, or BucketError if short."""
         ...
 
     def size(self, name: str) -> int:

@@ -24,8 +24,6 @@ MULTIPART_BYTES = 16 << 20
 PART_BYTES = 8 << 20
 """Size of a part; S3 takes none below 5 MiB but the last, and 10,000 of an object."""
 
-_CONNECTIONS = 32
-
 
 class S3Bucket:
     """Objects below a prefix of an S3-compatible bucket."""
@@ -44,7 +42,7 @@ class S3Bucket:
                 connect_timeout=limits.connect_ms / 1000,
                 read_timeout=limits.read_ms / 1000,
                 retries={"mode": "standard", "total_max_attempts": limits.attempts},
-                max_pool_connections=_CONNECTIONS,
+                max_pool_connections=limits.connections,
                 s3={"addressing_style": "path"},
             ),
         )

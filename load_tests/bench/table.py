@@ -37,7 +37,7 @@ def scan_cpu_s(bucket: str) -> float:
     folder = folder_uri(bucket, logs_folder(_CLUSTER))
     tasks = [
         ScanTask(
-            folder, each.name, each.size, 0, _FOREVER_NS, (), '"nolinesaysthis"', True, None, 10
+            folder, each.name, each.size, 0, _FOREVER_NS, (), '"nolinesaysthis"', True, None, 10, 1
         )
         for each in _objects(Path(bucket))
         if not each.is_coverage

@@ -10,7 +10,6 @@ import hashlib
 import logging
 import threading
 from collections import OrderedDict
-from collections.abc import Callable
 
 import pyarrow as pa
 from deltalake import DeltaTable
@@ -57,23 +56,18 @@ class Replica:
         self,
         bucket: Bucket,
         cluster: str,
-        refresh_ms: int,
         pinned_versions: int,
-        monotonic: Callable[[], float],
     ) -> None:
         """Name the table; nothing is read yet."""
         self.bucket = bucket
         self.table = Table(bucket, cluster)
         self._ledger_table = LedgerTable(bucket, cluster)
-        self._refresh_s = refresh_ms / 1000
         self._pinned_versions = pinned_versions
-        self._monotonic = monotonic
-        self._lock = threading.Lock()
+        self._lock = threading.Lock()  # of what is pinned
+        self._opening = threading.Lock()
         self._latest: Snapshot | None = None
-        self._refreshed_s = 0.0
         self._pinned: OrderedDict[int, Snapshot] = OrderedDict()
         self._secret = b""
-        self.trouble = ""  # why the last look at the table has failed
 
     @property
     def held(self) -> Snapshot | None:
@@ -81,32 +75,28 @@ class Replica:
         return self._latest
 
     @property
+    def newest(self) -> Snapshot:
+        """The same; raise TableUnavailable if none was read yet."""
+        if self._latest is None:
+            raise TableUnavailable(f"{self.table.uri} has not been read yet")
+        return self._latest
+
+    @property
     def secret(self) -> bytes:
-        """What cursors are signed with: the same in each replica, unknown to who cannot read the
-        table; raise TableError if there is none.
+        """What cursors are signed with, once a version was read: the same in each replica, and
+        unknown to who cannot read the table.
 
         It is derived from the table's random identity, so there is nothing to set up or to store.
         """
-        if not self._secret:
-            self.latest()
         return self._secret
 
-    def latest(self) -> Snapshot:
-        """Return the newest version, at most ``refresh_ms`` old; raise TableError if there is none.
+    def refresh(self) -> Snapshot:
+        """Read on to the newest version and return it; raise TableError if there is none.
 
-        A table that is away for a moment is an error, never an old answer.
+        For one thread at a time.
         """
-        with self._lock:
-            now_s = self._monotonic()
-            if self._latest is None or now_s - self._refreshed_s >= self._refresh_s:
-                try:
-                    self._latest = self._refresh()
-                except Exception as error:
-                    self.trouble = str(error)
-                    raise
-                self.trouble = ""
-                self._refreshed_s = now_s
-            return self._latest
+        self._latest = self._refresh()
+        return self._latest
 
     def pin(self, snapshot: Snapshot) -> None:
         """Keep a snapshot for the cursors that name its version."""
@@ -123,10 +113,9 @@ class Replica:
         own: to fold it anew costs as much as the table has ever had commits. Raises VersionGone if
         the version is no longer kept.
         """
-        latest = self.latest()
+        latest = self.newest
         with self._lock:
             held = self._pinned.get(version)
-            earlier = [p.ledger for p in self._pinned.values() if p.ledger.version <= version]
         if held is None and latest.version == version:
             held = latest
         if held is not None:
@@ -134,6 +123,15 @@ class Replica:
         if version > latest.version:
             # Another replica has seen more; this one looks as soon as its refresh is due.
             raise TableUnavailable(f"version {version} of {self.table.uri} is not seen here yet")
+        with self._opening:  # many pages of one version are opened once
+            return self._opened(version, latest)
+
+    def _opened(self, version: int, latest: Snapshot) -> tuple[Snapshot, bool]:
+        with self._lock:
+            held = self._pinned.get(version)
+            earlier = [p.ledger for p in self._pinned.values() if p.ledger.version <= version]
+        if held is not None:
+            return held, held.ledger.version == version
         handle = self.table.snapshot(version)
         ledger = max(earlier, key=lambda each: each.version, default=Ledger())
         if version - ledger.version <= _FOLDED_IN_REQUEST:

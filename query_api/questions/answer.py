@@ -5,6 +5,7 @@ without them, in one go, and only for what is returned.
 """
 
 import base64
+from collections.abc import Iterator
 from typing import Annotated, Any, Literal
 
 import pyarrow as pa
@@ -156,22 +157,21 @@ class ErrorAnswer(Model):
     error: ErrorBody
 
 
+_ROWS_AT_ONCE = 64
 _SAME = ("namespace", "pod", "container", "node", "output", "level", "message")
 
 
-def plain_rows(table: pa.Table) -> list[dict[str, Any]]:
-    """Return the rows of a page as JSON shows them (see ``Row``)."""
-    times = table.column("ns").to_pylist()
-    rows = table.select(_SAME).to_pylist()
-    ids, offsets = table.column("file_id").to_pylist(), table.column("offset").to_pylist()
-    partial, raw = table.column("partial").to_pylist(), table.column("raw").to_pylist()
-    answer = []
-    for at, row in enumerate(rows):
-        shown = {"time": format_time(times[at]), **row}
-        shown["file_id"], shown["offset"] = ids[at].hex(), offsets[at]
-        if partial[at]:
-            shown["partial"] = True
-        if raw[at] is not None:
-            shown["raw"] = base64.b64encode(raw[at]).decode()
-        answer.append(shown)
-    return answer
+def plain_rows(table: pa.Table) -> Iterator[dict[str, Any]]:
+    """Yield the rows of a page as JSON shows them (see ``Row``); few are held at a time."""
+    for batch in table.to_batches(_ROWS_AT_ONCE):
+        times, ids = batch.column("ns").to_pylist(), batch.column("file_id").to_pylist()
+        offsets, partial = batch.column("offset").to_pylist(), batch.column("partial").to_pylist()
+        raw = batch.column("raw").to_pylist()
+        for at, row in enumerate(batch.select(_SAME).to_pylist()):
+            shown = {"time": format_time(times[at]), **row}
+            shown["file_id"], shown["offset"] = ids[at].hex(), offsets[at]
+            if partial[at]:
+                shown["partial"] = True
+            if raw[at] is not None:
+                shown["raw"] = base64.b64encode(raw[at]).decode()
+            yield shown

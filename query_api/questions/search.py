@@ -4,7 +4,7 @@ Planning says at once what cannot be answered; scanning then never fails as a wh
 not do is in the answer's completeness statement.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
 from typing import Any
@@ -19,10 +19,10 @@ from query_api.completeness.verdict import Trouble, judge, no_better_than
 from query_api.errors import BadParameter, NotComplete
 from query_api.language.terms import parse_query
 from query_api.metrics import QueryMetrics
-from query_api.questions.answer import Cost, plain_rows
+from query_api.questions.answer import Cost
 from query_api.questions.parameters import SearchParameters
 from query_api.scan.cursor import Cursor, read_cursor, write_cursor
-from query_api.scan.page import Scans
+from query_api.scan.page import Page, Scans
 from query_api.scan.plan import Planned
 from query_api.scan.segment import Key, Scanned, ScanTask
 from query_api.scope import Scope
@@ -43,11 +43,12 @@ class Prepared:
 
 
 @dataclass(slots=True)
-class SearchResult:
-    """What a search has found, as JSON shows it."""
+class Found:
+    """What a search finds: first its rows, then what is known when they have all been taken."""
 
-    rows: list[dict[str, Any]] = field(default_factory=list)
-    last: dict[str, Any] = field(default_factory=dict)  # next, completeness, cost
+    prepared: Prepared
+    page: Page = field(default_factory=Page)
+    trouble: Trouble = field(default_factory=Trouble)
 
 
 class Search:
@@ -58,24 +59,27 @@ class Search:
         settings: QuerySettings,
         replica: Replica,
         pool: Executor,
-        width: int,
+        scan_threads: int,
         metrics: QueryMetrics,
         monotonic: Callable[[], float],
     ) -> None:
         """Take what all searches have in common."""
         self._settings = settings
         self._replica = replica
-        self._scans = Scans(pool, width, replica.bucket, monotonic)
+        self._scans = Scans(pool, settings.store_reads, scan_threads, replica.bucket, monotonic)
         self._metrics = metrics
         self._monotonic = monotonic
 
-    def prepare(self, parameters: SearchParameters, now_ns: int) -> Prepared:
-        """Return the plan of a search; raise BadQuery, BadParameter, TableError or VersionGone."""
+    def prepare(self, parameters: SearchParameters, latest: Snapshot, now_ns: int) -> Prepared:
+        """Return the plan of a search; raise BadQuery, BadParameter, TableError or VersionGone.
+
+        It is answered from ``latest``, or from the version that its cursor names.
+        """
         began_s = self._monotonic()
         self._check_limits(parameters)
         parse_query(parameters.query)
         scope = parameters.scope(now_ns)
-        after, verdict = None, ""
+        snapshot, after, verdict = latest, None, ""
         if parameters.cursor:
             cursor = read_cursor(parameters.cursor, parameters.question(), self._replica.secret)
             # A relative time has moved on since; the signature says that these were checked.
@@ -83,8 +87,6 @@ class Search:
             after = cursor.key
             snapshot, same_ledger = self._replica.at(cursor.version)
             verdict = "" if same_ledger else cursor.verdict
-        else:
-            snapshot = self._replica.latest()
         planned = snapshot.segments.plan(scope)
         return Prepared(parameters, snapshot, scope, planned, after, verdict, began_s)
 
@@ -114,20 +116,19 @@ class Search:
             },
         }
 
-    def find(self, prepared: Prepared) -> SearchResult:
-        """Scan and judge; raise NotComplete if only a complete answer will do.
+    def rows(self, found: Found) -> Iterator[pa.Table]:
+        """Yield the rows (RESULT_SCHEMA), in order, as they are found.
 
         Raises VersionGone where a segment of a cursor's version has been vacuumed.
         """
-        trouble = Trouble()
-        gone: list[str] = []
+        prepared, gone = found.prepared, []
 
         def failed(scanned: Scanned) -> None:
-            trouble.failed.append(scanned.error)
+            found.trouble.failed.append(scanned.error)
             if scanned.missing:
                 gone.append(scanned.error)
 
-        parameters, limit = prepared.parameters, prepared.parameters.limit
+        parameters = prepared.parameters
         task = ScanTask(
             bucket=self._settings.bucket,
             name=self._replica.table.folder,
@@ -138,16 +139,26 @@ class Search:
             query=parameters.query,
             newest_first=parameters.order == "desc",
             after=prepared.after,
-            limit=limit + 1,  # one more tells whether there is another page
+            limit=parameters.limit,
+            page_bytes=self._settings.page_bytes,
         )
         until_s = prepared.began_s + self._settings.query_timeout_ms / 1000
-        page = self._scans.page(prepared.planned, task, until_s, failed)
+        yield from self._scans.rows(prepared.planned, task, until_s, failed, found.page)
         if gone and prepared.after is not None:
             version = prepared.snapshot.version
             raise VersionGone(f"segments of version {version} are gone; ask without a cursor")
+
+    def last(self, found: Found) -> dict[str, Any]:
+        """Return what the last record says, once all rows were taken: cursor, verdict, cost.
+
+        Raises NotComplete if only a complete answer will do.
+        """
+        prepared, page, trouble = found.prepared, found.page, found.trouble
         if page.left:
             trouble.cut_off = f"the time limit left {page.left} segment(s) unread"
             self._metrics.limit_reached.labels("query_timeout_ms").inc()
+        if page.is_cut_by_bytes:
+            self._metrics.limit_reached.labels("page_bytes").inc()
         completeness = self._judged(prepared, trouble)
         cost = Cost(
             segments_considered=len(prepared.snapshot.segments),
@@ -160,15 +171,11 @@ class Search:
         self._metrics.gets.inc(page.gets)
         self._metrics.scanned_bytes.inc(page.bytes)
         self._metrics.segments_failed.inc(len(trouble.failed))
-        # Behind a page that was cut off a cursor would pass over rows that were never looked at.
-        more = len(page.rows) > limit and not page.left
-        shown = page.rows.slice(0, limit)
-        last = {
-            "next": self._cursor(prepared, shown, trouble, completeness) if more else None,
+        return {
+            "next": self._next(prepared, page.last, trouble, completeness),
             "completeness": plain(completeness),
             "cost": plain(cost),
         }
-        return SearchResult(plain_rows(shown), last)
 
     def _judged(self, prepared: Prepared, trouble: Trouble) -> Completeness:
         completeness = judge(prepared.snapshot, prepared.scope, self._settings.cluster, trouble)
@@ -178,14 +185,20 @@ class Search:
             raise NotComplete(completeness)
         return completeness
 
-    def _cursor(
-        self, prepared: Prepared, shown: pa.Table, trouble: Trouble, completeness: Completeness
-    ) -> str:
+    def _next(
+        self,
+        prepared: Prepared,
+        last: pa.Table | None,
+        trouble: Trouble,
+        completeness: Completeness,
+    ) -> str | None:
+        """Return the cursor behind a page's last row; None if no more come."""
+        if last is None:
+            return None
         if trouble.failed:  # what could not be read for this page may well be read for the next
             found = judge(prepared.snapshot, prepared.scope, self._settings.cluster, Trouble())
             completeness = no_better_than(prepared.verdict, found)
-        last = shown.slice(len(shown) - 1).select(["ns", "file_id", "epoch", "offset"])
-        row = last.to_pylist()[0]
+        [row] = last.select(["ns", "file_id", "epoch", "offset"]).to_pylist()
         self._replica.pin(prepared.snapshot)
         scope = prepared.scope
         return write_cursor(

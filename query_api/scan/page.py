@@ -1,26 +1,30 @@
 """One page of an answer from many segments.
 
 Planned segments go in; out come the first rows of all in the order (time, time_ns, file_id, epoch,
-offset). Segments are read in the order of their time bounds, several at once, and a page stops
-when no segment that is left can hold an earlier row: never more than one page of rows is held for
-each segment that is being read.
+offset), each as soon as nothing unread can come before it. Segments are read in the order of their
+time bounds, several at once, and a page stops when no segment that is left can hold an earlier row:
+never more than one page of rows is held for each segment that is being read.
 """
 
 import threading
-from collections.abc import Callable, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, wait
 from dataclasses import dataclass, replace
+from itertools import islice
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 
-from indexer.store.bucket import Bucket
+from indexer.store.bucket import Ranges
 from query_api.scan.plan import Planned
 from query_api.scan.segment import (
     RESULT_SCHEMA,
     Scanned,
     ScanTask,
     first_rows,
+    fitting,
     scan_segment,
     tightened,
 )
@@ -28,71 +32,123 @@ from query_api.scan.segment import (
 
 @dataclass(slots=True)
 class Page:
-    """The rows of a page (RESULT_SCHEMA), and what it took."""
+    """What a page took, and how it ends: known once its rows have been taken."""
 
-    rows: pa.Table
     read: int = 0
     gets: int = 0
     bytes: int = 0
     left: int = 0  # segments that the time limit left unread
+    last: pa.Table | None = None  # its last row, if there are more
+    is_cut_by_bytes: bool = False
 
 
 class Scans:
-    """Scans the segments of one page, ``width`` at a time, in a pool that others share."""
+    """Scans segments in a pool that all searches share.
+
+    As many segments as the pool has threads wait for the store at the same time, and ``computing``
+    of them, whichever those are, compute.
+    """
 
     def __init__(
         self,
         pool: Executor,
         width: int,
-        bucket: Bucket,
+        computing: int,
+        bucket: Ranges,
         monotonic: Callable[[], float],
     ) -> None:
         """Take what all pages have in common."""
         self._pool = pool
         self._width = width
-        self._bucket = bucket
+        self._computing = computing
+        self._turns = threading.Semaphore(computing)
+        self._bucket = _InTurns(bucket, self._turns)
         self._monotonic = monotonic
 
-    def page(
+    def rows(
         self,
         planned: Sequence[Planned],
         task: ScanTask,
         until_s: float,
         failed: Callable[[Scanned], Any],
-    ) -> Page:
-        """Return the first ``task.limit`` rows of the planned segments.
+        page: Page,
+    ) -> Iterator[pa.Table]:
+        """Yield the rows of a page, in order, each as soon as none can come before it any more.
 
-        ``task`` is what each of them is asked, with the folder of the table as its name.
-        ``failed`` is told of each segment that cannot be read. At ``until_s`` by the clock it
-        stops, with what it has.
+        ``task`` is what each of the planned segments is asked, with the folder of the table as its
+        name. ``failed`` is told of each segment that cannot be read. At ``until_s`` by the clock
+        it stops, with what it has.
         """
-        ordered = sorted(planned, key=_newest if task.newest_first else _oldest)
-        page = Page(RESULT_SCHEMA.empty_table())
+        waiting = deque(sorted(planned, key=_newest if task.newest_first else _oldest))
+        best, sent = RESULT_SCHEMA.empty_table(), 0
+        # What comes first often fills the page: only who reads on reads much at the same time.
+        width = min(self._computing, self._width)
         stop = threading.Event()
-        running: set[Future[Scanned]] = set()
-        at = 0
+        running: dict[Future[Scanned], Planned] = {}
         try:
             while True:
-                while len(running) < self._width and at < len(ordered):
-                    asked = _asked(task, ordered[at], page.rows)
+                while waiting and len(running) < width:
+                    segment = waiting.popleft()
+                    asked = _asked(task, segment, best)
                     if asked is None:
-                        at = len(ordered)  # nor can those behind it hold an earlier row
+                        waiting.clear()  # nor can those behind it hold an earlier row
                         break
-                    running.add(self._pool.submit(scan_segment, asked, self._bucket, stop.is_set))
-                    at += 1
+                    running[self._pool.submit(self._scan, asked, stop.is_set)] = segment
+                settled = _settled(best, task, [*running.values(), *islice(waiting, 1)])
+                if settled > sent:
+                    yield best.slice(sent, settled - sent)
+                    sent = settled
                 if not running:
-                    return page
+                    break
                 left_s = max(0.0, until_s - self._monotonic())
-                done, running = wait(running, left_s, FIRST_COMPLETED)
-                for future in done:
-                    _add(page, future.result(), task, failed)
-                if self._monotonic() >= until_s and (running or at < len(ordered)):
-                    page.left = len(running) + len(ordered) - at
-                    return page
+                for future in wait(running, left_s, FIRST_COMPLETED).done:
+                    del running[future]
+                    width = min(width + 1, self._width)
+                    best = _added(best, page, future.result(), task, failed)
+                if self._monotonic() >= until_s and (running or waiting):
+                    page.left = len(running) + len(waiting)
+                    break
         finally:
             stop.set()
             for future in running:
                 future.cancel()
+        fits = fitting(best, task)
+        if fits > sent:
+            yield best.slice(sent, fits - sent)
+        # Behind a page that was cut off a cursor would pass over rows that were never looked at.
+        if len(best) > fits and not page.left:
+            page.last = best.slice(fits - 1, 1)
+            page.is_cut_by_bytes = fits < task.limit
+
+    def _scan(self, task: ScanTask, cancelled: Callable[[], bool]) -> Scanned:
+        with self._turns:
+            return scan_segment(task, self._bucket, cancelled)
+
+
+class _InTurns:
+    """A bucket whose readers let others compute while they wait for it."""
+
+    def __init__(self, bucket: Ranges, turns: threading.Semaphore) -> None:
+        self._bucket = bucket
+        self._turns = turns
+
+    def get_range(self, name: str, start: int, length: int) -> bytes:
+        """Read a range, and go on when it is this reader's turn again."""
+        self._turns.release()
+        try:
+            return self._bucket.get_range(name, start, length)
+        finally:
+            self._turns.acquire()
+
+
+def _settled(best: pa.Table, task: ScanTask, unread: Iterable[Planned]) -> int:
+    """Return how many rows of the page are before whatever is still to be read."""
+    times = best.column("ns").to_numpy()[: fitting(best, task)]
+    if task.newest_first:
+        first_ns = max((segment.high_ns for segment in unread), default=None)
+        return len(times) if first_ns is None else int(np.count_nonzero(times > first_ns))
+    first_ns = min((segment.low_ns for segment in unread), default=None)
+    return len(times) if first_ns is None else int(np.count_nonzero(times < first_ns))
 
 
 def _newest(segment: Planned) -> tuple[int, str]:
@@ -117,11 +173,14 @@ def _asked(task: ScanTask, segment: Planned, best: pa.Table) -> ScanTask | None:
     )
 
 
-def _add(page: Page, scanned: Scanned, task: ScanTask, failed: Callable[[Scanned], Any]) -> None:
+def _added(
+    best: pa.Table, page: Page, scanned: Scanned, task: ScanTask, failed: Callable[[Scanned], Any]
+) -> pa.Table:
+    """Return the first rows with those of a segment, and note what that took."""
     page.gets += scanned.gets
     page.bytes += scanned.bytes
     if scanned.error:
         failed(scanned)
-        return
+        return best
     page.read += 1
-    page.rows = first_rows([page.rows, scanned.rows], task.limit, task.newest_first)
+    return first_rows([best, scanned.rows], task)

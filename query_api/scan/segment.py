@@ -1,11 +1,11 @@
 """The scan of one segment: a function of plain values that returns the rows of a page.
 
-A segment's name and what is asked go in; out come at most ``limit`` matching rows in the order of
-the answer, and what they cost. Only the footer, the row groups that may match and the columns
-needed of those are read, and of a row group without a match nothing but what showed that.
+A segment's name and what is asked go in; out come the matching rows of a page in the order of the
+answer, with one more if there is one, and what they cost. Only the footer, the row groups that may
+match and the columns needed of those are read, and of a row group without a match nothing but what
+showed that.
 """
 
-import functools
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -19,7 +19,7 @@ from indexer.errors import BucketError, ObjectMissing, SegmentDamaged
 from indexer.schema import times_ns
 from indexer.segment.reader import SegmentReader
 from indexer.segment.token_filter import tokens_within
-from indexer.store.bucket import Bucket
+from indexer.store.bucket import Ranges
 from indexer.store.open import open_bucket
 from query_api.language.terms import Term, parse_query
 from query_api.scan.filter import Filter
@@ -60,7 +60,8 @@ class ScanTask:
     query: str
     newest_first: bool
     after: Key | None
-    limit: int
+    limit: int  # rows of a page, in number
+    page_bytes: int  # and of their messages in all, of which the first may be longer
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,10 +80,10 @@ class Scanned:
 
 def scan_segment(
     task: ScanTask,
-    bucket: Bucket | None = None,
+    bucket: Ranges | None = None,
     cancelled: Callable[[], bool] = lambda: False,
 ) -> Scanned:
-    """Return the first ``limit`` rows that match; ``bucket`` spares opening the task's URL.
+    """Return the first rows that match: a page, and one more; ``bucket`` spares opening its URL.
 
     ``cancelled`` is asked before each row group. Raises BadQuery; never for a bad segment.
     """
@@ -99,7 +100,7 @@ def scan_segment(
                 if from_ns <= group.high_ns and group.low_ns < to_ns:
                     rows = _matches(_RowGroup(segment, group), task, matching, from_ns, to_ns)
                     if len(rows):
-                        best = first_rows([best, rows], task.limit, task.newest_first)
+                        best = first_rows([best, rows], task)
     except ObjectMissing as error:
         return Scanned(_NO_ROWS, segment.gets, segment.read_bytes, str(error), True)
     except SegmentDamaged as error:
@@ -110,17 +111,37 @@ def scan_segment(
     return Scanned(best, segment.gets, segment.read_bytes)
 
 
-def first_rows(tables: Sequence[pa.Table], limit: int, newest_first: bool) -> pa.Table:
-    """Return the first ``limit`` rows of the tables, in the order of the answer."""
-    rows = pa.concat_tables([table for table in tables if len(table)] or tables[:1])
-    order = "descending" if newest_first else "ascending"
+def first_rows(tables: Sequence[pa.Table], task: ScanTask) -> pa.Table:
+    """Return the first rows of the tables in the order of the answer: a page, and one more.
+
+    That one tells whether there is another page.
+    """
+    rows = _first([table for table in tables if len(table)] or tables[:1], task)
+    return rows.slice(0, fitting(rows, task) + 1)
+
+
+def _first(tables: Sequence[pa.Table], task: ScanTask) -> pa.Table:
+    """Return the first ``limit`` rows, and one more, of tables that have at least their keys."""
+    rows = pa.concat_tables(tables)
+    order = "descending" if task.newest_first else "ascending"
     keys = [(name, order) for name in _KEYS]
-    return rows.take(pc.select_k_unstable(rows.select(_KEYS), k=limit, sort_keys=keys))
+    return rows.take(pc.select_k_unstable(rows.select(_KEYS), k=task.limit + 1, sort_keys=keys))
+
+
+def fitting(rows: pa.Table, task: ScanTask) -> int:
+    """Return how many of the rows, which are in order, are a page: at least one if there is one."""
+    size = pc.add(
+        pc.fill_null(pc.binary_length(rows.column("message")), 0),
+        pc.fill_null(pc.binary_length(rows.column("raw")), 0),
+    )
+    ends = np.cumsum(size.to_numpy(), dtype=np.int64)
+    within = int(np.searchsorted(ends, task.page_bytes, side="right"))
+    return min(len(rows), task.limit, max(1, within))
 
 
 def tightened(task: ScanTask, best: pa.Table) -> tuple[int, int]:
     """Return the times that can still enter ``best``: all of the task until that is full."""
-    if len(best) < task.limit:
+    if len(best) <= fitting(best, task):
         return task.from_ns, task.to_ns
     last_ns: int = best.column("ns")[-1].as_py()
     if task.newest_first:
@@ -202,12 +223,14 @@ class _RowGroup:
         self.rows: int = segment.footer.row_group(group.number).num_rows
         self._segment = segment
         self._read: dict[str, pa.ChunkedArray] = {}
+        self._ns: pa.ChunkedArray | None = None
         segment.begin(group.number)
 
-    @functools.cached_property
     def ns(self) -> pa.ChunkedArray:
-        """The time of every row in nanoseconds; read only where it is needed."""
-        return times_ns(self.read(["time", "time_ns"]))
+        """Return the time of every row in nanoseconds; read only where it is needed."""
+        if self._ns is None:
+            self._ns = times_ns(self.read(["time", "time_ns"]))
+        return self._ns
 
     def read(self, names: Sequence[str]) -> pa.Table:
         """Return the columns, all rows; none is read twice."""
@@ -220,20 +243,20 @@ class _RowGroup:
 def _matches(
     reader: _RowGroup, task: ScanTask, matching: Filter, from_ns: int, to_ns: int
 ) -> pa.Table:
-    """Return the matching rows of a row group (RESULT_SCHEMA), no more than the limit."""
+    """Return the first matching rows of a row group (RESULT_SCHEMA): the limit, and one more."""
     kept = _in_scope(reader, task, from_ns, to_ns)
     if matching and kept.any():
         matching.strike_out(reader.read(["message"]).column("message"), kept)
     chosen = pa.array(np.flatnonzero(kept))
     if not len(chosen):
         return _NO_ROWS
-    keys = reader.read(["file_id", "epoch", "offset"]).add_column(0, "ns", reader.ns)
+    keys = reader.read(["file_id", "epoch", "offset"]).add_column(0, "ns", reader.ns())
     if len(chosen) < len(keys):
         keys = keys.take(chosen)
     keys = keys.append_column("row", chosen)
     if task.after is not None:
         keys = keys.filter(_after(keys, task.after, task.newest_first))
-    keys = first_rows([keys], task.limit, task.newest_first)
+    keys = _first([keys], task)
     if not len(keys):
         return _NO_ROWS
     shown = reader.read(_SHOWN).take(keys.column("row"))
@@ -247,9 +270,9 @@ def _in_scope(reader: _RowGroup, task: ScanTask, from_ns: int, to_ns: int) -> ND
     """Return for each row whether its time and words are in scope."""
     group, kept = reader.group, np.ones(reader.rows, np.bool_)
     if from_ns > group.low_ns:
-        kept &= reader.ns.to_numpy() >= from_ns
+        kept &= reader.ns().to_numpy() >= from_ns
     if to_ns <= group.high_ns:
-        kept &= reader.ns.to_numpy() < to_ns
+        kept &= reader.ns().to_numpy() < to_ns
     for name, wanted in task.equals:
         if name in group.compared:
             words = reader.read([name]).column(name)

@@ -412,19 +412,29 @@ def test_the_rows_of_generated_files_are_those_of_their_truth(tmp_path, line_for
         assert digest.hexdigest() == truth.sha256
 
 
-_START = """
-import json
-from indexer.segment import conserve
+_COUNTED = """
+import json, sys
+from indexer.schema import SEGMENT_SCHEMA
+from indexer.segment import conserve, tokens
 from indexer.parse import parse
-from indexer.segment import tokens
 from indexer import compile
-compile.compile_kernels()
-kernels = parse._parse_pieces, tokens._add_tokens, tokens._fill, conserve._hash_strings
+if sys.argv[1:] == ["all"]:
+    compile.compile_kernels()
+else:
+    conserve.row_hashes(SEGMENT_SCHEMA.empty_table())
+kernels = conserve._hash_strings, parse._parse_pieces, tokens._add_tokens, tokens._fill
 stats = [kernel.stats for kernel in kernels]
 hits = [sum(each.cache_hits.values()) for each in stats]
 misses = [sum(each.cache_misses.values()) for each in stats]
 print(json.dumps([hits, misses, str(stats[0].cache_path)]))
 """
+
+
+def _counted(environ, folder, *words):
+    """Return how often a new process has loaded and how often compiled each kernel, and where."""
+    run = [sys.executable, "-W", "error", "-c", _COUNTED, *words]
+    done = subprocess.run(run, env=environ, cwd=folder, stdout=subprocess.PIPE, check=True)
+    return json.loads(done.stdout)
 
 
 @pytest.mark.real
@@ -445,13 +455,16 @@ def test_a_second_start_compiles_nothing_even_where_only_the_temporary_directory
         "PYTHONDONTWRITEBYTECODE": "1",
         "TMPDIR": str(temporary),
     }
-    starts = []
-    for _ in range(2):
-        run = [sys.executable, "-W", "error", "-c", _START]
-        done = subprocess.run(run, env=environ, cwd=tmp_path, stdout=subprocess.PIPE, check=True)
-        starts.append(json.loads(done.stdout))
-    assert [start[:2] for start in starts] == [[[0] * 4, [1] * 4], [[1] * 4, [0] * 4]]
-    assert all(Path(start[2]).is_relative_to(temporary) for start in starts)
+    starts = [_counted(environ, tmp_path) for _ in range(2)]
+    assert [(hits[0], misses[0]) for hits, misses, _ in starts] == [(0, 1), (1, 0)]
+    assert all(Path(cache).is_relative_to(temporary) for _, _, cache in starts)
+
+
+@pytest.mark.real
+def test_whoever_compiles_kernels_ahead_compiles_all_of_them():
+    compiled_before = _counted(dict(os.environ), ROOT, "all")
+    hits, misses, _ = _counted(dict(os.environ), ROOT, "all")
+    assert (hits, misses) == ([1] * 4, [0] * 4), compiled_before
 
 
 def test_kernels_are_kept_at_the_first_place_that_can_be_written(tmp_path, monkeypatch):

@@ -18,7 +18,14 @@ ALL = Scope(START_NS - HOUR_NS, START_NS + HOUR_NS, {})
 
 
 def replica_of(bucket: Bucket) -> Replica:
-    return Replica(bucket, CLUSTER, 0, 4, time.monotonic)
+    return Replica(bucket, CLUSTER, 4)
+
+
+def fresh(bucket: Bucket, cluster: str = CLUSTER) -> Replica:
+    """A replica that has read the table once."""
+    replica = Replica(bucket, cluster, 4)
+    replica.refresh()
+    return replica
 
 
 def line(second: int, pod: str = "api-1") -> Line:
@@ -41,7 +48,7 @@ def same(one: Snapshot, two: Snapshot) -> bool:
 def test_each_refresh_is_what_a_replica_of_that_version_opens(written: Written) -> None:
     written.ship(line(0))
     replica = replica_of(written.bucket)
-    held = [replica.latest()]
+    held = [replica.refresh()]
     stream = line(0).stream
     for act in (
         lambda: written.ship(line(1), line(2, "api-2")),
@@ -56,11 +63,11 @@ def test_each_refresh_is_what_a_replica_of_that_version_opens(written: Written) 
         ),
     ):
         act()
-        held.append(replica.latest())
+        held.append(replica.refresh())
         assert held[-1].version == written.version
-    assert replica.latest() is held[-1]
+    assert replica.refresh() is held[-1]
     for snapshot in held:
-        assert same(snapshot, replica_of(written.bucket).at(snapshot.version)[0])
+        assert same(snapshot, fresh(written.bucket).at(snapshot.version)[0])
 
 
 def test_a_refresh_looks_only_at_what_has_come(
@@ -69,9 +76,9 @@ def test_a_refresh_looks_only_at_what_has_come(
     for second in range(5):
         written.ship(line(second))
     replica = replica_of(written.bucket)
-    replica.latest()
+    replica.refresh()
     written.ship(line(6))
-    replica.latest()  # the log is at hand now
+    replica.refresh()  # the log is at hand now
     written.ship(line(7))
     reads: list[str] = []
     get = written.bucket.get
@@ -82,7 +89,7 @@ def test_a_refresh_looks_only_at_what_has_come(
 
     monkeypatch.setattr(type(written.bucket), "get", noted)
     monkeypatch.setattr("indexer.table.table.Table.snapshot", None)
-    assert replica.latest().version == written.version
+    assert replica.refresh().version == written.version
     logs = [name for name in reads if "_delta_log" in name]
     assert {name.rpartition("/")[2] for name in logs} <= {
         f"{written.version:020d}.json", f"{written.version + 1:020d}.json", "_last_checkpoint",
@@ -93,16 +100,16 @@ def test_a_refresh_looks_only_at_what_has_come(
 def test_segments_that_were_exchanged_are_planned_no_more(written: Written) -> None:
     written.ship(line(0))
     replica = replica_of(written.bucket)
-    before = replica.latest()
+    before = replica.refresh()
     [old] = before.segments.plan(ALL)
     written.ship(line(1))
     objects = [each for each in live(written.table.snapshot()) if not each.is_coverage]
     written.table.commit([], {}, {}, [each for each in objects if each.name == old.name])
-    after = replica.latest()
+    after = replica.refresh()
     assert [each.name for each in before.segments.plan(ALL)] == [old.name]
     assert old.name not in {each.name for each in after.segments.plan(ALL)}
     assert len(after.segments) == 1
-    assert same(after, replica_of(written.bucket).latest())
+    assert same(after, replica_of(written.bucket).refresh())
 
 
 def test_a_replica_far_behind_goes_on_from_what_it_holds(
@@ -111,29 +118,29 @@ def test_a_replica_far_behind_goes_on_from_what_it_holds(
     monkeypatch.setattr("query_api.completeness.replica._FAR_BEHIND", 2)
     written.ship(line(0))
     replica = replica_of(written.bucket)
-    before = replica.latest()
+    before = replica.refresh()
     for second in range(1, 5):
         written.ship(line(second))
-    assert same(replica.latest(), replica_of(written.bucket).latest())
-    assert same(before, replica_of(written.bucket).at(before.version)[0])
+    assert same(replica.refresh(), replica_of(written.bucket).refresh())
+    assert same(before, fresh(written.bucket).at(before.version)[0])
 
 
 def test_a_log_that_was_cleaned_up_is_not_followed(written: Written) -> None:
     written.ship(line(0))
     replica = replica_of(written.bucket)
-    first = replica.latest()
+    first = replica.refresh()
     for second in range(1, 4):
         written.ship(line(second))
     written.table.snapshot().create_checkpoint()
     for number in range(written.version):
         written.bucket.delete(f"{written.table.folder}_delta_log/{number:020d}.json")
-    after = replica.latest()
+    after = replica.refresh()
     assert after.version == written.version
     assert len(after.segments) == 4
     assert after.ledger.files == written.ledger.files
     assert replica.at(after.version) == (after, True)
     with pytest.raises(VersionGone):
-        replica_of(written.bucket).at(first.version)
+        fresh(written.bucket).at(first.version)
 
 
 def test_a_version_before_the_stored_ledger_costs_no_fold_of_all_commits(
@@ -145,7 +152,7 @@ def test_a_version_before_the_stored_ledger_costs_no_fold_of_all_commits(
     written.ship(line(50, "late"))
     Fold(written.bucket, CLUSTER, 192, time.time_ns).advance(Table(written.bucket, CLUSTER))
     replica = replica_of(written.bucket)
-    latest = replica.latest()
+    latest = replica.refresh()
     read: list[str] = []
     coverage = Table.coverage
 
@@ -165,7 +172,7 @@ def test_replicas_sign_with_one_secret_that_another_table_does_not_have(
     written.ship(line(0))
     other = Written(written.bucket, "other")
     other.ship(line(0))
-    one, two = replica_of(written.bucket), replica_of(written.bucket)
+    one, two = fresh(written.bucket), fresh(written.bucket)
     assert len(one.secret) == 32
     assert one.secret == two.secret
-    assert one.secret != Replica(written.bucket, "other", 0, 4, time.monotonic).secret
+    assert one.secret != fresh(written.bucket, "other").secret

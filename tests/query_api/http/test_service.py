@@ -5,15 +5,18 @@ import base64
 import json
 import re
 import threading
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from indexer.times import format_time
+from query_api.completeness.replica import Replica, Snapshot
 from query_api.errors import BadParameter
 from query_api.http.app import make_app
 from query_api.questions.answer import ErrorAnswer
-from query_api.questions.search import Prepared, Search, SearchResult
+from query_api.questions.search import Found, Search
 from query_api.settings import QuerySettings
 from query_api.times import parse_time
 from tests.query_api.conftest import served
@@ -116,23 +119,24 @@ async def test_a_name_that_was_made_to_lead_here_gets_no_answer(written):
     ErrorAnswer.model_validate(response.json())
 
 
-async def test_health_answers_while_every_thread_waits_for_a_slow_store(written, monkeypatch):
+async def test_health_answers_while_searches_wait_for_a_slow_store(written, monkeypatch):
     written.ship(Line(START_NS, "line"))
     answer_now = threading.Event()
-    find, waiting = Search.find, threading.Semaphore(0)
+    rows, waiting = Search.rows, threading.Semaphore(0)
 
-    def slow(self: Search, prepared: Prepared) -> SearchResult:
+    def slow(self: Search, found: Found) -> Iterator[Any]:
         waiting.release()
         answer_now.wait()
-        return find(self, prepared)
+        return rows(self, found)
 
-    monkeypatch.setattr(Search, "find", slow)
-    async with served(written.bucket) as client:
+    monkeypatch.setattr(Search, "rows", slow)
+    async with served(written.bucket, requests_max=40) as client:
         await client.get("/v1/status")
-        searches = [asyncio.create_task(client.get("/v1/search")) for _ in range(200)]
+        searches = [asyncio.create_task(client.get("/v1/search")) for _ in range(40)]
         try:
-            for _ in range(40):  # as many threads as there are for requests
+            for _ in searches:
                 await asyncio.to_thread(waiting.acquire)
+            refused = await client.get("/v1/status")
             codes = [
                 (await asyncio.wait_for(client.get(path), 30)).status_code
                 for path in ("/healthz", "/readyz", "/metrics")
@@ -140,8 +144,52 @@ async def test_health_answers_while_every_thread_waits_for_a_slow_store(written,
         finally:
             answer_now.set()
             found = await asyncio.gather(*searches)
+        metrics = (await client.get("/metrics")).text
     assert codes == [200, 200, 200]
     assert {response.status_code for response in found} == {200}
+    assert refused.status_code == 503
+    assert refused.headers["Retry-After"] == "1"
+    ErrorAnswer.model_validate(refused.json())
+    assert "requests_max" in refused.json()["error"]["hint"]
+    assert 'everyline_query_limit_reached_total{limit="requests_max"} 1.0' in metrics
+
+
+async def test_a_request_waits_for_a_look_at_the_table_without_a_thread(written, monkeypatch):
+    written.ship(Line(START_NS, "line"))
+    look_now, looks = threading.Event(), []
+    refresh = Replica.refresh
+
+    def slow(self: Replica) -> Snapshot:
+        looks.append(self)
+        look_now.wait()
+        return refresh(self)
+
+    monkeypatch.setattr(Replica, "refresh", slow)
+    async with served(written.bucket, refresh_ms=60_000, requests_max=100) as client:
+        searches = [asyncio.create_task(client.get("/v1/search")) for _ in range(100)]
+        try:
+            while not looks:
+                await asyncio.sleep(0)
+            codes = [(await client.get(path)).status_code for path in ("/healthz", "/readyz")]
+        finally:
+            look_now.set()
+            found = await asyncio.gather(*searches)
+    assert codes == [200, 503]
+    assert {response.status_code for response in found} == {200}
+    assert len(looks) == 1
+
+
+async def test_a_table_that_does_not_answer_in_time_is_an_error(written, monkeypatch):
+    written.ship(Line(START_NS, "line"))
+    look_now = threading.Event()
+    monkeypatch.setattr(Replica, "refresh", lambda _: look_now.wait())
+    async with served(written.bucket, refresh_timeout_ms=50) as client:
+        try:
+            response = await client.get("/v1/search")
+        finally:
+            look_now.set()
+    assert response.status_code == 503
+    assert "has not answered for 0.05 s" in response.json()["error"]["message"]
 
 
 async def test_an_unknown_path_has_the_same_shape_of_error(written):

@@ -139,8 +139,16 @@ commits = st.lists(
 
 
 @examples(25, suppress_health_check=list(HealthCheck))
-@given(commits, st.integers(1, 5), st.sampled_from(["asc", "desc"]), st.sampled_from(["", "x"]))
-async def test_pages_together_are_all_rows_in_order(tmp_path_factory, shipped, limit, order, query):
+@given(
+    commits,
+    st.integers(1, 5),
+    st.integers(1, 12),
+    st.sampled_from(["asc", "desc"]),
+    st.sampled_from(["", "x"]),
+)
+async def test_pages_together_are_all_rows_in_order(
+    tmp_path_factory, shipped, limit, page_bytes, order, query
+):
     bucket = LocalBucket(tmp_path_factory.mktemp("pages"))
     written = Written(bucket)
     expected = []
@@ -156,17 +164,37 @@ async def test_pages_together_are_all_rows_in_order(tmp_path_factory, shipped, l
                 expected.append((line.time_ns, file.id, offset, line.message))
     expected.sort(reverse=order == "desc")
     rows, cursor = [], ""
-    async with served(bucket, START_NS + 10 * HOUR, scan_threads=2) as client:
+    limits = {"scan_threads": 2, "page_bytes": page_bytes}
+    async with served(bucket, START_NS + 10 * HOUR, **limits) as client:
         asked: dict[str, Any] = {**EVER, "limit": limit, "order": order, "query": query}
         while True:
             answer = (await client.get("/v1/search", params={**asked, "cursor": cursor})).json()
-            assert len(answer["rows"]) <= limit
+            bytes_of = [len(row["message"]) for row in answer["rows"]]
+            assert len(bytes_of) <= limit
+            assert len(bytes_of) <= 1 or sum(bytes_of) <= page_bytes
             rows += answer["rows"]
             if not (cursor := answer["next"]):
                 break
-            assert len(answer["rows"]) == limit
+            assert len(bytes_of) == limit or sum(bytes_of) + 3 > page_bytes
     found = [(bytes.fromhex(row["file_id"]), row["offset"], row["message"]) for row in rows]
     assert found == [tuple(row[1:]) for row in expected]
+
+
+async def test_a_page_ends_before_it_holds_too_many_bytes(written):
+    written.ship(*(Line(START_NS + n, f"{n} " + "x" * 1_000) for n in range(8)))
+    written.ship(Line(START_NS + 8, "y" * 5_000))
+    asked: dict[str, Any] = {**EVER, "limit": 100}
+    pages = []
+    async with served(written.bucket, page_bytes=3_500) as client:
+        while True:
+            answer = (await client.get("/v1/search", params=asked)).json()
+            pages.append([len(row["message"]) for row in answer["rows"]])
+            if not answer["next"]:
+                break
+            asked["cursor"] = answer["next"]
+        metrics = (await client.get("/metrics")).text
+    assert pages == [[5_000], [1_002] * 3, [1_002] * 3, [1_002] * 2]
+    assert 'everyline_query_limit_reached_total{limit="page_bytes"} 3.0' in metrics
 
 
 async def test_a_cursor_stays_with_its_version(written):
@@ -316,6 +344,7 @@ def test_a_scan_is_a_function_of_plain_values(written):
         newest_first=True,
         after=None,
         limit=10,
+        page_bytes=1 << 20,
     )
     scanned = scan_segment(pickle.loads(pickle.dumps(task)))  # noqa: S301 - our own bytes
     assert scanned.rows.column("message").to_pylist() == ["line 1", "line 0"]
@@ -328,7 +357,7 @@ def test_a_scan_without_a_match_reads_no_more_than_what_shows_that(written, monk
     written.ship(*(Line(START_NS + n, secrets.token_hex(50)) for n in range(10_000)))
     [name] = written.bucket.names(written.table.folder + "date=2")
     size = written.bucket.size(name)
-    task = ScanTask("", name, size, START_NS, START_NS + 10_000, (), "", True, None, 10)
+    task = ScanTask("", name, size, START_NS, START_NS + 10_000, (), "", True, None, 9, 1 << 20)
     whole = scan_segment(task, written.bucket)
     by_level = replace(task, equals=(("level", ("fatal",)),))
     by_time = replace(task, from_ns=START_NS + HOUR, to_ns=START_NS + 2 * HOUR)
@@ -349,7 +378,7 @@ def test_the_token_filter_leaves_row_groups_unread_but_none_that_match(written, 
     )
     [name] = written.bucket.names(written.table.folder + "date=2")
     size = written.bucket.size(name)
-    task = ScanTask("", name, size, START_NS, START_NS + 10_000, (), "", True, None, 10)
+    task = ScanTask("", name, size, START_NS, START_NS + 10_000, (), "", True, None, 9, 1 << 20)
     [row] = scan_segment(replace(task, query="n4321"), written.bucket).rows.to_pylist()
     needle = row["message"].split()[0]
     for query, found in [

@@ -1,0 +1,84 @@
+"""What every request passes: may it come in, are there too many, how long did it take.
+
+Plain ASGI, not a middleware of the framework's: an answer that is streamed passes as it is, and
+its time ends with its last byte.
+"""
+
+import ipaddress
+import time
+from collections.abc import Callable, Collection
+
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from query_api.http.refusal import BUSY, refusal
+from query_api.metrics import QueryMetrics
+
+
+class Gate:
+    """Answers in the application's place what it must not see, and measures all requests."""
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        endpoints: Collection[str],
+        requests_max: int,
+        metrics: QueryMetrics,
+        clock_s: Callable[[], float] = time.perf_counter,
+    ) -> None:
+        """Limit the requests to ``endpoints``; the others are answered from memory."""
+        self._app = app
+        self._endpoints = endpoints
+        self._requests_max = requests_max
+        self._metrics = metrics
+        self._clock_s = clock_s
+        self._answering = 0
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass a request on, or refuse it."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        began_s, status = self._clock_s(), 500
+
+        async def sent(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+            await send(message)
+
+        limited = scope["path"] in self._endpoints
+        self._answering += limited
+        try:
+            refused = self._refused(Request(scope), limited)
+            await (refused or self._app)(scope, receive, sent)
+        finally:
+            self._answering -= limited
+            endpoint = scope["path"] if limited else "other"
+            seconds = self._metrics.request_seconds.labels(endpoint, str(status))
+            seconds.observe(self._clock_s() - began_s)
+
+    def _refused(self, request: Request, limited: bool) -> Response | None:
+        if not _is_loopback(request.url.hostname or ""):
+            hint = "use 127.0.0.1 or localhost"
+            return refusal(403, "wrong_host", "the service answers to loopback names only", hint)
+        if limited and self._answering > self._requests_max:
+            self._metrics.limit_reached.labels("requests_max").inc()
+            message = f"{self._requests_max} requests are being answered already"
+            hint = "try again in a moment; setting requests_max"
+            return refusal(BUSY, "busy", message, hint)
+        return None
+
+
+def _is_loopback(host: str) -> bool:
+    """Return whether a request names this machine.
+
+    Any other name was made to lead here: a web page that a user visits could read all logs so.
+    """
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
