@@ -19,6 +19,8 @@ from indexer.table.table import Table
 from tests.cancelling import cancelled_at
 from tests.collector.node import HeldTopic, Node, content_of, lines
 
+pytestmark = pytest.mark.slow  # a run for each wait
+
 Open = Callable[[Path], Topic]
 ANSWERING: Open = lambda folder: LocalTopic(folder, partitions=2)  # noqa: E731
 PODS = [f"api-{number}" for number in range(4)]  # they go to both partitions

@@ -10,6 +10,8 @@ from tests.cancelling import cancelled_at
 from tests.indexer.place import check_log
 from tests.indexer.test_index import Place, expected
 
+pytestmark = pytest.mark.slow  # a run for each wait
+
 
 async def stop(indexer: Indexer) -> None:
     """End as the process does: commit what has come, and leave."""

@@ -18,6 +18,8 @@ from tests.indexer.place import check_log
 from tests.indexer.shipped import CLUSTER
 from tests.way import lines
 
+pytestmark = pytest.mark.slow  # a run for each wait
+
 
 class Died(BaseException):
     """The process is no more."""
