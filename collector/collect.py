@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 from collector.file_names import SPOOL
 from collector.files import checkpoint
 from collector.files.checkpoint import Checkpoint, FileKey, LaneState
-from collector.files.discover import Discovery
+from collector.files.discover import Discovery, ScanLimits
 from collector.files.layout import roots_of
 from collector.files.life_cycle import Stage
 from collector.files.placement import Placement, in_use
@@ -54,10 +54,11 @@ def _inputs(settings: CollectorSettings, run: bytes, clock: Clock) -> _Inputs:
     """Return what the settings name, without asking anybody. Raises SettingError."""
     chance = random.Random(run)  # noqa: S311  # it spreads requests, and hides nothing
     targets = filter(None, settings.link_targets.split(os.pathsep))
+    limits = ScanLimits(settings.depth_max, settings.directories_max)
     return _Inputs(
         Policy(Path(settings.policy) if settings.policy else None, clock),
         Metadata(settings.metadata, settings.node, Path(settings.state), clock, chance),
-        Discovery(roots_of(settings), clock, targets),
+        Discovery(roots_of(settings), clock, targets, limits=limits),
     )
 
 

@@ -81,6 +81,10 @@ class CollectorSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknow
         10_000
     )
     scan_interval_ms: Annotated[int, setting("time between two scans", ge=10)] = 1_000
+    depth_max: Annotated[
+        int, setting("directories below a root that a scan goes down", ge=3, le=256)
+    ] = 32
+    directories_max: Annotated[int, setting("directories that a scan looks into", ge=1)] = 100_000
     scan_late_ms: Annotated[
         int, setting("delay of a scan from which it may have missed a whole file", ge=100)
     ] = 10_000

@@ -85,6 +85,17 @@ _QUIET_NS = 30_000_000_000
 _QUIET_LOOK_NS = 9_000_000_000
 
 
+@dataclass(frozen=True, slots=True)
+class ScanLimits:
+    """How many directories a scan looks into, and how far down; whoever writes logs may make more.
+
+    What lies beyond is an error of the scan, not of the collector.
+    """
+
+    depth_max: int = 32
+    directories_max: int = 100_000
+
+
 class Discovery:
     """Scans of some roots; directories that have not changed are not listed again."""
 
@@ -94,11 +105,13 @@ class Discovery:
         clock: Callable[[], int],
         link_targets: Iterable[str] = (),
         ticks: Callable[[], int] = time.monotonic_ns,
+        limits: ScanLimits | None = None,
     ) -> None:
         """``clock`` gives ns since 1970, as the file system's times do; ``ticks`` ns that pass.
 
         A link is followed if its target lies below one of ``link_targets``.
         """
+        self._limits = limits or ScanLimits()
         self._roots = list(roots)
         self._clock = clock
         self._ticks = ticks
@@ -134,21 +147,36 @@ class Discovery:
         roots = [_Folder(os.path.realpath(path), layout, path) for path, layout in self._roots]
         self._folders = _known(roots, self._folders)
         self._lively = []
-        for root in self._folders:
-            self._visit(root, result)
+        self._visit(self._folders, result)
         # A file that goes by two names is one file.
         result.files = list({found.inode: found for found in reversed(result.files)}.values())
         result.files.reverse()
         return result
 
-    def _visit(self, folder: _Folder, result: Scan) -> None:
-        """Bring a directory and all below it up to now."""
-        self._look(folder, result)
-        if folder.mtime_ns != _AWAY and not self._quiet_for(folder, result.began_ns, _QUIET_NS):
-            self._lively.append((folder.path, folder.mtime_ns))
-        result.files.extend(folder.files)
-        for inner in folder.folders:
-            self._visit(inner, result)
+    def _visit(self, roots: list[_Folder], result: Scan) -> None:
+        """Bring directories and all below them up to now, one after the other in their order."""
+        waiting, looked = [(root, 0) for root in reversed(roots)], 0
+        while waiting:
+            folder, depth = waiting.pop()
+            if why := self._limits_reached(depth, looked):
+                result.errors[Path(folder.called)] = why
+                continue
+            looked += 1
+            self._look(folder, result)
+            if folder.mtime_ns != _AWAY and not self._quiet_for(folder, result.began_ns, _QUIET_NS):
+                self._lively.append((folder.path, folder.mtime_ns))
+            result.files.extend(folder.files)
+            waiting.extend((inner, depth + 1) for inner in reversed(folder.folders))
+
+    def _limits_reached(self, depth: int, looked: int) -> str:
+        """Return why a directory is not looked into; empty if it is."""
+        if depth > self._limits.depth_max:
+            return (
+                f"it is more than {self._limits.depth_max} directories below its root (depth_max)"
+            )
+        if looked >= self._limits.directories_max:
+            return f"there are more than {looked} directories (directories_max)"
+        return ""
 
     def _look(self, folder: _Folder, result: Scan) -> None:
         """Bring a directory up to now; one that is not there holds nothing."""

@@ -66,7 +66,7 @@ class KnownFiles:
         self.closed: dict[FileKey, ClosedFile] = {}
         self._next_epochs: dict[bytes, int] = {}
         self._sealed: dict[Inode, FileKey] = {}  # not compressed, and read to their end
-        self._copies: dict[Inode, FileKey] = {}  # compressed, and read as another inode
+        self._copies: dict[Inode, tuple[FileKey, int]] = {}  # read as another inode; their size
         for state in states:
             life = LifeCycle(Stage.SEALED if state.sealed else Stage.REMEMBERED)
             self.closed[state.key] = ClosedFile(state, life, spooled.get(state.key, 0))
@@ -128,15 +128,21 @@ class KnownFiles:
     def note_inode(self, tail: Tail, key: FileKey) -> None:
         """Note that all that ``tail`` holds is accounted for as the file ``key``."""
         if tail.compressed:
-            self._copies[tail.inode] = key
+            self.note_copy(tail, key)
         elif tail.linked:
             self._sealed[tail.inode] = key
 
+    def note_copy(self, tail: Tail, key: FileKey) -> None:
+        """Note that all that ``tail`` holds now is read as the file ``key``, of another inode."""
+        self._copies[tail.inode] = key, tail.size
+
     def accounts_for(self, found: FoundFile) -> bool:
         """Return whether what a scan has found need not be opened."""
+        key, size = self._copies.get(found.inode, ((b"", 0), -1))
+        if (key in self.named or key in self.closed) and (found.compressed or found.size == size):
+            return True
         if found.compressed:
-            key = self._copies.get(found.inode)
-            return key is not None and (key in self.named or key in self.closed)
+            return False
         # An inode is soon used again, and files of a crash loop often have the same size.
         closed = self.closed.get(self._sealed.get(found.inode, (b"", 0)))
         if closed is None:
@@ -147,12 +153,12 @@ class KnownFiles:
     @property
     def uncopied(self) -> list[ClosedFile]:
         """Return the closed files that may go on and have no compressed copy."""
-        copied = set(self._copies.values())
+        copied = {key for key, _ in self._copies.values()}
         return [c for key, c in self.closed.items() if c.may_go_on and key not in copied]
 
     def keep_inodes(self, seen: Set[Inode]) -> Set[FileKey]:
         """Forget the inodes that a scan has not seen; return the files that the others are of."""
         for inodes in (self._sealed, self._copies):
-            for inode in [inode for inode in inodes if inode not in seen]:
+            for inode in inodes.keys() - seen:
                 del inodes[inode]
-        return {*self._sealed.values(), *self._copies.values()}
+        return {*self._sealed.values(), *(key for key, _ in self._copies.values())}

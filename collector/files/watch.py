@@ -5,6 +5,7 @@ file goes through the stages of ``life_cycle``; it is forgotten only after the t
 GAP and error-free scans have missed it for long.
 """
 
+import errno
 from collections.abc import Callable, Iterable, Mapping, Set
 from pathlib import Path
 
@@ -55,6 +56,7 @@ class Watch:
         self._gone_after_ns = gone_after_ns
         self._scan_late_ns = scan_late_ns
         self._scanned_ns = 0
+        self._damaged: dict[Inode, tuple[int, int]] = {}  # their bytes, and since when so many
         self._resting = False  # whether the last scan has left the resting files out
 
     # -- scans -------------------------------------------------------------------------------
@@ -77,6 +79,7 @@ class Watch:
                 self.changes += tail.was_missed(scan.began_ns)
         self._check_late(scan.began_ns)
         self._miss_closed(self.files.keep_inodes(seen), scan.began_ns)
+        self._damaged = {inode: each for inode, each in self._damaged.items() if inode in seen}
         self._scanned_ns = scan.began_ns
 
     def _look_again(self, now_ns: int) -> None:
@@ -172,27 +175,34 @@ class Watch:
                 tail.close()
 
     def _take_compressed(self, tail: Tail, content: GzipContent, now_ns: int) -> None:
-        """Name a compressed file; report what is to be read of it, if it is damaged."""
-        damage: OSError | None = None
-        try:
-            tail.size = tail.size_max = tail.noted_bytes = content.size()
-        except OSError as error:
-            damage = error
-            tail.size_max = content.stated_size()
-        is_named = self._name(tail, now_ns)
-        if damage is not None and not is_named:
-            raise damage
+        """Name a compressed file; what of it cannot be decompressed is missing.
+
+        Raises OSError while a damaged one may still be being written.
+        """
+        tail.size = tail.size_max = tail.noted_bytes = content.size()
+        why = f"unreadable: the compressed file is damaged: {content.damage}"
+        if content.damage and not self._is_quiet(tail.inode, content.stored_bytes(), now_ns):
+            raise OSError(errno.EBADMSG, why)
+        if not self._name(tail, now_ns) and content.damage:
+            self._take_name(tail, content.head(), now_ns)
         self.tails[tail.inode] = tail
-        if damage is not None:
-            self.abandon(tail, now_ns, f"unreadable: {damage.strerror}")
+        if content.damage:
+            # Where the lines before it say nothing of its time, that may be any time.
+            self._entries.gap(tail.state(), tail.size, tail.born_ns, now_ns, why)
+
+    def _is_quiet(self, inode: Inode, size: int, now_ns: int) -> bool:
+        """Return whether a damaged file has had this size for long, so nobody is writing to it."""
+        if self._damaged.get(inode, (-1, 0))[0] != size:
+            self._damaged[inode] = size, now_ns
+        return now_ns - self._damaged[inode][1] >= self._seal_quiet_ns
 
     def _is_copy(self, tail: Tail, now_ns: int) -> bool:
         """Return whether all that a file holds was read, or is read, from another one."""
-        if tail.format == "plain":
+        if tail.format == "plain" or not tail.compressed:
             return bool(tail.moved_ns) and self._is_copy_of_read(tail, now_ns)
-        key = self._read_elsewhere(tail) if tail.compressed else None
+        key = self._read_elsewhere(tail)
         if key is not None:
-            self.files.note_inode(tail, key)
+            self.files.note_copy(tail, key)
         return key is not None
 
     def _read_elsewhere(self, tail: Tail) -> FileKey | None:
@@ -210,27 +220,27 @@ class Watch:
             else:
                 continue
             part = tail.content.read(len(mark.tail), mark.offset - len(mark.tail))
-            if part == mark.tail:
+            # A damaged one may lack that, and a line has the time of its writing in it.
+            if part == mark.tail or (isinstance(tail.content, GzipContent) and tail.content.damage):
                 return key
         return None
 
     def _is_copy_of_read(self, tail: Tail, now_ns: int) -> bool:
-        """Return whether all of a rotated plain file is read elsewhere.
+        """Return whether all of a rotated file, copied or compressed, is read elsewhere.
 
         A copy of which that is no longer so goes on under the name of the original.
         """
         line = first_line(tail, ended=True)
         if line is None:
-            return True  # it may be a copy that has just begun
-        if self.files.next_epoch(self._name_of(tail, line)):
+            return not tail.compressed  # it may be a copy that has just begun
+        if tail.format == "plain" and self.files.next_epoch(self._name_of(tail, line)):
             return False
         source = source_of(tail, self.tails.values(), self.files.uncopied)
         if source is None:
             return False
         key = source.key
         if is_same_content(source) if isinstance(source, Tail) else source.stage is Stage.SEALED:
-            if tail.compressed:
-                self.files.note_inode(tail, key)
+            self.files.note_copy(tail, key)
             return True
         if isinstance(source, Tail):
             self.truncated(source, now_ns, copied=True)
@@ -246,14 +256,17 @@ class Watch:
         line = first_line(tail, ended=ended or tail.compressed)
         if line is None:
             return False
+        self._take_name(tail, line, now_ns)
+        return True
+
+    def _take_name(self, tail: Tail, line: bytes, now_ns: int) -> None:
         name = self._name_of(tail, line)
         if any(self._goes_on(tail, closed, now_ns) for closed in self.files.left(name)):
-            return True
+            return
         self.files.name(tail, name)
         tail.born_ns = line_time_ns(line)
         tail.partition = self.placement.of_file(tail.stream.pod_uid, tail.born_ns)
         self._entries.begin(tail, now_ns, is_known=False)
-        return True
 
     def _name_of(self, tail: Tail, line: bytes) -> bytes:
         return name_of(self.placement.cluster, self.placement.node, tail, line)

@@ -5,6 +5,7 @@ import json
 import os
 import random
 import shutil
+import subprocess
 import threading
 import time
 from collections.abc import Callable
@@ -18,7 +19,7 @@ from collector.checksum import crc32
 from collector.errors import SettingError
 from collector.files.birth import birth_ns
 from collector.files.content import open_content
-from collector.files.discover import Discovery
+from collector.files.discover import Discovery, ScanLimits
 from collector.files.layout import NODE_NAMESPACE, Pods, plain_roots
 from collector.wire.range import STDERR, STDOUT, Range, Stream
 from tests.collector.node import SECOND, Node, content_of, gaps_of, ranges_of, seals_of
@@ -670,6 +671,32 @@ def test_a_pattern_finds_its_files_and_those_rotated_from_them(
     assert names.items() >= found.items()
     if not glob.startswith(("**", "a.*")):
         assert names == found
+
+
+async def test_directories_too_deep_or_too_many_are_named_and_the_others_read(
+    make: Make, tmp_path: Path
+) -> None:
+    plain = Plain(make, tmp_path, "**/*.log")
+    content = plain.write(text(0, 5))
+    at = os.open(plain.folder, os.O_RDONLY)
+    for _ in range(1_100):  # more than fit into a path
+        os.mkdir("d", dir_fd=at)
+        inner = os.open("d", os.O_RDONLY, dir_fd=at)
+        os.close(at)
+        at = inner
+    os.close(at)
+    await plain.node.start()
+    await plain.node.pass_time(30)
+    assert await contents_once(plain.node) == [content]
+    ((path, why),) = plain.node.collector.watch.errors.items()
+    assert (str(path), "depth_max" in why) == (f"{plain.folder}{'/d' * 33}", True)
+    limits = ScanLimits(directories_max=10)
+    roots = plain_roots(f"app={plain.folder}/**/*.log", "n")
+    few = Discovery(roots, time.time_ns, limits=limits).scan()
+    assert [each.path for each in few.files] == [plain.log]
+    ((path, why),) = few.errors.items()
+    assert (str(path), "directories_max" in why) == (f"{plain.folder}{'/d' * 10}", True)
+    subprocess.run(["rm", "-r", plain.folder / "d"], check=True)  # Python's own way recurses
 
 
 @pytest.mark.parametrize(

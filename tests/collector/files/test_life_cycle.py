@@ -19,7 +19,6 @@ from tests.collector.node import (
     content_of,
     gaps_of,
     lines,
-    open_files,
     seals_of,
 )
 
@@ -408,33 +407,17 @@ async def test_a_sealed_file_that_was_compressed_and_overwritten_goes_on_as_its_
 
 
 @reaches((MOVED, REPORTED), (REPORTED, SEALED))
-async def test_the_rest_of_a_damaged_file_is_reported(lives: Lives) -> None:
-    node = lives.node()
-    packed = bytearray(gzip.compress(lines(0, 40_000)))
-    packed[-6] ^= 1  # its checksum, so that its beginning can be read
+async def test_a_file_that_goes_on_growing_after_its_deletion_is_given_up(lives: Lives) -> None:
+    node = lives.node(held_bytes=0)
+    content = node.write(node.file(), lines(0, 5))
     await node.start()
     await node.pass_time(2)
-    before = open_files()
-    node.file(rotated="1.gz").write_bytes(packed)
-    await node.pass_time(12)
+    node.write(node.file(), lines(5, 5))
+    node.file().unlink()
+    await node.pass_time(2)
     assert (stages(node), closed_stages(node)) == ([], [SEALED])
-    assert open_files() == before
     (gap,) = gaps_of(await node.batches())
-    assert gap.reason.startswith("unreadable")
-
-
-async def test_a_compressed_file_that_cannot_even_be_named_stays_an_error_and_not_open(
-    lives: Lives,
-) -> None:
-    node = lives.node()
-    await node.start()
-    node.file(rotated="1.gz").write_bytes(b"this was never compressed" * 99)
-    await node.pass_time(3)
-    before = open_files()
-    await node.pass_time(10)
-    assert list(node.collector.watch.errors) == [node.file(rotated="1.gz")]
-    assert open_files() == before
-    assert not content_of(await node.batches())
+    assert (gap.start, gap.reason, gap.end_exact) == (len(content), GIVEN_UP, False)
 
 
 @reaches((ENDED, REPORTED), (REPORTED, SEALED))
