@@ -25,12 +25,12 @@ from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 
 from collector.process import did_you_mean, own_version
-from indexer.errors import BucketUnavailable, IndexerError, TableError, VersionGone
+from indexer.errors import BadQuery, BucketUnavailable, IndexerError, TableError, VersionGone
 from indexer.store.bucket import Bucket
 from indexer.store.open import open_bucket
 from query_api.completeness.replica import Replica
 from query_api.completeness.statement import plain
-from query_api.errors import BadParameter, BadQuery, NotComplete, QueryError
+from query_api.errors import BadParameter, NotComplete, QueryError
 from query_api.metrics import QueryMetrics
 from query_api.questions.answer import Answer, ErrorAnswer, ErrorBody, Gaps, Status, StreamList
 from query_api.questions.list_and_status import list_gaps, list_streams, show_status
@@ -265,10 +265,13 @@ def _is_loopback(host: str) -> bool:
 def _add_errors(app: FastAPI) -> None:
     @app.exception_handler(QueryError)
     def query_error(_: Request, error: QueryError) -> Response:
-        column = error.column if isinstance(error, BadQuery) else None
         if isinstance(error, NotComplete):
             return _error(409, error.code, str(error), error.hint, None, error.completeness)
-        return _error(400, error.code, str(error), error.hint, column)
+        return _error(400, error.code, str(error), error.hint)
+
+    @app.exception_handler(BadQuery)
+    def bad_query(_: Request, error: BadQuery) -> Response:
+        return _error(400, error.code, str(error), error.hint, error.column)
 
     @app.exception_handler(IndexerError)
     def indexer_error(_: Request, error: IndexerError) -> Response:

@@ -10,10 +10,10 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
+from indexer.query.scope import Scope
 from indexer.schema import LEVELS
 from query_api.completeness.gaps import STATES
 from query_api.errors import BadParameter
-from query_api.scope import Scope
 from query_api.times import parse_time
 
 

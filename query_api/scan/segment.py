@@ -16,13 +16,13 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from indexer.errors import BucketError, ObjectMissing, SegmentDamaged
+from indexer.query.filter import Filter
+from indexer.query.terms import Term, parse_query
 from indexer.schema import times_ns
 from indexer.segment.reader import SegmentReader
 from indexer.segment.token_filter import tokens_within
 from indexer.store.bucket import Bucket
 from indexer.store.open import open_bucket
-from query_api.language.terms import Term, parse_query
-from query_api.scan.filter import Filter
 
 _TOKENS_ASKED_MAX = 4  # of one segment's filter; each costs a request
 
