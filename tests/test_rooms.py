@@ -53,11 +53,11 @@ PLAN: Mapping[str, Mapping[str, str]] = {
         "transition": "errors",
         "store": "errors object_names times",
         "parse": "kernels schema",
-        "query": "errors kernels",
+        "query": "errors kernels schema",
         "segment": "errors kernels parse equal_runs schema store times",
-        "table": "errors object_names schema segment store",
+        "table": "errors object_names query schema segment store",
         "ledger": "errors object_names schema store table times",
-        "keeper": "errors equal_runs ledger object_names schema segment store table times "
+        "keeper": "errors equal_runs ledger object_names query schema segment store table times "
         "transition",
         "trim": "ledger",
         "assemble": "errors ledger parse segment table times trim",

@@ -17,6 +17,8 @@ from numpy.typing import NDArray
 
 from indexer.errors import BucketError, ObjectMissing, SegmentDamaged
 from indexer.query.filter import Filter
+from indexer.query.meant import EVER_NS, meant
+from indexer.query.scope import Scope
 from indexer.query.terms import Term, parse_query
 from indexer.schema import times_ns
 from indexer.segment.reader import SegmentReader
@@ -221,10 +223,7 @@ def _matches(
     reader: _RowGroup, task: ScanTask, matching: Filter, from_ns: int, to_ns: int
 ) -> pa.Table:
     """Return the matching rows of a row group (RESULT_SCHEMA), no more than the limit."""
-    kept = _in_scope(reader, task, from_ns, to_ns)
-    if matching and kept.any():
-        matching.strike_out(reader.read(["message"]).column("message"), kept)
-    chosen = pa.array(np.flatnonzero(kept))
+    chosen = pa.array(np.flatnonzero(_kept(reader, task, matching, from_ns, to_ns)))
     if not len(chosen):
         return _NO_ROWS
     keys = reader.read(["file_id", "epoch", "offset"]).add_column(0, "ns", reader.ns)
@@ -243,18 +242,17 @@ def _matches(
     return pa.table(found_rows).cast(RESULT_SCHEMA)
 
 
-def _in_scope(reader: _RowGroup, task: ScanTask, from_ns: int, to_ns: int) -> NDArray[np.bool_]:
-    """Return for each row whether its time and words are in scope."""
-    group, kept = reader.group, np.ones(reader.rows, np.bool_)
-    if from_ns > group.low_ns:
-        kept &= reader.ns.to_numpy() >= from_ns
-    if to_ns <= group.high_ns:
-        kept &= reader.ns.to_numpy() < to_ns
-    for name, wanted in task.equals:
-        if name in group.compared:
-            words = reader.read([name]).column(name)
-            kept &= pc.is_in(words, value_set=pa.array(wanted, pa.string())).to_numpy()
-    return kept
+def _kept(
+    reader: _RowGroup, task: ScanTask, matching: Filter, from_ns: int, to_ns: int
+) -> NDArray[np.bool_]:
+    """Return for each row whether it matches; what statistics have shown is not compared."""
+    group = reader.group
+    scope = Scope(
+        from_ns if from_ns > group.low_ns else EVER_NS[0],
+        to_ns if to_ns <= group.high_ns else EVER_NS[1],
+        {name: wanted for name, wanted in task.equals if name in group.compared},
+    )
+    return meant(reader, scope, matching)
 
 
 def _after(keys: pa.Table, after: Key, newest_first: bool) -> pa.ChunkedArray:
