@@ -35,6 +35,7 @@ from query_api.metrics import QueryMetrics
 from query_api.questions.answer import Answer, ErrorAnswer, ErrorBody, Gaps, Status, StreamList
 from query_api.questions.list_and_status import list_gaps, list_streams, show_status
 from query_api.questions.parameters import (
+    EMPTY_VALUE,
     GapParameters,
     NoParameters,
     SearchParameters,
@@ -304,6 +305,8 @@ def _wrong_parameter(path: str, problem: Any) -> tuple[str, str]:
     name = str(problem["loc"][-1])
     if len(problem["loc"]) > 2:
         name = str(problem["loc"][1])
+    if problem["type"] == EMPTY_VALUE:
+        return f"{name} has an empty value", f"give a value, or leave {name} out"
     if problem["type"] != "extra_forbidden":
         return f"{name}={problem.get('input')!r}: {problem['msg'].lower()}", _DOCS
     fields = _PARAMETERS[path].model_fields.items()

@@ -34,7 +34,7 @@ def list_gaps(snapshot: Snapshot, scope: Scope, asked: GapParameters, cluster: s
         total=len(found),
         completeness=judge(snapshot, scope, cluster, Trouble()),
         version=snapshot.version,
-        from_=format_time(scope.from_ns) if asked.from_ else None,
+        from_=None if asked.from_ is None else format_time(scope.from_ns),
         to=format_time(scope.to_ns),
     )
 
