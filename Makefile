@@ -13,7 +13,7 @@ BIN := .venv/bin
 PARALLEL := --numprocesses 2 --dist loadfile
 UNIT := -m unit --hypothesis-profile unit
 FAST := tests/test_tidy.py tests/test_rooms.py tests/test_documented.py \
-	tests/collector/wire tests/query_api/language
+	tests/collector/wire tests/indexer/query
 
 LOGS ?=
 TEXTS ?=
@@ -136,7 +136,7 @@ define install
 	@$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
 	@echo 'make: compiling the kernels'
 	@$(BIN)/python -c 'from indexer.compile import compile_kernels; compile_kernels()'
-	@$(BIN)/python -c 'from query_api.scan.filter import compile_kernels; compile_kernels()'
+	@$(BIN)/python -c 'from indexer.query.filter import compile_kernels; compile_kernels()'
 	@touch $@
 endef
 

@@ -14,6 +14,7 @@ IndexerError
 ├── SegmentUnsorted         a segment whose rows are in no order; left as it is
 ├── SegmentDamaged          a segment that cannot be decoded; left as it is
 ├── BadRequest              a request for deletion that nobody can carry out
+├── BadQuery                the text of a query cannot be understood; points at a column
 ├── CoverageError           bytes that are not a coverage object
 └── SelectorError           a selector of labels with a pattern that is not one
 
@@ -81,6 +82,17 @@ class SegmentDamaged(IndexerError):
 
 class BadRequest(IndexerError):
     """A request for deletion makes no sense; nothing was deleted for it."""
+
+
+class BadQuery(IndexerError):
+    """The text of a query cannot be understood; ``column`` counts from 1."""
+
+    code = "bad_query"
+
+    def __init__(self, message: str, column: int, hint: str = "") -> None:
+        super().__init__(f"{message} at column {column}")
+        self.column = column
+        self.hint = hint
 
 
 class CoverageError(IndexerError):

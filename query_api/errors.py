@@ -1,7 +1,6 @@
 """Every error that the query service raises, in one tree.
 
 QueryError
-├── BadQuery              the query's text cannot be understood; points at a column
 ├── BadParameter          a parameter is unknown, malformed or out of its bounds
 ├── NotComplete           the answer is not complete, and only a complete one was asked for
 ├── NotReadable           a file cannot be shown: damaged, or none of its kind
@@ -18,17 +17,6 @@ class QueryError(Exception):
     retriable = False
     code = "error"
     hint = ""
-
-
-class BadQuery(QueryError):
-    """The text of a query cannot be understood; ``column`` counts from 1."""
-
-    code = "bad_query"
-
-    def __init__(self, message: str, column: int, hint: str = "") -> None:
-        super().__init__(f"{message} at column {column}")
-        self.column = column
-        self.hint = hint
 
 
 class BadParameter(QueryError):

@@ -17,10 +17,10 @@ from aiokafka.admin import AIOKafkaAdminClient, NewTopic, RecordsToDelete
 from collector.files import checkpoint
 from collector.topic.record_frame import frames
 from indexer.ledger.entries import LOST_RETENTION, LOST_ROTATED, LOST_TOPIC, TOPIC_RESET
+from indexer.query.scope import Scope
 from query_api.completeness.gaps import LOST, STAMP_SLACK_NS, UNKNOWN, Gap
 from query_api.completeness.replica import Replica
 from query_api.completeness.verdict import Trouble, judge
-from query_api.scope import Scope
 from tests.real_parts.kafka import Broker
 from tests.way import CLUSTER, Way, a_way, eventually, lines
 

@@ -53,10 +53,11 @@ PLAN: Mapping[str, Mapping[str, str]] = {
         "transition": "errors",
         "store": "errors object_names times",
         "parse": "kernels schema",
+        "query": "errors kernels schema",
         "segment": "errors kernels parse equal_runs schema store times",
-        "table": "errors object_names schema segment store",
+        "table": "errors object_names query schema segment store",
         "ledger": "errors object_names schema store table times",
-        "keeper": "errors equal_runs ledger object_names schema segment store table times "
+        "keeper": "errors equal_runs ledger object_names query schema segment store table times "
         "transition",
         "trim": "ledger",
         "assemble": "errors ledger parse segment table times trim",
@@ -78,11 +79,9 @@ PLAN: Mapping[str, Mapping[str, str]] = {
         "metrics": "",
         "settings": "",
         "times": "errors",
-        "scope": "",
-        "language": "errors",
-        "scan": "errors language scope",
-        "completeness": "scan scope",
-        "questions": "completeness errors language metrics scan scope settings times",
+        "scan": "errors",
+        "completeness": "scan",
+        "questions": "completeness errors metrics scan settings times",
         "http": "completeness errors metrics questions settings",
         "run": "http settings",
         "command": "errors times",
@@ -98,7 +97,7 @@ CONTRACTS: Mapping[str, Mapping[str, str]] = {
         # What a collector keeps on its disk can be looked into: one module writes and reads it.
         "collector": "checksum durable errors files.checkpoint levels process token_bytes "
         "topic wire",
-        "indexer": "errors kernels ledger object_names schema segment store table times",
+        "indexer": "errors ledger object_names query schema segment store table times",
     },
 }
 

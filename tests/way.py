@@ -21,6 +21,7 @@ from indexer.errors import TableError
 from indexer.ledger.entries import missing
 from indexer.ledger.ledger import Ledger
 from indexer.ledger.stored import LedgerTable, bring_up
+from indexer.query.scope import Scope
 from indexer.store.bucket import Bucket
 from indexer.store.open import open_bucket
 from indexer.table.table import Table
@@ -28,7 +29,6 @@ from load_tests.verify import Sum, sums_of_files, sums_of_table
 from query_api.completeness.gaps import RECOVERED, Gap, find_gaps
 from query_api.completeness.replica import Replica
 from query_api.completeness.verdict import Trouble, judge
-from query_api.scope import Scope
 
 CLUSTER = "test"
 _COLLECTOR = {

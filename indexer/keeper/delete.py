@@ -1,6 +1,7 @@
-"""Deletion on request: rows that a request describes are taken out of every segment.
+"""Deletion on request: rows that a request means are taken out of every segment.
 
-Requests and the objects of a snapshot go in. Segments are rewritten without the rows, and the same
+Requests and the objects of a snapshot go in; a search with the same arguments shows the same rows,
+by the same code. Segments are rewritten without the rows, and the same
 commit names each row that went, by file and offset. Bytes stay covered, so what is sent again is
 trimmed; a request stays open for a while, for rows that were still on their way.
 """
@@ -16,6 +17,9 @@ import pyarrow.compute as pc
 from indexer.equal_runs import runs
 from indexer.keeper.exchange import LEFT_ALONE, batches, exchange
 from indexer.keeper.fence import FencedTable
+from indexer.query.filter import Filter
+from indexer.query.meant import Decoded, meant
+from indexer.query.terms import parse_query
 from indexer.schema import times_ns
 from indexer.segment.rewrite import Rewritten, without
 from indexer.table.coverage import Balance, Coverage, Deleted
@@ -23,7 +27,7 @@ from indexer.table.request import DeletionRequest, checked
 from indexer.table.table import Live
 from indexer.times import to_datetime
 
-_FILE = ("pod", "container", "file_id", "epoch")
+_FILE = ("namespace", "pod", "container", "file_id", "epoch")
 _COLUMNS = (*_FILE, "offset", "time", "time_ns")
 # Statistics of times may be cut to milliseconds.
 _CUT = timedelta(milliseconds=1)
@@ -47,38 +51,33 @@ class Examined:
 
 
 def may_hold(each: Live, request: DeletionRequest) -> bool:
-    """Return whether the statistics of an object allow a row that a request describes."""
+    """Return whether the statistics of an object allow a row that a request means."""
     if each.is_coverage:
         return False
-    for name in ("namespace", "pod", "container"):
-        wanted = getattr(request, name)
-        least, greatest = each.stats.get(name, (wanted, wanted))
-        if wanted and not least <= wanted <= greatest:
+    scope = request.scope
+    for name, wanted in scope.equals.items():
+        bounds = each.stats.get(name)
+        if bounds and not any(bounds[0] <= value <= bounds[1] for value in wanted):
             return False
     least, greatest = each.stats.get("time", (None, None))
     if least is None:
         return True
-    begin, end = to_datetime(request.from_ns), to_datetime(request.to_ns)
+    begin, end = to_datetime(scope.from_ns), to_datetime(scope.to_ns)
     return bool(least - _CUT < end and begin <= greatest + _CUT)
 
 
 def matcher(request: DeletionRequest) -> Callable[[pa.Table], pa.Array]:
-    """Return what tells, for each row of a table, whether the request describes it."""
+    """Return what tells, for each row of a table, whether the request means it."""
+    scope, matching = request.scope, Filter(parse_query(request.query))
 
     def fits(rows: pa.Table) -> pa.Array:
-        masks = [
-            pc.equal(rows.column(name), value)
-            for name in ("namespace", "pod", "container")
-            if (value := getattr(request, name))
-        ]
-        ns = times_ns(rows)
-        masks += [pc.greater_equal(ns, request.from_ns), pc.less(ns, request.to_ns)]
+        kept = meant(Decoded(rows), scope, matching)
         message = rows.column("message")
         if request.text:
-            masks.append(pc.match_substring(message, request.text))
+            kept &= pc.match_substring(message, request.text).to_numpy()
         if request.regex:
-            masks.append(pc.match_substring_regex(message, request.regex))
-        return functools.reduce(pc.and_, masks)
+            kept &= pc.match_substring_regex(message, request.regex).to_numpy()
+        return pa.array(kept)
 
     return fits
 
@@ -123,7 +122,7 @@ def _marks(request: DeletionRequest, now_ns: int, dropped: Sequence[pa.Table]) -
     deleted = [
         Deleted(
             request.id,
-            request.namespace,
+            namespace,
             pod,
             container,
             file_id,
@@ -132,6 +131,6 @@ def _marks(request: DeletionRequest, now_ns: int, dropped: Sequence[pa.Table]) -
             first_ns,
             last_ns,
         )
-        for (pod, container, file_id, epoch), places, first_ns, last_ns in found
+        for (namespace, pod, container, file_id, epoch), places, first_ns, last_ns in found
     ]
     return Coverage(now_ns, [], [], [], [], [], Balance(), deleted=deleted)

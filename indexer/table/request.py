@@ -10,8 +10,11 @@ from typing import TypeVar
 
 import msgspec
 
+from collector.levels import LEVELS, UNKNOWN
 from indexer.errors import BadRequest
 from indexer.object_names import DONE, deletions_folder, done_name, is_done_name, request_name
+from indexer.query.scope import WORDS, Scope
+from indexer.query.terms import parse_query
 from indexer.store.bucket import Bucket
 
 _Kind = TypeVar("_Kind")
@@ -20,19 +23,37 @@ _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
 
 class DeletionRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Rows of ``[from_ns, to_ns)`` of a namespace, in which all that is named besides is true."""
+    """Rows of ``[from_ns, to_ns)`` for which all that is named besides is true.
+
+    It names what a search does, and means the rows that this would show. A column that is one word
+    and no list, ``text`` and ``regex`` stand in requests of an earlier version only.
+    """
 
     id: str
     requested_ns: int
     by: str
     reason: str
-    namespace: str
     from_ns: int
     to_ns: int
-    pod: str = ""  # empty: any
-    container: str = ""
+    query: str = ""  # in the language of a search; empty: whatever the message
+    namespace: tuple[str, ...] | str = ()  # one of these values; none: any
+    pod: tuple[str, ...] | str = ()
+    container: tuple[str, ...] | str = ()
+    node: tuple[str, ...] = ()
+    level: tuple[str, ...] = ()
     text: str = ""  # stands in the message, to the letter
     regex: str = ""  # RE2, found in the message
+
+    @property
+    def scope(self) -> Scope:
+        """The span of time and the values of columns that it names."""
+        named = {name: getattr(self, name) for name in WORDS}
+        equals = {
+            name: (value,) if isinstance(value, str) else value
+            for name, value in named.items()
+            if value
+        }
+        return Scope(self.from_ns, self.to_ns, equals)
 
 
 class Deletion(msgspec.Struct, frozen=True):
@@ -91,19 +112,42 @@ class Requests:
 
 
 def checked(request: DeletionRequest) -> DeletionRequest:
-    """Return the request; raise BadRequest if it makes no sense."""
+    """Return the request; raise BadRequest if it makes no sense, BadQuery for such a query."""
     if not _ID.fullmatch(request.id) or request.id.endswith(DONE):
         raise BadRequest(f"request id {request.id!r}: use letters, digits, '.', '_' and '-'")
-    if not request.namespace:
-        raise BadRequest("a request for deletion needs a namespace")
     if not request.by or not request.reason:
         raise BadRequest("a request for deletion needs a name of who asks, and a reason")
-    if not -(2**63) <= request.from_ns <= request.to_ns < 2**63:
+    if not all(-(2**63) <= time_ns < 2**63 for time_ns in (request.from_ns, request.to_ns)):
         raise BadRequest("a request for deletion has times that 64 bits of nanoseconds can hold")
-    if request.from_ns == request.to_ns:
+    if request.from_ns >= request.to_ns:
         raise BadRequest("a request for deletion must end after it begins")
+    _check_rows(request)
+    if request.regex:
+        _check_regex(request)
+    return request
+
+
+def _check_rows(request: DeletionRequest) -> None:
+    """Raise BadRequest if what is to name the rows is empty, unknown, or more than it seems."""
+    equals = request.scope.equals
+    if request.namespace == "":
+        raise BadRequest("a request for deletion needs a namespace")
+    for name, values in equals.items():
+        if "" in values:
+            raise BadRequest(f"a request for deletion has an empty {name}")
+    for level in request.level:
+        if level not in (*LEVELS, UNKNOWN):
+            raise BadRequest(f"level {level!r} of a request for deletion is none")
     if request.text and request.regex:
         raise BadRequest("a request for deletion takes a text or a regular expression, not both")
+    terms = parse_query(request.query)
+    if request.query and not terms:
+        raise BadRequest("a request for deletion has an empty query")
+    if not equals and not terms:
+        raise BadRequest("a request for deletion must name a query, a namespace or another value")
+
+
+def _check_regex(request: DeletionRequest) -> None:
     import pyarrow as pa  # not at the top: to ask for a deletion, a command loads no more
     import pyarrow.compute as pc
 
@@ -111,4 +155,3 @@ def checked(request: DeletionRequest) -> DeletionRequest:
         pc.match_substring_regex(pa.array([""]), pattern=request.regex)
     except pa.ArrowInvalid as error:
         raise BadRequest(f"request {request.id}: {error}") from error
-    return request

@@ -17,10 +17,10 @@ from pathlib import Path
 import pyarrow as pa
 
 from indexer.object_names import segment_folder
+from indexer.query.scope import Scope
 from indexer.store.local import LocalBucket
 from indexer.table.table import Added, Table
 from query_api.scan.plan import Segments
-from query_api.scope import Scope
 
 SEGMENTS = (100, 10_000, 50_000)
 _ADDS_A_COMMIT = 1_000

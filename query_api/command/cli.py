@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 from collector.errors import CollectorError
 from collector.process import own_version
-from indexer.errors import IndexerError
+from indexer.errors import BadQuery, IndexerError
 from query_api.command import deletion, inspect_command
 from query_api.command.answer_text import (
     Paint,
@@ -28,7 +28,8 @@ from query_api.command.answer_text import (
     stream_lines,
 )
 from query_api.command.client import Client, follow
-from query_api.errors import QueryError, ServiceError
+from query_api.command.given import SCOPE, refuse_empty
+from query_api.errors import BadParameter, QueryError, ServiceError
 
 
 class Process(NamedTuple):
@@ -74,6 +75,7 @@ def main(argv: Sequence[str] | None = None, environ: Mapping[str, str] | None = 
     """Run the command; return its exit code."""
     argv = sys.argv[1:] if argv is None else argv
     environ = os.environ if environ is None else environ
+    asked: argparse.Namespace | None = None
     try:
         if argv and argv[0] in PROCESSES:
             return _start(PROCESSES[argv[0]], argv[1:], environ)
@@ -81,8 +83,8 @@ def main(argv: Sequence[str] | None = None, environ: Mapping[str, str] | None = 
         code: int = asked.run(asked, environ)
         sys.stdout.flush()
         return code
-    except ServiceError as error:
-        return _show_error(error, "")
+    except (BadParameter, BadQuery, ServiceError) as error:
+        return _show_error(error, " ".join(getattr(asked, "query", ())))
     except (CollectorError, IndexerError, QueryError) as error:
         print(f"everyline: {error}", file=sys.stderr)
         return FAILED
@@ -159,12 +161,12 @@ def _parser(environ: Mapping[str, str]) -> argparse.ArgumentParser:
     )
     search.set_defaults(run=_search)
     gaps = commands.add_parser("gaps", help="list missing logs, with their proof")
-    _add_scope(gaps, default_from="")
+    _add_scope(gaps, default_from=None)
     gaps.add_argument("--type", action="append", help="for example LOST_TOPIC; may be repeated")
     gaps.add_argument("--state", action="append", help="LOST, UNKNOWN or RECOVERED")
     gaps.set_defaults(run=_gaps)
     streams = commands.add_parser("streams", help="list the containers that have written logs")
-    _add_scope(streams, default_from="")
+    _add_scope(streams, default_from=None)
     streams.set_defaults(run=_streams)
     status = commands.add_parser("status", help="show how far nodes and partitions have got")
     status.set_defaults(run=_status)
@@ -180,7 +182,7 @@ def _parser(environ: Mapping[str, str]) -> argparse.ArgumentParser:
     return parser
 
 
-def _add_scope(command: argparse.ArgumentParser, default_from: str) -> None:
+def _add_scope(command: argparse.ArgumentParser, default_from: str | None) -> None:
     since = default_from or "the start"
     command.add_argument(
         "--from",
@@ -195,6 +197,7 @@ def _add_scope(command: argparse.ArgumentParser, default_from: str) -> None:
 
 
 def _scope(asked: argparse.Namespace) -> dict[str, Any]:
+    refuse_empty(asked, (*SCOPE, "type", "state"))
     names = ("namespace", "pod", "container", "node")
     return {"from": asked.from_, "to": asked.to, **{name: getattr(asked, name) for name in names}}
 
@@ -208,14 +211,11 @@ def _search(asked: argparse.Namespace, environ: Mapping[str, str]) -> int:
         "order": asked.order,
         "limit": asked.limit,
     }
-    try:
-        if asked.follow:
-            return _follow(client, asked, parameters, environ)
-        if asked.output == "ndjson":
-            return _stream(client, parameters)
-        answer = client.get("/v1/search", parameters)
-    except ServiceError as error:
-        return _show_error(error, parameters["query"])
+    if asked.follow:
+        return _follow(client, asked, parameters, environ)
+    if asked.output == "ndjson":
+        return _stream(client, parameters)
+    answer = client.get("/v1/search", parameters)
     if asked.output == "json":
         _print_json(answer)
     else:
@@ -321,9 +321,12 @@ def _code(completeness: Mapping[str, Any]) -> int:
     return COMPLETE if completeness["verdict"] == "complete" else NOT_COMPLETE
 
 
-def _show_error(error: ServiceError, query: str) -> int:
+def _show_error(error: BadParameter | BadQuery | ServiceError, query: str) -> int:
     print(f"everyline: {error}", file=sys.stderr)
-    if column := error.error.get("column"):
+    column = error.error.get("column") if isinstance(error, ServiceError) else None
+    if isinstance(error, BadQuery):
+        column = error.column
+    if column:
         print(f"  {query}\n  {' ' * (column - 1)}^", file=sys.stderr)
     if error.hint:
         print(f"  {error.hint}", file=sys.stderr)

@@ -50,7 +50,8 @@ class Client:
             raise ServiceUnavailable("the answer ended before its last record; ask again")
 
     def _ask(self, path: str, parameters: Parameters, accept: str) -> http.client.HTTPResponse:
-        given = {name: value for name, value in parameters.items() if value not in (None, "", [])}
+        # What is empty goes along: the service refuses it, and it must not mean "any".
+        given = {name: value for name, value in parameters.items() if value is not None}
         query = urllib.parse.urlencode(given, doseq=True)
         secure = self._parts.scheme == "https"
         kind = http.client.HTTPSConnection if secure else http.client.HTTPConnection

@@ -12,6 +12,7 @@ import uuid
 from collections.abc import Mapping
 
 from indexer.object_names import delta_log_folder, logs_folder
+from indexer.query.scope import WORDS
 from indexer.store.bucket import Bucket
 from indexer.store.open import open_bucket
 from indexer.table.request import Deletion, DeletionRequest, Requests
@@ -31,7 +32,7 @@ def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
     delete.add_argument("--namespace", required=True)
     delete.add_argument("--pod", help="only rows of this pod")
     delete.add_argument("--container", help="only rows of this container")
-    delete.add_argument("--text", help="only rows whose message contains exactly this text")
+    delete.add_argument("--text", help="only rows that a search for this query shows")
     delete.add_argument(
         "--regex", help="only rows whose message matches this regular expression (RE2)"
     )
@@ -62,12 +63,12 @@ def _delete(asked: argparse.Namespace, environ: Mapping[str, str]) -> int:
         requested_ns=now_ns,
         by=asked.by or getpass.getuser(),
         reason=asked.reason,
-        namespace=asked.namespace,
+        namespace=(asked.namespace,),
         from_ns=parse_time(asked.from_, "from", now_ns),
         to_ns=parse_time(asked.to, "to", now_ns),
-        pod=asked.pod or "",
-        container=asked.container or "",
-        text=asked.text or "",
+        pod=(asked.pod,) if asked.pod else (),
+        container=(asked.container,) if asked.container else (),
+        query=asked.text or "",
         regex=asked.regex or "",
     )
     Requests(bucket, asked.cluster).add(request)
@@ -100,6 +101,7 @@ def _deletions(asked: argparse.Namespace, environ: Mapping[str, str]) -> int:
 
 
 def _view(request: DeletionRequest, done: Deletion | None) -> dict[str, str | int | None]:
+    scope = request.scope
     return {
         "id": request.id,
         "state": "done" if done else "open",
@@ -107,11 +109,9 @@ def _view(request: DeletionRequest, done: Deletion | None) -> dict[str, str | in
         "requested": format_time(request.requested_ns),
         "done": format_time(done.done_ns) if done else None,
         "by": request.by,
-        "namespace": request.namespace,
-        "pod": request.pod,
-        "container": request.container,
+        **{name: ",".join(scope.equals.get(name, ())) for name in WORDS},
         "from": format_time(request.from_ns),
         "to": format_time(request.to_ns),
-        "text": request.text or request.regex,
+        "query": request.query or request.text or request.regex,
         "reason": request.reason,
     }

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from indexer.ledger.entries import LOST_TOPIC, FileEntry, JumpEntry, LaneEntry, LaneHole, Lost
 from indexer.ledger.intervals import holes, united
 from indexer.ledger.ledger import Ledger
-from query_api.scope import Scope
+from indexer.query.scope import Scope
 
 LOST = "LOST"  # proved
 UNKNOWN = "UNKNOWN"  # an end that nobody has seen: there may be more, or nothing

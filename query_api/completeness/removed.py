@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 from indexer.ledger.ledger import Ledger
+from indexer.query.scope import Scope
 from indexer.times import HOUR_NS
-from query_api.scope import Scope
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 
 from indexer.ledger.entries import FileEntry, NodeEntry
 from indexer.ledger.ledger import Ledger
+from indexer.query.scope import Scope
 from indexer.times import format_optional, format_time
 from query_api.completeness.gaps import Gap, file_in_scope
 from query_api.completeness.removed import Removal, removals
@@ -22,7 +23,6 @@ from query_api.completeness.statement import (
     Streams,
     gap_view,
 )
-from query_api.scope import Scope
 
 GAPS_SHOWN = 100
 """How many gaps a statement lists; it gives the number of all, and ``/v1/gaps`` has them."""

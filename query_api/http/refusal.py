@@ -15,9 +15,10 @@ from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 
 from collector.process import did_you_mean
-from indexer.errors import BucketUnavailable, IndexerError, TableError, VersionGone
-from query_api.errors import BadQuery, NotComplete, QueryError
+from indexer.errors import BadQuery, BucketUnavailable, IndexerError, TableError, VersionGone
+from query_api.errors import NotComplete, QueryError
 from query_api.questions.answer import ErrorBody
+from query_api.questions.parameters import EMPTY_VALUE
 
 DOCS = "API reference: /docs"
 BUSY = 503
@@ -36,10 +37,13 @@ def add_errors(app: FastAPI, parameters: Mapping[str, type[BaseModel]]) -> None:
 
     @app.exception_handler(QueryError)
     def query_error(_: Request, error: QueryError) -> Response:
-        column = error.column if isinstance(error, BadQuery) else None
         if isinstance(error, NotComplete):
             return refusal(409, error.code, str(error), error.hint, None, error.completeness)
-        return refusal(400, error.code, str(error), error.hint, column)
+        return refusal(400, error.code, str(error), error.hint)
+
+    @app.exception_handler(BadQuery)
+    def bad_query(_: Request, error: BadQuery) -> Response:
+        return refusal(400, error.code, str(error), error.hint, error.column)
 
     @app.exception_handler(IndexerError)
     def indexer_error(_: Request, error: IndexerError) -> Response:
@@ -72,6 +76,8 @@ def _wrong_parameter(model: type[BaseModel], problem: Any) -> tuple[str, str]:
     name = str(problem["loc"][-1])
     if len(problem["loc"]) > 2:
         name = str(problem["loc"][1])
+    if problem["type"] == EMPTY_VALUE:
+        return f"{name} has an empty value", f"give a value, or leave {name} out"
     if problem["type"] != "extra_forbidden":
         return f"{name}={problem.get('input')!r}: {problem['msg'].lower()}", DOCS
     fields = model.model_fields.items()

@@ -6,6 +6,7 @@ A snapshot and a scope go in, models of the answer come out; nothing is read fro
 from collections.abc import Iterable
 
 from indexer.ledger.entries import FileEntry
+from indexer.query.scope import Scope
 from indexer.times import HOUR_NS, format_optional, format_time
 from query_api.completeness.gaps import file_in_scope
 from query_api.completeness.replica import Snapshot
@@ -13,7 +14,6 @@ from query_api.completeness.statement import gap_view
 from query_api.completeness.verdict import Trouble, judge, nodes_in_scope, progress_of_nodes
 from query_api.questions.answer import Gaps, NodeView, PartitionView, Status, StreamList, StreamView
 from query_api.questions.parameters import GapParameters
-from query_api.scope import Scope
 
 _NEW_GAP_NS = 24 * HOUR_NS  # so long does a gap count as trouble that goes on
 
@@ -34,7 +34,7 @@ def list_gaps(snapshot: Snapshot, scope: Scope, asked: GapParameters, cluster: s
         total=len(found),
         completeness=judge(snapshot, scope, cluster, Trouble()),
         version=snapshot.version,
-        from_=format_time(scope.from_ns) if asked.from_ else None,
+        from_=None if asked.from_ is None else format_time(scope.from_ns),
         to=format_time(scope.to_ns),
     )
 

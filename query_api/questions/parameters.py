@@ -9,18 +9,28 @@ import json
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic_core import PydanticCustomError
 
+from indexer.query.scope import Scope
 from indexer.schema import LEVELS
 from query_api.completeness.gaps import STATES
 from query_api.errors import BadParameter
-from query_api.scope import Scope
 from query_api.times import parse_time
+
+EMPTY_VALUE = "empty_value"
+"""Pydantic's type of the error that a list has an empty value."""
 
 
 def _split(given: object) -> list[str]:
-    """Return the values of a parameter that is given several times, or once with commas."""
+    """Return the values of a parameter that is given several times, or once with commas.
+
+    An empty one is an error: as an unset variable gives it, it must not mean "any".
+    """
     texts = [given] if isinstance(given, str) else given if isinstance(given, list) else []
-    return [value.strip() for text in texts for value in str(text).split(",") if value.strip()]
+    values = [value.strip() for text in texts for value in str(text).split(",")]
+    if "" in values:
+        raise PydanticCustomError(EMPTY_VALUE, "has an empty value")
+    return values
 
 
 Words = Annotated[
@@ -84,13 +94,16 @@ class SearchParameters(_Parameters):
 
 
 class _ListParameters(_Parameters):
-    from_: Annotated[str, Field(alias="from", description=_TIME + "; else from the start")] = ""
+    from_: Annotated[
+        str | None, Field(alias="from", description=_TIME + "; else from the start")
+    ] = None
     to: Annotated[str, Field(description=_TIME)] = "now"
     limit: Annotated[int, Field(ge=1, description="maximum number of entries in the list")] = 1_000
 
     def scope(self, now_ns: int) -> Scope:
         """Return what is asked for; raise BadParameter."""
-        return _bounded(self.from_ or "0", self.to, self._equals(), now_ns)
+        from_ = "0" if self.from_ is None else self.from_
+        return _bounded(from_, self.to, self._equals(), now_ns)
 
 
 class GapParameters(_ListParameters):

@@ -12,12 +12,13 @@ from typing import Any
 import pyarrow as pa
 
 from indexer.errors import VersionGone
+from indexer.query.scope import Scope
+from indexer.query.terms import parse_query
 from indexer.times import format_time
 from query_api.completeness.replica import Replica, Snapshot
 from query_api.completeness.statement import Completeness, plain
 from query_api.completeness.verdict import Trouble, judge, no_better_than
 from query_api.errors import BadParameter, NotComplete
-from query_api.language.terms import parse_query
 from query_api.metrics import QueryMetrics
 from query_api.questions.answer import Cost
 from query_api.questions.parameters import SearchParameters
@@ -25,7 +26,6 @@ from query_api.scan.cursor import Cursor, read_cursor, write_cursor
 from query_api.scan.page import Page, Scans
 from query_api.scan.plan import Planned
 from query_api.scan.segment import Key, Scanned, ScanTask
-from query_api.scope import Scope
 from query_api.settings import QuerySettings
 
 

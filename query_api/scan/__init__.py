@@ -1,1 +1,1 @@
-"""Rows of one page from many segments, by functions of plain values: plan, scan, match, merge."""
+"""Rows of one page from many segments, by functions of plain values: plan, scan, merge."""

@@ -14,13 +14,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from indexer.object_names import COVERAGE_FOLDER
+from indexer.query.scope import WORDS, Scope
 from indexer.schema import TIME
 from indexer.table.table import LogEntry
 from indexer.times import from_datetime
-from query_api.scope import Scope
-
-WORDS = ("namespace", "pod", "container", "node", "level")
-"""Columns that a query may ask to be equal to one of some values."""
 
 _PLANNED = ("path", "size_bytes", "num_records", "min.time", "max.time")
 _SCHEMA = pa.schema(

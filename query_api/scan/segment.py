@@ -16,13 +16,15 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from indexer.errors import BucketError, ObjectMissing, SegmentDamaged
+from indexer.query.filter import Filter
+from indexer.query.meant import EVER_NS, meant
+from indexer.query.scope import Scope
+from indexer.query.terms import Term, parse_query
 from indexer.schema import times_ns
 from indexer.segment.reader import SegmentReader
 from indexer.segment.token_filter import tokens_within
 from indexer.store.bucket import Ranges
 from indexer.store.open import open_bucket
-from query_api.language.terms import Term, parse_query
-from query_api.scan.filter import Filter
 
 _TOKENS_ASKED_MAX = 4  # of one segment's filter; each costs a request
 
@@ -226,8 +228,9 @@ class _RowGroup:
         self._ns: pa.ChunkedArray | None = None
         segment.begin(group.number)
 
+    @property
     def ns(self) -> pa.ChunkedArray:
-        """Return the time of every row in nanoseconds; read only where it is needed."""
+        """The time of every row in nanoseconds; read only where it is needed."""
         if self._ns is None:
             self._ns = times_ns(self.read(["time", "time_ns"]))
         return self._ns
@@ -244,13 +247,10 @@ def _matches(
     reader: _RowGroup, task: ScanTask, matching: Filter, from_ns: int, to_ns: int
 ) -> pa.Table:
     """Return the first matching rows of a row group (RESULT_SCHEMA): the limit, and one more."""
-    kept = _in_scope(reader, task, from_ns, to_ns)
-    if matching and kept.any():
-        matching.strike_out(reader.read(["message"]).column("message"), kept)
-    chosen = pa.array(np.flatnonzero(kept))
+    chosen = pa.array(np.flatnonzero(_kept(reader, task, matching, from_ns, to_ns)))
     if not len(chosen):
         return _NO_ROWS
-    keys = reader.read(["file_id", "epoch", "offset"]).add_column(0, "ns", reader.ns())
+    keys = reader.read(["file_id", "epoch", "offset"]).add_column(0, "ns", reader.ns)
     if len(chosen) < len(keys):
         keys = keys.take(chosen)
     keys = keys.append_column("row", chosen)
@@ -266,18 +266,17 @@ def _matches(
     return pa.table(found_rows).cast(RESULT_SCHEMA)
 
 
-def _in_scope(reader: _RowGroup, task: ScanTask, from_ns: int, to_ns: int) -> NDArray[np.bool_]:
-    """Return for each row whether its time and words are in scope."""
-    group, kept = reader.group, np.ones(reader.rows, np.bool_)
-    if from_ns > group.low_ns:
-        kept &= reader.ns().to_numpy() >= from_ns
-    if to_ns <= group.high_ns:
-        kept &= reader.ns().to_numpy() < to_ns
-    for name, wanted in task.equals:
-        if name in group.compared:
-            words = reader.read([name]).column(name)
-            kept &= pc.is_in(words, value_set=pa.array(wanted, pa.string())).to_numpy()
-    return kept
+def _kept(
+    reader: _RowGroup, task: ScanTask, matching: Filter, from_ns: int, to_ns: int
+) -> NDArray[np.bool_]:
+    """Return for each row whether it matches; what statistics have shown is not compared."""
+    group = reader.group
+    scope = Scope(
+        from_ns if from_ns > group.low_ns else EVER_NS[0],
+        to_ns if to_ns <= group.high_ns else EVER_NS[1],
+        {name: wanted for name, wanted in task.equals if name in group.compared},
+    )
+    return meant(reader, scope, matching)
 
 
 def _after(keys: pa.Table, after: Key, newest_first: bool) -> pa.ChunkedArray:

@@ -8,7 +8,7 @@ import shutil
 import subprocess
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -673,18 +673,24 @@ def test_a_pattern_finds_its_files_and_those_rotated_from_them(
         assert names == found
 
 
-async def test_directories_too_deep_or_too_many_are_named_and_the_others_read(
-    make: Make, tmp_path: Path
-) -> None:
+@pytest.fixture
+def deep(make: Make, tmp_path: Path) -> Iterator[Plain]:
+    """A node with plain files, and beside them more directories in each other than a path holds."""
     plain = Plain(make, tmp_path, "**/*.log")
-    content = plain.write(text(0, 5))
     at = os.open(plain.folder, os.O_RDONLY)
-    for _ in range(1_100):  # more than fit into a path
+    for _ in range(1_100):
         os.mkdir("d", dir_fd=at)
         inner = os.open("d", os.O_RDONLY, dir_fd=at)
         os.close(at)
         at = inner
     os.close(at)
+    yield plain
+    subprocess.run(["rm", "-r", plain.folder / "d"], check=True)  # Python's own way recurses
+
+
+async def test_directories_too_deep_or_too_many_are_named_and_the_others_read(deep: Plain) -> None:
+    plain = deep
+    content = plain.write(text(0, 5))
     await plain.node.start()
     await plain.node.pass_time(30)
     assert await contents_once(plain.node) == [content]
@@ -696,7 +702,6 @@ async def test_directories_too_deep_or_too_many_are_named_and_the_others_read(
     assert [each.path for each in few.files] == [plain.log]
     ((path, why),) = few.errors.items()
     assert (str(path), "directories_max" in why) == (f"{plain.folder}{'/d' * 10}", True)
-    subprocess.run(["rm", "-r", plain.folder / "d"], check=True)  # Python's own way recurses
 
 
 @pytest.mark.parametrize(

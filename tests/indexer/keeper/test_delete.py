@@ -6,7 +6,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from indexer.errors import BadRequest, ObjectExists, PositionMoved
+from indexer.errors import BadQuery, BadRequest, ObjectExists, PositionMoved
 from indexer.store.bucket import Bucket
 from indexer.table.request import Deletion, DeletionRequest, Requests, checked
 from tests.indexer.kept import Kept, PodFile, before_commit
@@ -162,12 +162,22 @@ class Bad:
         Bad({"to_ns": 1 << 63}, "64 bits"),
         Bad({"text": "a", "regex": "b"}, "not both"),
         Bad({"regex": "("}, "missing"),
+        Bad({"from_ns": 6, "to_ns": 5}, "end after"),
+        Bad({"pod": ("",)}, "empty pod"),
+        Bad({"level": ("loud",)}, "level 'loud'"),
+        Bad({"query": " "}, "empty query"),
+        Bad({"namespace": ()}, "must name a query"),
     ],
     ids=lambda bad: next(iter(bad.more)),
 )
 def test_a_request_that_makes_no_sense_is_refused(bad: Bad) -> None:
     with pytest.raises(BadRequest, match=bad.says):
         checked(request(**bad.more))
+
+
+def test_a_request_whose_query_cannot_be_understood_is_refused() -> None:
+    with pytest.raises(BadQuery, match="at column 6"):
+        checked(request(query="level:error"))
 
 
 def test_an_id_is_used_once(store: Bucket) -> None:

@@ -34,7 +34,7 @@ def test_what_was_asked_for_is_done_by_the_keeper_and_listed(
     assert ask(kept, "delete", *words, "--from=2026-01-01T00:00:00Z") == 0
     name = capsys.readouterr().out.strip()
     [(request, done)] = Requests(kept.bucket, CLUSTER).all()
-    assert (request.id, request.by, request.text, done) == (name, "dpo", "eve@", None)
+    assert (request.id, request.by, request.query, done) == (name, "dpo", "eve@", None)
     ask(kept, "deletions")
     assert "open" in capsys.readouterr().out
     kept.now_ns = max(kept.now_ns, request.to_ns)

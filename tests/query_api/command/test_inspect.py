@@ -395,7 +395,7 @@ def test_a_batch_of_a_newer_version_says_to_upgrade(batch: Path, capsys: Out) ->
 
 
 def test_a_position_is_a_word_for_topics_only(batch: Path, capsys: Out) -> None:
-    assert main(["inspect", "batch", str(batch), "--position", "1"], {}) == 1
+    assert main(["inspect", "batch", str(batch), "--position", "1"], {}) == 2
     assert "--position is for the kind topic" in capsys.readouterr().err
 
 

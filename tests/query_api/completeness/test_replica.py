@@ -6,12 +6,12 @@ import pytest
 
 from indexer.errors import VersionGone
 from indexer.keeper.fold import Fold
+from indexer.query.scope import Scope
 from indexer.store.bucket import Bucket
 from indexer.table.coverage import Balance, Coverage, Expired
 from indexer.table.table import Table, live
 from indexer.times import HOUR_NS
 from query_api.completeness.replica import Replica, Snapshot
-from query_api.scope import Scope
 from tests.query_api.written import CLUSTER, SECOND, START_NS, Line, Written
 
 ALL = Scope(START_NS - HOUR_NS, START_NS + HOUR_NS, {})

@@ -55,6 +55,17 @@ async def test_without_a_table_the_service_says_what_to_start(local):
         ("search", {"cursor": "???"}, "cursor cannot be read", "next"),
         ("search", {"cursor": "e30"}, "cursor cannot be read", "next"),
         ("search", {"query": "x" * 4097}, "query is 4097", "query_characters"),
+        ("search", {"namespace": ""}, "namespace has an empty value", "leave namespace out"),
+        ("search", {"pod": " "}, "pod has an empty value", "leave pod out"),
+        ("search", {"container": "app,"}, "container has an empty value", "give a value"),
+        ("search", {"node": ["a", ""]}, "node has an empty value", "give a value"),
+        ("search", {"level": ""}, "level has an empty value", "leave level out"),
+        ("search", {"from": ""}, "from='' is no time", "RFC|2026|-15m"),
+        ("search", {"to": ""}, "to='' is no time", "RFC|2026|-15m"),
+        ("gaps", {"from": ""}, "from='' is no time", "RFC|2026|-15m"),
+        ("gaps", {"type": ""}, "type has an empty value", "leave type out"),
+        ("gaps", {"state": ""}, "state has an empty value", "leave state out"),
+        ("streams", {"namespace": ""}, "namespace has an empty value", "leave namespace out"),
     ],
 )
 async def test_a_wrong_parameter_is_named_with_what_to_do(written, path, parameters, says, hint):

@@ -11,8 +11,8 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from query_api.language.terms import Term
-from query_api.scan.match import Needle, strike_out
+from indexer.query.match import Needle, strike_out
+from indexer.query.terms import Term
 
 _SAMPLED = 2_048  # bytes of a text, to learn which are rare in it
 

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from query_api.errors import BadQuery
-from query_api.language.terms import Term, parse_query
-from query_api.scan.filter import Filter, compile_kernels
+from indexer.errors import BadQuery
+from indexer.query.filter import Filter, compile_kernels
+from indexer.query.terms import Term, parse_query
 
 compile_kernels()  # no test has to wait for it
 

@@ -1,10 +1,13 @@
 """What a question is about: a span of time, and for some columns the values allowed.
 
-Every room of the service speaks of the same scope, so that rows and verdict are of the same lines.
+Search, verdict and deletion speak of the same scope, so that all three are of the same lines.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+
+WORDS = ("namespace", "pod", "container", "node", "level")
+"""Columns that a question may ask to be equal to one of some values."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import NoReturn
 
 from collector.token_bytes import IN_TOKEN
-from query_api.errors import BadQuery
+from indexer.errors import BadQuery
 
 _BLANKS = " \t\r\n"
 _FIELD = re.compile(r"[A-Za-z_][A-Za-z0-9_.]*(:|[<>]=?)")
