@@ -8,6 +8,7 @@ IndexerError
 │   └── StoreUnfit            it ignores conditions that exactly once depends on
 ├── TableError              the table cannot be read or written
 │   ├── TableUnavailable      it may be later (retriable)
+│   ├── TableDamaged          an object of its log is not what was written
 │   ├── PositionMoved         another indexer committed these positions
 │   └── VersionGone           this version of the table is no longer kept
 ├── NotBalanced             a commit that would not add up; refused
@@ -57,6 +58,10 @@ class TableUnavailable(TableError):
     """The table is away; the same call may succeed later."""
 
     retriable = True
+
+
+class TableDamaged(TableError):
+    """An object of a table's log is not what was written; names it, and what to do."""
 
 
 class PositionMoved(TableError):

@@ -47,7 +47,8 @@ DONE = ".done"
 """What no id of a request for deletion ends with: that says what became of another."""
 
 _DIGITS = 20
-_NAMED_CRC = re.compile(r"[0-9a-f]{32}-([0-9a-f]{8})\.parquet")
+_NAMED_CRC = re.compile(r"(?:merged-)?[0-9a-f]{32}-([0-9a-f]{8})\.parquet")
+_CHECKPOINT = re.compile(rf"(\d{{{_DIGITS}}})\.checkpoint\.parquet")
 _VERSION = re.compile(rf"(\d{{{_DIGITS}}})\.json")
 
 
@@ -149,6 +150,12 @@ def checkpoint_name(version: int) -> str:
 def named_version(name: str) -> int | None:
     """Return the version that an object of the log holds; None: it is something else."""
     named = _VERSION.fullmatch(name.rpartition("/")[2])
+    return None if named is None else int(named[1])
+
+
+def checkpoint_version(name: str) -> int | None:
+    """Return the version that a checkpoint in the log's folder is of; None: it is none."""
+    named = _CHECKPOINT.fullmatch(name.rpartition("/")[2])
     return None if named is None else int(named[1])
 
 

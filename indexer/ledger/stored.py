@@ -19,13 +19,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
-from deltalake import DeltaTable
+from deltalake import CommitProperties, DeltaTable
 from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
 from deltalake.transaction import AddAction, RemoveAction
 
 from indexer.errors import ObjectMissing, TableError, TableUnavailable, VersionGone
 from indexer.ledger.entries import FileEntry, FileKey
-from indexer.ledger.folded import folded_up_to, folded_version, sweep
+from indexer.ledger.folded import FoldedLog, folded_up_to, folded_version, sweep
 from indexer.ledger.ledger import Ledger
 from indexer.ledger.rows import (
     LEDGER_SCHEMA,
@@ -73,6 +73,7 @@ class LedgerTable:
         self._bucket = bucket
         self._folder = ledger_folder(cluster)
         self._uri = folder_uri(bucket.uri, self._folder)
+        self._log = FoldedLog(bucket, self._folder)
         self._past_ids: dict[str, Prefixes] = {}  # by object; 8 bytes a file
 
     def load(self) -> Ledger:
@@ -232,7 +233,7 @@ class LedgerTable:
     def sweep(self) -> int:
         """Delete objects that no ledger of the last day uses; return how many."""
         try:
-            table = DeltaTable(self._uri, storage_options=self._bucket.storage_options)
+            table = self._log.opened(self._bucket.storage_options)
             return sweep(table)
         except TableNotFoundError:
             return 0
@@ -241,7 +242,7 @@ class LedgerTable:
 
     def _open(self) -> DeltaTable | None:
         try:
-            table = DeltaTable(self._uri, storage_options=self._bucket.storage_options)
+            table = self._log.opened(self._bucket.storage_options)
         except TableNotFoundError:
             return None
         if "version" not in {field.name for field in table.schema().fields}:
@@ -256,6 +257,8 @@ class LedgerTable:
             LEDGER_SCHEMA,
             mode="ignore",
             configuration=LOG_CONFIGURATION,
+            # A second try would put the same schema, under another id, into version 1.
+            commit_properties=CommitProperties(max_commit_retries=0),
             storage_options=self._bucket.storage_options,
         )
 

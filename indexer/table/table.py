@@ -153,10 +153,11 @@ class Table:
     def snapshot(self, version: int | None = None) -> DeltaTable:
         """Return the table as of ``version``, or as of now.
 
-        Raises TableError if there is none, VersionGone if that version is no longer kept.
+        Raises TableError if there is none, VersionGone if that version is no longer kept, and
+        TableDamaged if an object of its log is not what was written.
         """
         try:
-            return DeltaTable(
+            table = DeltaTable(
                 self.uri, version=version, storage_options=self.bucket.storage_options
             )
         except (DeltaError, OSError) as error:
@@ -166,7 +167,13 @@ class Table:
                 self.snapshot()  # raises TableUnavailable if it is not this version's fault
                 said = one_line(error)
                 raise VersionGone(f"version {version} of {self.uri} is gone: {said}") from error
+            self._log.explain()
             raise TableUnavailable(f"cannot open {self.uri}: {one_line(error)}") from error
+        try:
+            self._log.check(table.version())
+        except BucketUnavailable as error:
+            raise TableUnavailable(f"cannot read {self.uri}: {error}") from error
+        return table
 
     def commit(
         self,
