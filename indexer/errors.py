@@ -4,6 +4,7 @@ IndexerError
 ├── BucketError             the object store did not do what was asked
 │   ├── BucketUnavailable     it may do so later (retriable)
 │   ├── ObjectMissing         there is no such object
+│   ├── ObjectDamaged         an object is not what was written
 │   ├── ObjectExists          there is one already, and nothing was overwritten
 │   └── StoreUnfit            it ignores conditions that exactly once depends on
 ├── TableError              the table cannot be read or written
@@ -40,6 +41,10 @@ class BucketUnavailable(BucketError):
 
 class ObjectMissing(BucketError):
     """There is no such object."""
+
+
+class ObjectDamaged(BucketError):
+    """Bytes of an object are not what was written."""
 
 
 class ObjectExists(BucketError):

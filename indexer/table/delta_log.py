@@ -40,6 +40,9 @@ _log = logging.getLogger(__name__)
 Action = Mapping[str, Mapping[str, Any]]
 """One action of the protocol: its kind, and what it says."""
 
+RESTORE = "restore it from a backup, or from an older version that the store keeps of it"
+"""What to do about an object that nothing else can be made from."""
+
 # So many commits of others in a row between a look at the log and an own try are no bad luck.
 _TRIES = 100
 
@@ -81,7 +84,7 @@ class DeltaLog:
         except (ValueError, KeyError, TypeError) as error:
             raise TableDamaged(
                 f"{name} in {self._bucket.uri} is damaged ({type(error).__name__}: {error}); "
-                "restore it from a backup, or from an older version that the store keeps of it"
+                f"{RESTORE}"
             ) from error
 
     def refresh(self) -> None:
@@ -120,7 +123,7 @@ class DeltaLog:
                     continue
                 raise TableDamaged(
                     f"{self._name(self.version + 1)} in {self._bucket.uri} is missing, and later "
-                    "versions are there; restore it from a backup, or from what the store keeps"
+                    f"versions are there; {RESTORE}"
                 ) from error
 
     def check(self, version: int) -> None:
@@ -236,7 +239,7 @@ class DeltaLog:
             for number in range(begins + 1, version + 1):
                 self._bucket.size(self._name(number))
         except ObjectMissing:
-            return "restore it from a backup, or from an older version that the store keeps of it"
+            return RESTORE
         return f"delete it and {LAST_CHECKPOINT} beside it: the log before it still has everything"
 
     def _apply(self, version: Version) -> None:

@@ -19,18 +19,20 @@ import pyarrow as pa
 from deltalake import CommitProperties, DeltaTable, Schema
 from deltalake.exceptions import DeltaError, TableNotFoundError
 
+from collector.checksum import crc32
 from indexer.errors import (
     BucketUnavailable,
+    CoverageError,
     ObjectMissing,
     TableError,
     TableUnavailable,
     VersionGone,
 )
-from indexer.object_names import folder_uri, is_coverage, is_merged, logs_folder
+from indexer.object_names import folder_uri, is_coverage, is_merged, logs_folder, named_crc
 from indexer.schema import PARTITION_COLUMNS, SEGMENT_SCHEMA
 from indexer.store.bucket import Bucket
 from indexer.table.coverage import Coverage, from_object
-from indexer.table.delta_log import Action, DeltaLog
+from indexer.table.delta_log import RESTORE, Action, DeltaLog
 
 NO_ROWS = json.dumps({"numRecords": 0})
 """The statistics of a coverage object."""
@@ -232,8 +234,20 @@ class Table:
             yield LogEntry(number, version.added, version.removed)
 
     def coverage(self, name: str) -> list[Coverage]:
-        """Return the coverage of each commit that the object of this name holds."""
-        return from_object(self.bucket.get(self.folder + name))
+        """Return the coverage of each commit that the object of this name holds.
+
+        Raises CoverageError, which names it, if it is not what was written.
+        """
+        data = self.bucket.get(self.folder + name)
+        crc = named_crc(name)
+        if crc is not None and crc32(data) != crc:
+            raise CoverageError(f"coverage object {self.folder}{name} is damaged; {RESTORE}")
+        try:
+            return from_object(data)
+        except CoverageError as error:
+            raise CoverageError(
+                f"coverage object {self.folder}{name} is damaged: {error}; {RESTORE}"
+            ) from error
 
     def all_coverage(self, table: DeltaTable) -> list[Coverage]:
         """Return every coverage object of a snapshot, in the order in which they were committed."""

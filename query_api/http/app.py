@@ -25,9 +25,18 @@ from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 
 from collector.process import did_you_mean, own_version
-from indexer.errors import BucketUnavailable, IndexerError, TableError, VersionGone
+from indexer.errors import (
+    BucketUnavailable,
+    CoverageError,
+    IndexerError,
+    ObjectDamaged,
+    TableDamaged,
+    TableError,
+    VersionGone,
+)
 from indexer.store.bucket import Bucket
 from indexer.store.open import open_bucket
+from query_api.completeness.damage import Damages
 from query_api.completeness.replica import Replica
 from query_api.completeness.statement import plain
 from query_api.errors import BadParameter, BadQuery, NotComplete, QueryError
@@ -72,6 +81,7 @@ class Service:
     replica: Replica
     search: Search
     metrics: QueryMetrics
+    damages: Damages
     clock_ns: Callable[[], int]
 
 
@@ -92,8 +102,9 @@ def make_app(
     metrics = QueryMetrics(prometheus_client.CollectorRegistry())
     width = settings.scan_threads or os.cpu_count() or 1
     pool = ThreadPoolExecutor(width, "scan")
-    search = Search(settings, replica, pool, width, metrics, monotonic)
-    service = Service(settings, replica, search, metrics, clock_ns)
+    damages = Damages(replica.bucket, settings.cluster)
+    search = Search(settings, replica, pool, width, metrics, damages, clock_ns, monotonic)
+    service = Service(settings, replica, search, metrics, damages, clock_ns)
 
     @contextlib.asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -163,11 +174,13 @@ def _add_questions(app: FastAPI, service: Service) -> None:
 
     @app.get("/v1/gaps", response_model=Gaps, responses=_ERRORS)
     def gaps(asked: Annotated[GapParameters, Query()]) -> Response:
-        """What is missing, with bounds and proof; the latest found first."""
+        """What is missing, with bounds and proof, the latest found first; and what is damaged."""
         asked.check()
         _check_list(service, asked.limit)
         scope = asked.scope(service.clock_ns())
-        return _json(plain(list_gaps(replica.latest(), scope, asked, cluster)))
+        snapshot = replica.latest()
+        damaged = service.damages.of(snapshot)
+        return _json(plain(list_gaps(snapshot, scope, asked, cluster, damaged)))
 
     @app.get("/v1/streams", response_model=StreamList, responses=_ERRORS)
     def streams(asked: Annotated[StreamParameters, Query()]) -> Response:
@@ -179,8 +192,9 @@ def _add_questions(app: FastAPI, service: Service) -> None:
     @app.get("/v1/status", response_model=Status, responses=_ERRORS)
     def status(_: Annotated[NoParameters, Query()]) -> Response:
         """How far each node and each partition is, and how much is missing."""
-        shown = show_status(replica.latest(), cluster, own_version(), service.clock_ns())
-        return _json(plain(shown))
+        snapshot, now_ns = replica.latest(), service.clock_ns()
+        damaged = service.damages.of(snapshot)
+        return _json(plain(show_status(snapshot, cluster, own_version(), now_ns, damaged)))
 
 
 _ROWS: dict[str, Any] = {
@@ -274,6 +288,11 @@ def _add_errors(app: FastAPI) -> None:
     def indexer_error(_: Request, error: IndexerError) -> Response:
         if isinstance(error, VersionGone):
             return _error(410, "version_gone", str(error), "ask again without a cursor")
+        if isinstance(error, TableDamaged | CoverageError | ObjectDamaged):
+            _log.error("a request failed", extra={"error": str(error)})
+            return _error(
+                503, "table_damaged", str(error), "it does not mend itself; see the message"
+            )
         if error.retriable or isinstance(error, TableError | BucketUnavailable):
             return _error(503, "table_unavailable", str(error), "try again in a moment")
         _log.error("a request failed", extra={"error": str(error)})

@@ -13,6 +13,7 @@ import pyarrow as pa
 
 from indexer.errors import VersionGone
 from indexer.times import format_time
+from query_api.completeness.damage import Damages
 from query_api.completeness.replica import Replica, Snapshot
 from query_api.completeness.statement import Completeness, plain
 from query_api.completeness.verdict import Trouble, judge, no_better_than
@@ -60,9 +61,13 @@ class Search:
         pool: Executor,
         width: int,
         metrics: QueryMetrics,
+        damages: Damages,
+        clock_ns: Callable[[], int],
         monotonic: Callable[[], float],
     ) -> None:
         """Take what all searches have in common."""
+        self._damages = damages
+        self._clock_ns = clock_ns
         self._settings = settings
         self._replica = replica
         self._scans = Scans(pool, width, replica.bucket, monotonic)
@@ -123,9 +128,11 @@ class Search:
         gone: list[str] = []
 
         def failed(scanned: Scanned) -> None:
-            trouble.failed.append(scanned.error)
+            trouble.failed[scanned.name] = scanned.error
             if scanned.missing:
                 gone.append(scanned.error)
+            if scanned.damaged or (scanned.missing and prepared.after is None):
+                self._damages.note(scanned.name, scanned.error, self._clock_ns())
 
         parameters, limit = prepared.parameters, prepared.parameters.limit
         task = ScanTask(

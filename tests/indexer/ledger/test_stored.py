@@ -180,7 +180,8 @@ class Failing:
     def __init__(self, inner: Bucket, left: int) -> None:
         self._inner, self._left = inner, left
         self.uri, self.storage_options = inner.uri, inner.storage_options
-        self.size, self.names, self.get = inner.size, inner.names, inner.get
+        self.size, self.names = inner.size, inner.names
+        self.get, self.get_range = inner.get, inner.get_range
 
     def put(self, name: str, data: bytes) -> None:
         if not self._left:
