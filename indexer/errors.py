@@ -4,10 +4,12 @@ IndexerError
 ├── BucketError             the object store did not do what was asked
 │   ├── BucketUnavailable     it may do so later (retriable)
 │   ├── ObjectMissing         there is no such object
+│   ├── ObjectDamaged         an object is not what was written
 │   ├── ObjectExists          there is one already, and nothing was overwritten
 │   └── StoreUnfit            it ignores conditions that exactly once depends on
 ├── TableError              the table cannot be read or written
 │   ├── TableUnavailable      it may be later (retriable)
+│   ├── TableDamaged          an object of its log is not what was written
 │   ├── PositionMoved         another indexer committed these positions
 │   └── VersionGone           this version of the table is no longer kept
 ├── NotBalanced             a commit that would not add up; refused
@@ -42,6 +44,10 @@ class ObjectMissing(BucketError):
     """There is no such object."""
 
 
+class ObjectDamaged(BucketError):
+    """Bytes of an object are not what was written."""
+
+
 class ObjectExists(BucketError):
     """There is an object of this name already; it was not overwritten."""
 
@@ -58,6 +64,10 @@ class TableUnavailable(TableError):
     """The table is away; the same call may succeed later."""
 
     retriable = True
+
+
+class TableDamaged(TableError):
+    """An object of a table's log is not what was written; names it, and what to do."""
 
 
 class PositionMoved(TableError):

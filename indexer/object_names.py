@@ -5,16 +5,16 @@ name is never used twice, and those of one folder sort as what they stand for.
 
     CLUSTER/
         logs/                                         the table: a Delta table of segments
-            date=2026-01-31/hour=8/RANDOM-CRC.parquet     a segment
+            date=2026-01-31/hour=8/RANDOM-CRC-END.parquet a segment
             date=NONE/hour=NONE/RANDOM-CRC.parquet        a coverage object
             date=NONE/hour=NONE/merged-RANDOM-CRC.parquet the coverage of many commits
             _delta_log/VERSION.json                       what a version has added and removed
             _delta_log/VERSION.checkpoint.parquet         what was there at a version
             _delta_log/_last_checkpoint                   which version that was last
         ledger/                                       the ledger as it was folded: a Delta table
-            state/VERSION-RANDOM-CRC.parquet              whatever is not a file
-            live/VERSION-RANDOM-CRC.parquet               files that may still come again
-            past/VERSION-RANDOM-CRC.parquet               files that are gone for long
+            state/VERSION-RANDOM-CRC-END.parquet          whatever is not a file
+            live/VERSION-RANDOM-CRC-END.parquet           files that may still come again
+            past/VERSION-RANDOM-CRC-END.parquet           files that are gone for long
         streams/                                      labels and owners: a Delta table
         dead_letters/PARTITION/POSITION-CRC           a record that is not a batch, as it came
         deletions/ID.json                             a request for deletion
@@ -23,7 +23,9 @@ name is never used twice, and those of one folder sort as what they stand for.
         probe/RANDOM/                                 scratch of who tries the store; deleted again
 
 NONE is ``__HIVE_DEFAULT_PARTITION__``, RANDOM 32 hexadecimal digits, CRC the CRC-32 of the bytes in
-eight. VERSION (of a table), POSITION (in the topic) and TIME (ns since 1970) have 20 decimal ones.
+eight, END that of the checksums and the footer with which they end; objects of earlier versions do
+not have it. VERSION (of a table), POSITION (in the topic) and TIME (ns since 1970) have 20 decimal
+ones.
 """
 
 import re
@@ -47,7 +49,10 @@ DONE = ".done"
 """What no id of a request for deletion ends with: that says what became of another."""
 
 _DIGITS = 20
-_NAMED_CRC = re.compile(r"[0-9a-f]{32}-([0-9a-f]{8})\.parquet")
+_NAMED_CRC = re.compile(
+    rf"(?:merged-|\d{{{_DIGITS}}}-)?[0-9a-f]{{32}}-([0-9a-f]{{8}})(?:-([0-9a-f]{{8}}))?\.parquet"
+)
+_CHECKPOINT = re.compile(rf"(\d{{{_DIGITS}}})\.checkpoint\.parquet")
 _VERSION = re.compile(rf"(\d{{{_DIGITS}}})\.json")
 
 
@@ -97,15 +102,25 @@ def folder_uri(bucket_uri: str, folder: str) -> str:
 # -- members of a table --------------------------------------------------------------------------
 
 
-def new_name(folder: str, data: bytes) -> str:
-    """Return a name below ``folder`` that was never used, and that says what the content is."""
-    return f"{folder}{uuid.uuid4().hex}-{crc32(data):08x}.parquet"
+def new_name(folder: str, data: bytes, end: bytes | memoryview = b"") -> str:
+    """Return a name below ``folder`` that was never used, and that says what the content is.
+
+    ``end`` is what the content ends with that vouches for the rest of it; empty: there is none.
+    """
+    of_end = f"-{crc32(end):08x}" if end else ""
+    return f"{folder}{uuid.uuid4().hex}-{crc32(data):08x}{of_end}.parquet"
 
 
 def named_crc(name: str) -> int | None:
-    """Return the CRC-32 that a segment or coverage object is named by; None: it is not."""
+    """Return the CRC-32 that an object of a table is named by; None: it is not."""
     named = _NAMED_CRC.fullmatch(name.rpartition("/")[2])
     return None if named is None else int(named[1], 16)
+
+
+def named_end_crc(name: str) -> int | None:
+    """Return the CRC-32 of the end of an object, as its name says it; None: it does not."""
+    named = _NAMED_CRC.fullmatch(name.rpartition("/")[2])
+    return None if named is None or named[2] is None else int(named[2], 16)
 
 
 def segment_folder(date: str, hour: int) -> str:
@@ -149,6 +164,12 @@ def checkpoint_name(version: int) -> str:
 def named_version(name: str) -> int | None:
     """Return the version that an object of the log holds; None: it is something else."""
     named = _VERSION.fullmatch(name.rpartition("/")[2])
+    return None if named is None else int(named[1])
+
+
+def checkpoint_version(name: str) -> int | None:
+    """Return the version that a checkpoint in the log's folder is of; None: it is none."""
+    named = _CHECKPOINT.fullmatch(name.rpartition("/")[2])
     return None if named is None else int(named[1])
 
 

@@ -11,6 +11,7 @@ from indexer.assemble import Assembled, DeadLetter
 from indexer.object_names import COVERAGE_FOLDER, new_name, segment_folder
 from indexer.segment.write import Segment
 from indexer.store.bucket import Bucket, put_own
+from indexer.store.checked_file import checked_name
 from indexer.table.table import NO_ROWS, Added
 
 
@@ -33,6 +34,6 @@ def _keep(bucket: Bucket, letter: DeadLetter) -> None:
 
 
 def _store(bucket: Bucket, folder: str, segment: Segment) -> Added:
-    name = new_name(segment_folder(segment.date, segment.hour), segment.data)
+    name = checked_name(segment_folder(segment.date, segment.hour), segment.data)
     put_own(bucket, folder + name, segment.data)
     return Added(name, len(segment.data), segment.stats, segment.date, segment.hour)

@@ -24,6 +24,7 @@ from indexer.errors import PositionMoved
 from indexer.object_names import COVERAGE_FOLDER, new_name
 from indexer.segment.reader import SegmentReader
 from indexer.store.bucket import Bucket, put_own
+from indexer.store.checked_file import checked_name
 from indexer.table.coverage import Coverage, to_object
 from indexer.table.table import NO_ROWS, Added, Live, Table, live
 from indexer.transition import changed
@@ -96,15 +97,17 @@ class FencedTable:
         return SegmentReader(self.bucket, self.table.folder + each.name, each.size)
 
     def upload(self, folder: str, data: bytes) -> str:
-        """Store an object below a folder of the table; return its name."""
-        name = new_name(folder, data)
+        """Store a segment below a folder of the table; return its name."""
+        name = checked_name(folder, data)
         put_own(self.bucket, self.table.folder + name, data)
         return name
 
     def upload_coverage(self, *commits: Coverage, folder: str = COVERAGE_FOLDER) -> Added:
         """Store a coverage object; return what adds it."""
         data = to_object(*commits)
-        return Added(self.upload(folder, data), len(data), NO_ROWS)
+        name = new_name(folder, data)
+        put_own(self.bucket, self.table.folder + name, data)
+        return Added(name, len(data), NO_ROWS)
 
     def commit(
         self, added: Sequence[Added], removed: Sequence[Live], *, same_rows: bool = False

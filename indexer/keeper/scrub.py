@@ -6,7 +6,6 @@ gone, so that a damaged one is told once and known for as long as it matters.
 """
 
 import bisect
-import contextlib
 import logging
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ from indexer.errors import CoverageError, ObjectMissing
 from indexer.object_names import logs_folder, named_crc, scrub_folder, scrub_name
 from indexer.store.bucket import Bucket
 from indexer.table.coverage import from_object
+from indexer.table.damage import Damage, Round, read_round
 from indexer.table.table import Live
 from indexer.times import HOUR_NS
 
@@ -81,22 +81,6 @@ def _undecodable(data: bytes, *, is_coverage: bool) -> str:
     except (pa.ArrowException, OSError, CoverageError) as error:
         return f"cannot be decoded: {' '.join(str(error).split())[:200]}"
     return ""
-
-
-class Damage(msgspec.Struct, frozen=True):
-    """What is wrong with an object, and since when that is known."""
-
-    fault: str
-    found_ns: int
-
-
-class Round(msgspec.Struct):
-    """How far the objects are checked; stored so that the next keeper goes on there."""
-
-    began_ns: int = 0  # 0: none is under way
-    after: str = ""  # the last one checked
-    complete_ns: int = 0  # when the last complete round began: all objects are checked since
-    damaged: dict[str, Damage] = {}
 
 
 class Scrubber:
@@ -180,8 +164,7 @@ class Scrubber:
             self._bucket.delete(name)
         if names:
             self._stored = names[-1]
-            with contextlib.suppress(msgspec.MsgspecError):  # damaged itself: a new round
-                self.round = msgspec.json.decode(self._bucket.get(self._stored), type=Round)
+            self.round = read_round(self._bucket, self._stored)
 
     def _store(self, now_ns: int) -> None:
         """Store under a new name, then delete the old: no object is ever overwritten."""

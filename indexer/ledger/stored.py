@@ -19,13 +19,21 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
-from deltalake import DeltaTable
+from deltalake import CommitProperties, DeltaTable
 from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
 from deltalake.transaction import AddAction, RemoveAction
 
-from indexer.errors import ObjectMissing, TableError, TableUnavailable, VersionGone
+from indexer.errors import (
+    BucketError,
+    ObjectDamaged,
+    ObjectMissing,
+    TableDamaged,
+    TableError,
+    TableUnavailable,
+    VersionGone,
+)
 from indexer.ledger.entries import FileEntry, FileKey
-from indexer.ledger.folded import folded_up_to, folded_version, sweep
+from indexer.ledger.folded import FoldedLog, folded_up_to, folded_version, sweep
 from indexer.ledger.ledger import Ledger
 from indexer.ledger.rows import (
     LEDGER_SCHEMA,
@@ -39,14 +47,17 @@ from indexer.ledger.rows import (
     take_files,
     take_state,
 )
-from indexer.object_names import LIVE, PAST, STATE, folded_at, folder_uri, ledger_folder, new_name
+from indexer.object_names import LIVE, PAST, STATE, folded_at, folder_uri, ledger_folder
 from indexer.store.bucket import Bucket, put_own
+from indexer.store.checked_file import CheckedFile, add_checksums, checked_name
 from indexer.table.coverage import Coverage
 from indexer.table.table import LOG_CONFIGURATION, LogEntry, Table, one_line
 
 Lookup = Callable[[Collection[bytes]], dict[FileKey, FileEntry]]
 Seen = Callable[[LogEntry, Sequence[Coverage]], None]
 
+_WHOLE_BYTES = 8 << 20  # an object of so few bytes is read by one request
+_TAIL_BYTES = 256 << 10  # read first of others; holds most footers
 _ROW_GROUP = 4096  # of past files, so that one of them costs little more than a page
 _VERSIONS_AT_ONCE = 64
 
@@ -73,6 +84,7 @@ class LedgerTable:
         self._bucket = bucket
         self._folder = ledger_folder(cluster)
         self._uri = folder_uri(bucket.uri, self._folder)
+        self._log = FoldedLog(bucket, self._folder)
         self._past_ids: dict[str, Prefixes] = {}  # by object; 8 bytes a file
 
     def load(self) -> Ledger:
@@ -95,15 +107,15 @@ class LedgerTable:
                 return Ledger()
             ledger = Ledger(version=folded_version(table))
             wanted = None if partitions is None else pc.field("partition").isin(list(partitions))
-            fragments = dict(_fragments(table, parts))
-            for name, fragment in fragments.items():
-                if name.startswith(STATE):
-                    take_state(ledger, fragment.to_table(columns=["kind", "entry"]))
+            objects = [each for each in _objects(table) if each.name.startswith(parts)]
+            for each in objects:
+                if each.name.startswith(STATE):
+                    take_state(ledger, self._rows(each, ["kind", "entry"]))
             columns = ["file_id", "epoch", "version", "entry"]
             files = [
-                fragment.to_table(columns=columns, filter=wanted).cast(_some(columns))
-                for name, fragment in fragments.items()
-                if not name.startswith(STATE)
+                self._rows(each, columns, wanted).cast(_some(columns))
+                for each in objects
+                if not each.name.startswith(STATE)
             ]
             if files:
                 take_files(ledger, pa.concat_tables(files))
@@ -120,20 +132,23 @@ class LedgerTable:
         found: list[pa.Table] = []
         with self._reading():
             table = self._open()
-            fragments = {} if table is None else dict(_fragments(table, (PAST,)))
+            objects = [] if table is None else _objects(table)
+            past_objects = [each for each in objects if each.name.startswith(PAST)]
             self._past_ids = {
-                name: self._past_ids[name] if name in self._past_ids else _ids(fragment)
-                for name, fragment in fragments.items()
+                each.name: self._past_ids[each.name]
+                if each.name in self._past_ids
+                else prefixes(self._rows(each, ["file_id"])["file_id"])
+                for each in past_objects
             }
             wanted = sorted(file_ids)
             heads = prefixes(pa.chunked_array([wanted], pa.binary()))
             columns = ["file_id", "epoch", "version", "entry"]
-            for name, fragment in fragments.items():
-                past = self._past_ids[name]
+            for each in past_objects:
+                past = self._past_ids[each.name]
                 is_here = past[np.searchsorted(past[:-1], heads)] == heads
                 if is_here.any():
                     here = [wanted[at] for at in np.flatnonzero(is_here)]
-                    rows = fragment.to_table(columns=columns, filter=pc.field("file_id").isin(here))
+                    rows = self._rows(each, columns, pc.field("file_id").isin(here))
                     found.append(rows.cast(_some(columns)))
         ledger = Ledger()
         if found:
@@ -166,7 +181,7 @@ class LedgerTable:
                 removed = objects
             else:
                 merged = _to_merge(objects, rows.num_rows, whole=gone_before_ns > 0)
-                rows = self._merged(table, merged, rows)
+                rows = self._merged(merged, rows)
                 removed += merged
             is_past = gone_before(rows, gone_before_ns)
             past, live = rows.filter(is_past), rows.filter(pc.invert(is_past))
@@ -184,14 +199,22 @@ class LedgerTable:
             ledger.forget(gone_before_ns)
         return True
 
-    def _merged(self, table: DeltaTable, objects: Collection[_Object], rows: pa.Table) -> pa.Table:
-        names = {each.name for each in objects}
-        found = [
-            fragment.to_table().cast(ROW_SCHEMA)
-            for name, fragment in _fragments(table, (LIVE,))
-            if name in names
-        ]
+    def _merged(self, objects: Iterable[_Object], rows: pa.Table) -> pa.Table:
+        with self._reading():
+            found = [self._rows(each).cast(ROW_SCHEMA) for each in objects]
         return latest(pa.concat_tables([*found, rows]))
+
+    def _rows(
+        self, each: _Object, columns: list[str] | None = None, wanted: pc.Expression | None = None
+    ) -> pa.Table:
+        """Return columns of an object, of the row groups that may hold rows that are wanted.
+
+        What is read is checked before Arrow decodes it.
+        """
+        file = CheckedFile(self._bucket, self._folder + each.name, each.size)
+        file.footer(each.size if each.size <= _WHOLE_BYTES else _TAIL_BYTES)
+        fragment = ds.ParquetFileFormat().make_fragment(file)
+        return fragment.to_table(schema=LEDGER_SCHEMA, columns=columns, filter=wanted)
 
     def _put(self, part: str, rows: pa.Table, version: int) -> AddAction:
         body = io.BytesIO()
@@ -203,8 +226,9 @@ class LedgerTable:
             use_dictionary=["kind", "node", "namespace", "pod", "container"],
             store_schema=False,
         )
+        add_checksums(body)
         data = body.getvalue()
-        name = new_name(folded_at(part, version), data)
+        name = checked_name(folded_at(part, version), data)
         put_own(self._bucket, self._folder + name, data)
         stats = json.dumps({"numRecords": rows.num_rows})
         return AddAction(name, len(data), {}, 0, True, stats)
@@ -232,7 +256,7 @@ class LedgerTable:
     def sweep(self) -> int:
         """Delete objects that no ledger of the last day uses; return how many."""
         try:
-            table = DeltaTable(self._uri, storage_options=self._bucket.storage_options)
+            table = self._log.opened(self._bucket.storage_options)
             return sweep(table)
         except TableNotFoundError:
             return 0
@@ -241,7 +265,7 @@ class LedgerTable:
 
     def _open(self) -> DeltaTable | None:
         try:
-            table = DeltaTable(self._uri, storage_options=self._bucket.storage_options)
+            table = self._log.opened(self._bucket.storage_options)
         except TableNotFoundError:
             return None
         if "version" not in {field.name for field in table.schema().fields}:
@@ -256,6 +280,8 @@ class LedgerTable:
             LEDGER_SCHEMA,
             mode="ignore",
             configuration=LOG_CONFIGURATION,
+            # A second try would put the same schema, under another id, into version 1.
+            commit_properties=CommitProperties(max_commit_retries=0),
             storage_options=self._bucket.storage_options,
         )
 
@@ -263,7 +289,11 @@ class LedgerTable:
     def _reading(self) -> Iterator[None]:
         try:
             yield
-        except (DeltaError, pa.ArrowException, OSError) as error:
+        except ObjectDamaged as error:
+            raise TableDamaged(
+                f"{error}; delete all of {self._uri}: the keeper folds it again"
+            ) from error
+        except (BucketError, DeltaError, pa.ArrowException, OSError) as error:
             raise TableUnavailable(f"cannot read {self._uri}: {one_line(error)}") from error
 
 
@@ -285,19 +315,8 @@ def _to_merge(objects: Iterable[_Object], rows: int, *, whole: bool) -> list[_Ob
     return merged
 
 
-def _fragments(table: DeltaTable, parts: tuple[str, ...]) -> Iterator[tuple[str, ds.Fragment]]:
-    """Yield name and content of each object of these parts."""
-    for fragment in table.to_pyarrow_dataset(schema=LEDGER_SCHEMA).get_fragments():
-        if fragment.path.startswith(parts):
-            yield fragment.path, fragment
-
-
 def _some(columns: Iterable[str]) -> pa.Schema:
     return pa.schema([ROW_SCHEMA.field(name) for name in columns])
-
-
-def _ids(fragment: ds.Fragment) -> Prefixes:
-    return prefixes(fragment.to_table(columns=["file_id"])["file_id"])
 
 
 def bring_up(

@@ -22,7 +22,7 @@ from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundErr
 
 from collector.wire.batch import Meta
 from indexer.errors import ObjectMissing, TableUnavailable, VersionGone
-from indexer.ledger.folded import folded_up_to, folded_version, sweep
+from indexer.ledger.folded import FoldedLog, folded_up_to, folded_version, sweep
 from indexer.object_names import folder_uri, streams_folder
 from indexer.schema import TIME
 from indexer.store.bucket import Bucket
@@ -260,6 +260,7 @@ class StreamsTable:
         """Name the table; nothing is read yet."""
         self.uri = folder_uri(bucket.uri, streams_folder(cluster))
         self._options = bucket.storage_options
+        self._log = FoldedLog(bucket, streams_folder(cluster))
         self._streams: StreamHistory | None = None
         self._version = -1
         self._news = News()
@@ -314,7 +315,7 @@ class StreamsTable:
     def read(self) -> pa.Table:
         """Return the streams as ``history`` does; none if nothing was folded yet."""
         try:
-            rows = DeltaTable(self.uri, storage_options=self._options).to_pyarrow_table()
+            rows = self._log.opened(self._options).to_pyarrow_table()
         except TableNotFoundError:
             rows = STREAMS_SCHEMA.empty_table()
         except (DeltaError, OSError) as error:
@@ -324,7 +325,7 @@ class StreamsTable:
     def sweep(self) -> int:
         """Join small objects, delete those that nothing of the last day uses; return how many."""
         try:
-            handle = DeltaTable(self.uri, storage_options=self._options)
+            handle = self._log.opened(self._options)
             # As in a fold: of two commits that go on from one version, one is refused.
             handle.optimize.compact(commit_properties=folded_up_to(folded_version(handle)))
             return sweep(handle)
@@ -335,7 +336,7 @@ class StreamsTable:
 
     def _made(self) -> DeltaTable:
         try:
-            return DeltaTable(self.uri, storage_options=self._options)
+            return self._log.opened(self._options)
         except TableNotFoundError:
             return DeltaTable.create(
                 self.uri,

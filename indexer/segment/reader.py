@@ -1,13 +1,12 @@
 """The one reader of a segment in a bucket: its footer, its token filter, its columns and rows.
 
 A segment's name and size go in; what is asked of it comes out, by as few ranged requests as that
-takes, which are counted. No more than a few row groups are ever held, and whatever cannot be
-decoded is a SegmentDamaged that names the segment.
+takes, which are counted. No more than a few row groups are ever held, and whatever is not what was
+written, or cannot be decoded, is a SegmentDamaged that names the segment.
 """
 
 import contextlib
-import io
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pyarrow as pa
@@ -17,10 +16,9 @@ from indexer.errors import BucketError, ObjectMissing, SegmentDamaged
 from indexer.schema import open_segment
 from indexer.segment.token_filter import TokenFilter
 from indexer.store.bucket import Ranges
+from indexer.store.checked_file import CheckedFile
 
 _TAIL_BYTES = 64 << 10  # read first; holds most footers
-_END_BYTES = 8  # behind the footer: its length, and "PAR1"
-_TOGETHER_BYTES = 64 << 10  # a gap between two ranges that costs less than another request
 _WHOLE_BYTES = 1 << 20  # a segment or row group of so few bytes is read by one request
 _AT_ONCE_BYTES = 4 << 20  # of row groups that are read one after the other
 
@@ -36,7 +34,7 @@ class SegmentReader:
     def __init__(self, bucket: Ranges, name: str, size_bytes: int) -> None:
         """Name the segment; nothing is read yet."""
         self.name = name
-        self._file = _HeldFile(bucket, name, size_bytes)
+        self._file = CheckedFile(bucket, name, size_bytes)
         self._opened: pq.ParquetFile | None = None
         self._at_work = -1
         self._known_places: tuple[int, dict[str, tuple[int, int]]] = (-1, {})
@@ -56,21 +54,13 @@ class SegmentReader:
         # Not a cached_property: until Python 3.12 the readers of all segments share its lock.
         if self._opened is None:
             with self.reading():
-                metadata = pq.read_metadata(pa.BufferReader(self._footer_bytes()))
+                size = self._file.size
+                footer = self._file.footer(size if size <= _WHOLE_BYTES else _TAIL_BYTES)
+                # Of one that is not held whole, Arrow would ask for more than the footer.
+                is_held = self._file.is_held(0, size)
+                metadata = None if is_held else pq.read_metadata(pa.BufferReader(footer))
                 self._opened = open_segment(self._file, metadata)
         return self._opened
-
-    def _footer_bytes(self) -> bytes:
-        """Return the end of the segment, from where the footer starts."""
-        size = self._file.size
-        tail_bytes = size if size <= _WHOLE_BYTES else min(size, _TAIL_BYTES)
-        tail = self._file.hold(size - tail_bytes, size)
-        footer_bytes = int.from_bytes(tail[-_END_BYTES:-4], "little") + _END_BYTES
-        if footer_bytes > size:
-            raise ValueError(f"a footer of {footer_bytes} bytes in a segment of {size}")
-        if footer_bytes > tail_bytes:
-            tail = self._file.hold(size - footer_bytes, size - tail_bytes) + tail
-        return tail[-footer_bytes:]
 
     @property
     def footer(self) -> Any:
@@ -167,86 +157,3 @@ class SegmentReader:
             raise SegmentDamaged(f"segment {self.name} cannot be read: {error}") from error
         except (pa.ArrowException, OSError, LookupError, ValueError) as error:
             raise SegmentDamaged(f"segment {self.name} is damaged: {error}") from error
-
-
-class _HeldFile(io.RawIOBase):
-    """An object of ``size`` bytes as a file for Arrow; what was fetched of it is held."""
-
-    def __init__(self, bucket: Ranges, name: str, size: int) -> None:
-        self._bucket = bucket
-        self._name = name
-        self._at = 0
-        self._kept: list[tuple[int, bytes]] = []  # until the end
-        self._fetched: list[tuple[int, bytes]] = []
-        self.size = size
-        self.gets = 0
-        self.read_bytes = 0
-
-    def hold(self, start: int, end: int) -> bytes:
-        """Read ``[start, end)``, keep it until the end, and return it."""
-        data = self._get(start, end)
-        self._kept.append((start, data))
-        return data
-
-    def fetch(self, ranges: Iterable[tuple[int, int]]) -> None:
-        """Read ``[start, end)`` ranges that are not held yet, near ones by one request."""
-        wanted = [each for each in sorted(ranges) if self._held(*each) is None]
-        for start, end in _together(wanted):
-            self._fetched.append((start, self._get(start, end)))
-
-    def forget(self) -> None:
-        """Let go of what was fetched."""
-        self._fetched.clear()
-
-    def _get(self, start: int, end: int) -> bytes:
-        data = self._bucket.get_range(self._name, start, end - start)
-        self.gets += 1
-        self.read_bytes += end - start
-        return data
-
-    def _held(self, start: int, end: int) -> bytes | None:
-        for at, data in (*self._kept, *self._fetched):
-            if at <= start and end <= at + len(data):
-                return data[start - at : end - at]
-        return None
-
-    def read(self, size: int | None = -1) -> bytes:
-        """Return the next bytes, from what is held if it has them."""
-        left = max(0, self.size - self._at)
-        start, end = self._at, self._at + (left if size is None or size < 0 else min(size, left))
-        self._at = end
-        if (held := self._held(start, end)) is not None:
-            return held
-        self.fetch([(start, end)])
-        return self._held(start, end) or b""
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        """Set the place of the next read."""
-        self._at = offset + {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self.size}[whence]
-        return self._at
-
-    def tell(self) -> int:
-        """Return the place of the next read."""
-        return self._at
-
-    def readable(self) -> bool:
-        """It can be read."""
-        return True
-
-    def seekable(self) -> bool:
-        """It has places."""
-        return True
-
-
-def _together(ranges: Iterable[tuple[int, int]]) -> Iterator[tuple[int, int]]:
-    """Yield ranges in order, those that are near each other as one."""
-    pending: tuple[int, int] | None = None
-    for start, end in ranges:
-        if pending is not None and start - pending[1] <= _TOGETHER_BYTES:
-            pending = pending[0], max(pending[1], end)
-            continue
-        if pending is not None:
-            yield pending
-        pending = start, end
-    if pending is not None:
-        yield pending

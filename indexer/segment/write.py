@@ -28,6 +28,7 @@ from indexer.segment.parquet import (
     stats_of,
 )
 from indexer.segment.tokens import TokenFilterWriter
+from indexer.store.checked_file import add_checksums
 from indexer.times import HOUR_NS, partition_of
 
 HOURS_MAX = 512
@@ -93,6 +94,7 @@ class SegmentWriter:
             self._sink.write(blob)
             self._writer.add_key_value_metadata({token_filter.KEY: place.to_json()})
         self._writer.close()
+        add_checksums(self._data)
         return self._data.getvalue()
 
 

@@ -6,7 +6,9 @@ libraries that materialise a table's files at each commit need a second for 50,0
 Source: the Delta transaction log protocol (github.com/delta-io/delta, PROTOCOL.md).
 """
 
+import contextlib
 import json
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -14,18 +16,32 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from indexer.errors import ObjectExists, ObjectMissing, PositionMoved, TableError
+from indexer.errors import (
+    BucketUnavailable,
+    ObjectExists,
+    ObjectMissing,
+    PositionMoved,
+    TableDamaged,
+    TableError,
+)
 from indexer.object_names import (
     LAST_CHECKPOINT,
     checkpoint_name,
+    checkpoint_version,
     delta_log_folder,
     folder_uri,
+    named_version,
     version_name,
 )
 from indexer.store.bucket import Bucket
 
+_log = logging.getLogger(__name__)
+
 Action = Mapping[str, Mapping[str, Any]]
 """One action of the protocol: its kind, and what it says."""
+
+RESTORE = "restore it from a backup, or from an older version that the store keeps of it"
+"""What to do about an object that nothing else can be made from."""
 
 # So many commits of others in a row between a look at the log and an own try are no bad luck.
 _TRIES = 100
@@ -52,17 +68,33 @@ class DeltaLog:
         self.version = -1
         self.transactions: dict[str, int] = {}
         """Of each ``app_id`` the version last stored, as of ``version``."""
+        self._checked = -1  # up to where entries were looked at for readers
         self.removed: set[str] | None = None
         """Objects that versions read since it was made have removed; None: nobody asks."""
 
     def read(self, number: int) -> Version:
         """Return a version; raise ObjectMissing if there is none, or none any more."""
-        body = self._bucket.get(self._name(number))
-        return _version(number, [json.loads(line) for line in body.splitlines()])
+        name = self._name(number)
+        body = self._bucket.get(name)
+        try:
+            actions = [json.loads(line) for line in body.splitlines() if line.strip()]
+            if not actions:
+                raise ValueError("it is empty")
+            return _version(number, actions)
+        except (ValueError, KeyError, TypeError) as error:
+            raise TableDamaged(
+                f"{name} in {self._bucket.uri} is damaged ({type(error).__name__}: {error}); "
+                f"{RESTORE}"
+            ) from error
 
     def refresh(self) -> None:
-        """Read on to the newest version; raise TableError if there is no table."""
-        if self.version < 0:
+        """Read on to the newest version; raise TableError if there is no table.
+
+        Raises TableDamaged, which names the object, for one of the log that is not what was
+        written, or is missing between others.
+        """
+        is_first = self.version < 0
+        if is_first:
             self._begin()
         while True:
             try:
@@ -74,6 +106,42 @@ class DeltaLog:
         if self.version < 0:
             uri = folder_uri(self._bucket.uri, self._table_folder)
             raise TableError(f"no table at {uri}; start an indexer first")
+        if is_first:
+            self._check_end()
+
+    def _check_end(self) -> None:
+        """Raise TableDamaged if there are versions behind one that is missing."""
+        names = self._bucket.names(self._folder)
+        last = max((number for name in names if (number := named_version(name)) is not None),
+                   default=-1)  # fmt: skip
+        while self.version < last:
+            try:
+                self._apply(self.read(self.version + 1))  # it came between reading and listing
+            except ObjectMissing as error:
+                if self.checkpoint() > self.version:  # and was cleaned up since
+                    self._begin()
+                    continue
+                raise TableDamaged(
+                    f"{self._name(self.version + 1)} in {self._bucket.uri} is missing, and later "
+                    f"versions are there; {RESTORE}"
+                ) from error
+
+    def check(self, version: int) -> None:
+        """Look at what a reader of ``version`` reads that was not looked at before.
+
+        Libraries pass over an entry that is empty, and show an older table. Raises TableDamaged.
+        """
+        if self._checked < 0:
+            self._checked = self.checkpoint()
+        for number in range(self._checked + 1, version + 1):
+            with contextlib.suppress(ObjectMissing):  # cleaned up, or the library says so
+                self.read(number)
+        self._checked = max(self._checked, version)
+
+    def explain(self) -> None:
+        """Raise TableDamaged if a table cannot be opened since an object of its log is damaged."""
+        with contextlib.suppress(BucketUnavailable):  # that says nothing about an object
+            DeltaLog(self._bucket, self._table_folder).refresh()
 
     def commit(self, actions: Sequence[Action], expected: Mapping[str, int | None]) -> None:
         """Add a version with these actions, which must differ from those of any other commit.
@@ -126,22 +194,53 @@ class DeltaLog:
         version = self.checkpoint()
         self.transactions = {}
         if version >= 0:
-            data = self._bucket.get(self._folder + checkpoint_name(version))
-            column = pq.read_table(pa.BufferReader(data), columns=["txn"]).column("txn")
+            name = self._folder + checkpoint_name(version)
+            try:
+                data = self._bucket.get(name)
+                column = pq.read_table(pa.BufferReader(data), columns=["txn"]).column("txn")
+            except (ObjectMissing, pa.ArrowException, OSError) as error:
+                raise TableDamaged(
+                    f"{name} in {self._bucket.uri} is damaged or missing "
+                    f"({' '.join(str(error).split())}); {self._instead_of(version)}"
+                ) from error
             for each in column.drop_null().to_pylist():
                 if each["appId"] is not None:
                     self.transactions[each["appId"]] = each["version"]
         self.version = version
 
     def checkpoint(self) -> int:
-        """Return the version of the last checkpoint; -1 if there is none."""
+        """Return the version of the last checkpoint; -1 if there is none.
+
+        Where the object that says so is damaged, the checkpoints that are there say it.
+        """
+        name = self._folder + LAST_CHECKPOINT
         try:
-            found = json.loads(self._bucket.get(self._folder + LAST_CHECKPOINT))
+            data = self._bucket.get(name)
         except ObjectMissing:
             return -1
-        if found.get("parts"):
+        try:
+            found = json.loads(data)
+            version, parts = int(found["version"]), found.get("parts")
+        except (ValueError, KeyError, TypeError, AttributeError):
+            _log.warning("damaged; going on from the newest checkpoint", extra={"object": name})
+            return max(self._checkpoints(), default=-1)
+        if parts:
             raise TableError(f"the checkpoint of {self._folder} has parts; nobody else may write")
-        return int(found["version"])
+        return version
+
+    def _checkpoints(self) -> list[int]:
+        names = self._bucket.names(self._folder)
+        return [each for name in names if (each := checkpoint_version(name)) is not None]
+
+    def _instead_of(self, version: int) -> str:
+        """Return what to do about a checkpoint that cannot be read."""
+        try:
+            begins = max((each for each in self._checkpoints() if each < version), default=-1)
+            for number in range(begins + 1, version + 1):
+                self._bucket.size(self._name(number))
+        except ObjectMissing:
+            return RESTORE
+        return f"delete it and {LAST_CHECKPOINT} beside it: the log before it still has everything"
 
     def _apply(self, version: Version) -> None:
         self.transactions.update(version.transactions)
@@ -157,6 +256,10 @@ def _version(number: int, actions: Sequence[Action]) -> Version:
     def of(kind: str) -> list[Mapping[str, Any]]:
         return [action[kind] for action in actions if kind in action]
 
+    if not all(isinstance(action, dict) for action in actions):
+        raise TypeError("a line of it is no action")
+    if any("path" not in each for each in of("add")):
+        raise ValueError("what it adds has no path")
     return Version(
         number,
         tuple(of("add")),

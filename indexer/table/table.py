@@ -19,18 +19,20 @@ import pyarrow as pa
 from deltalake import CommitProperties, DeltaTable, Schema
 from deltalake.exceptions import DeltaError, TableNotFoundError
 
+from collector.checksum import crc32
 from indexer.errors import (
     BucketUnavailable,
+    CoverageError,
     ObjectMissing,
     TableError,
     TableUnavailable,
     VersionGone,
 )
-from indexer.object_names import folder_uri, is_coverage, is_merged, logs_folder
+from indexer.object_names import folder_uri, is_coverage, is_merged, logs_folder, named_crc
 from indexer.schema import PARTITION_COLUMNS, SEGMENT_SCHEMA
 from indexer.store.bucket import Bucket
 from indexer.table.coverage import Coverage, from_object
-from indexer.table.delta_log import Action, DeltaLog
+from indexer.table.delta_log import RESTORE, Action, DeltaLog
 
 NO_ROWS = json.dumps({"numRecords": 0})
 """The statistics of a coverage object."""
@@ -153,10 +155,11 @@ class Table:
     def snapshot(self, version: int | None = None) -> DeltaTable:
         """Return the table as of ``version``, or as of now.
 
-        Raises TableError if there is none, VersionGone if that version is no longer kept.
+        Raises TableError if there is none, VersionGone if that version is no longer kept, and
+        TableDamaged if an object of its log is not what was written.
         """
         try:
-            return DeltaTable(
+            table = DeltaTable(
                 self.uri, version=version, storage_options=self.bucket.storage_options
             )
         except (DeltaError, OSError) as error:
@@ -166,7 +169,13 @@ class Table:
                 self.snapshot()  # raises TableUnavailable if it is not this version's fault
                 said = one_line(error)
                 raise VersionGone(f"version {version} of {self.uri} is gone: {said}") from error
+            self._log.explain()
             raise TableUnavailable(f"cannot open {self.uri}: {one_line(error)}") from error
+        try:
+            self._log.check(table.version())
+        except BucketUnavailable as error:
+            raise TableUnavailable(f"cannot read {self.uri}: {error}") from error
+        return table
 
     def commit(
         self,
@@ -225,8 +234,20 @@ class Table:
             yield LogEntry(number, version.added, version.removed)
 
     def coverage(self, name: str) -> list[Coverage]:
-        """Return the coverage of each commit that the object of this name holds."""
-        return from_object(self.bucket.get(self.folder + name))
+        """Return the coverage of each commit that the object of this name holds.
+
+        Raises CoverageError, which names it, if it is not what was written.
+        """
+        data = self.bucket.get(self.folder + name)
+        crc = named_crc(name)
+        if crc is not None and crc32(data) != crc:
+            raise CoverageError(f"coverage object {self.folder}{name} is damaged; {RESTORE}")
+        try:
+            return from_object(data)
+        except CoverageError as error:
+            raise CoverageError(
+                f"coverage object {self.folder}{name} is damaged: {error}; {RESTORE}"
+            ) from error
 
     def all_coverage(self, table: DeltaTable) -> list[Coverage]:
         """Return every coverage object of a snapshot, in the order in which they were committed."""

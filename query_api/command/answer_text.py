@@ -86,6 +86,11 @@ def _what(gap: Mapping[str, Any]) -> str:
     return f"bytes {gap['start']}..{end}"
 
 
+def damaged_lines(damaged: Iterable[Mapping[str, Any]]) -> list[str]:
+    """Return what storage has damaged, one line each."""
+    return [visible(f"damaged: {each['object']}: {each['fault']}") for each in damaged]
+
+
 def stream_lines(streams: Iterable[Mapping[str, Any]]) -> list[str]:
     """Return streams as a table."""
     heads = ("node", "stream", "restart", "files", "rows", "bytes", "missing", "first", "last")
@@ -134,6 +139,7 @@ def status_lines(status: Mapping[str, Any]) -> list[str]:
         f"{status['rows']} rows in {status['segments']} segments, {status['bytes']} bytes",
         f"data from {status['first_time'] or '-'} to {status['last_time'] or '-'}",
         f"open gaps: {status['open_gaps']}",
+        *damaged_lines(status["damaged"]),
         "",
         *nodes,
         "",

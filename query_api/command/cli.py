@@ -22,6 +22,7 @@ from query_api.command import deletion, inspect_command
 from query_api.command.answer_text import (
     Paint,
     completeness_lines,
+    damaged_lines,
     gap_lines,
     row_line,
     status_lines,
@@ -273,12 +274,16 @@ def _list(
     elif asked.output == "ndjson":
         for entry in entries:
             print(json.dumps(entry, ensure_ascii=False))
+        for each in answer.get("damaged", ()):
+            print(json.dumps({"damaged": each}, ensure_ascii=False))
         print(json.dumps({"completeness": answer["completeness"], "total": answer["total"]}))
     else:
         if entries:
             print("\n".join((gap_lines if name == "gaps" else stream_lines)(entries)))
         else:
             print(f"no {name}", file=sys.stderr)
+        if lines := damaged_lines(answer.get("damaged", ())):
+            print("\n".join(lines))
         if answer["total"] > len(entries):
             print(f"{answer['total'] - len(entries)} more: narrow the scope", file=sys.stderr)
         _say_completeness(answer["completeness"], environ, gaps=name != "gaps")

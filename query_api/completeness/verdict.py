@@ -44,7 +44,7 @@ class NodeProgress:
 class Trouble:
     """What a scan could not do: segments that failed, and why it stopped early."""
 
-    failed: list[str] = field(default_factory=list)
+    failed: dict[str, str] = field(default_factory=dict)  # name in the bucket -> why
     cut_off: str = ""
 
 
@@ -112,7 +112,7 @@ def judge(snapshot: Snapshot, scope: Scope, cluster: str, trouble: Trouble) -> C
         streams=_count_streams(snapshot.ledger, scope, progress, gaps),
         scan=Scan(
             segments_failed=len(trouble.failed),
-            errors=trouble.failed[:GAPS_SHOWN],
+            errors=list(trouble.failed.values())[:GAPS_SHOWN],
             cut_off=trouble.cut_off,
         ),
     )
@@ -151,7 +151,9 @@ def _losses(gaps: Sequence[Gap], gone: Sequence[Removal], trouble: Trouble) -> l
             more = f" and {len(whose) - 3} more" if len(whose) > 3 else ""
             found.append(f"rows of {', '.join(whose[:3])}{more} {how}")
     if trouble.failed:
-        found.append(f"{len(trouble.failed)} segment(s) could not be read")
+        names = sorted(trouble.failed)
+        more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+        found.append(f"{len(names)} segment(s) could not be read: {', '.join(names[:3])}{more}")
     if trouble.cut_off:
         found.append(trouble.cut_off)
     return found

@@ -27,6 +27,7 @@ from pydantic import BaseModel
 from collector.process import own_version
 from indexer.store.bucket import Bucket, BucketLimits
 from indexer.store.open import open_bucket
+from query_api.completeness.damage import Damages
 from query_api.completeness.replica import Replica, Snapshot
 from query_api.completeness.statement import Model, plain
 from query_api.errors import BadParameter
@@ -77,6 +78,7 @@ class Service:
     view: View
     search: Search
     metrics: QueryMetrics
+    damages: Damages
     clock_ns: Callable[[], int]
 
 
@@ -94,8 +96,9 @@ def make_app(
     view = View(replica, settings, metrics, monotonic)
     pool = ThreadPoolExecutor(settings.store_reads, "scan")
     computing = settings.scan_threads or os.cpu_count() or 1
-    search = Search(settings, replica, pool, computing, metrics, monotonic)
-    service = Service(settings, view, search, metrics, clock_ns)
+    damages = Damages(bucket, settings.cluster)
+    search = Search(settings, replica, pool, computing, metrics, damages, clock_ns, monotonic)
+    service = Service(settings, view, search, metrics, damages, clock_ns)
 
     @contextlib.asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -144,12 +147,16 @@ def _add_questions(app: FastAPI, service: Service) -> None:
 
     @app.get("/v1/gaps", response_model=Gaps, responses=_ERRORS)
     async def gaps(asked: Annotated[GapParameters, Query()]) -> Response:
-        """What is missing, with bounds and proof; the latest found first."""
+        """What is missing, with bounds and proof, the latest found first; and what is damaged."""
         asked.check()
         _check_list(service, asked.limit)
         scope = asked.scope(service.clock_ns())
-        shown = list_gaps, await service.view.latest(), scope, asked, cluster
-        return await run_in_threadpool(_shown, *shown)
+        latest = await service.view.latest()
+
+        def listed() -> Gaps:
+            return list_gaps(latest, scope, asked, cluster, service.damages.of(latest))
+
+        return await run_in_threadpool(_shown, listed)
 
     @app.get("/v1/streams", response_model=StreamList, responses=_ERRORS)
     async def streams(asked: Annotated[StreamParameters, Query()]) -> Response:
@@ -163,7 +170,12 @@ def _add_questions(app: FastAPI, service: Service) -> None:
     async def status(_: Annotated[NoParameters, Query()]) -> Response:
         """How far each node and each partition is, and how much is missing."""
         latest, now_ns = await service.view.latest(), service.clock_ns()
-        return await run_in_threadpool(_shown, show_status, latest, cluster, own_version(), now_ns)
+
+        def shown() -> Status:
+            damaged = service.damages.of(latest)
+            return show_status(latest, cluster, own_version(), now_ns, damaged)
+
+        return await run_in_threadpool(_shown, shown)
 
 
 def _shown(answer: Callable[..., Model], *given: Any) -> Response:

@@ -15,7 +15,16 @@ from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 
 from collector.process import did_you_mean
-from indexer.errors import BadQuery, BucketUnavailable, IndexerError, TableError, VersionGone
+from indexer.errors import (
+    BadQuery,
+    BucketUnavailable,
+    CoverageError,
+    IndexerError,
+    ObjectDamaged,
+    TableDamaged,
+    TableError,
+    VersionGone,
+)
 from query_api.errors import NotComplete, QueryError
 from query_api.questions.answer import ErrorBody
 from query_api.questions.parameters import EMPTY_VALUE
@@ -49,6 +58,10 @@ def add_errors(app: FastAPI, parameters: Mapping[str, type[BaseModel]]) -> None:
     def indexer_error(_: Request, error: IndexerError) -> Response:
         if isinstance(error, VersionGone):
             return refusal(410, "version_gone", str(error), "ask again without a cursor")
+        if isinstance(error, TableDamaged | CoverageError | ObjectDamaged):
+            _log.error("a request failed", extra={"error": str(error)})
+            hint = "it does not mend itself; see the message"
+            return refusal(503, "table_damaged", str(error), hint)
         if error.retriable or isinstance(error, TableError | BucketUnavailable):
             return refusal(503, "table_unavailable", str(error), "try again in a moment")
         _log.error("a request failed", extra={"error": str(error)})

@@ -60,11 +60,22 @@ class Answer(Model):
     to: Time
 
 
+class DamagedView(Model):
+    """An object of the table that storage has damaged or lost."""
+
+    object: Annotated[str, Field(description="its name in the bucket")]
+    fault: str
+    found_at: Annotated[Time, Field(description="when the scrubber, or a search, came upon it")]
+
+
 class Gaps(Model):
     """The gaps of a scope, the latest found first."""
 
     gaps: list[GapView]
     total: int
+    damaged: Annotated[
+        list[DamagedView], Field(description="objects that may hold lines of the scope")
+    ]
     completeness: Completeness
     version: int
     from_: Annotated[Time | None, Field(alias="from")]
@@ -125,7 +136,11 @@ class Status(Model):
     """The pipeline as the table shows it."""
 
     healthy: Annotated[
-        bool, Field(description="no open gap found in the last day, no node of unknown state")
+        bool,
+        Field(
+            description="no open gap found in the last day, no damaged object, no node of unknown "
+            "state"
+        ),
     ]
     cluster: str
     version: int
@@ -134,6 +149,10 @@ class Status(Model):
     nodes: list[NodeView]
     partitions: list[PartitionView]
     open_gaps: int
+    damaged: Annotated[
+        list[DamagedView],
+        Field(description="what the keeper's scrubber has found, and searches have met"),
+    ]
     segments: int
     rows: int
     bytes: Annotated[int, Field(description="of all segments")]

@@ -3,23 +3,46 @@
 A snapshot and a scope go in, models of the answer come out; nothing is read from storage.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from indexer.ledger.entries import FileEntry
+from indexer.object_names import is_coverage, logs_folder
 from indexer.query.scope import Scope
+from indexer.table.damage import Damage
 from indexer.times import HOUR_NS, format_optional, format_time
 from query_api.completeness.gaps import file_in_scope
 from query_api.completeness.replica import Snapshot
 from query_api.completeness.statement import gap_view
 from query_api.completeness.verdict import Trouble, judge, nodes_in_scope, progress_of_nodes
-from query_api.questions.answer import Gaps, NodeView, PartitionView, Status, StreamList, StreamView
+from query_api.questions.answer import (
+    DamagedView,
+    Gaps,
+    NodeView,
+    PartitionView,
+    Status,
+    StreamList,
+    StreamView,
+)
 from query_api.questions.parameters import GapParameters
 
 _NEW_GAP_NS = 24 * HOUR_NS  # so long does a gap count as trouble that goes on
 
 
-def list_gaps(snapshot: Snapshot, scope: Scope, asked: GapParameters, cluster: str) -> Gaps:
-    """Return the gaps of a scope in each state, the latest found first."""
+def list_gaps(
+    snapshot: Snapshot,
+    scope: Scope,
+    asked: GapParameters,
+    cluster: str,
+    damaged: Mapping[str, Damage],
+) -> Gaps:
+    """Return the gaps of a scope in each state, the latest found first.
+
+    A damaged segment that may hold rows of the scope makes it incomplete.
+    """
+    folder = logs_folder(cluster)
+    planned = {segment.name for segment in snapshot.segments.plan(scope)}
+    failed = {folder + name: damaged[name].fault for name in damaged if name in planned}
+    here = {name: damaged[name] for name in damaged if name in planned or is_coverage(name)}
     nodes = nodes_in_scope(snapshot.ledger, scope)
     found = [
         gap
@@ -32,11 +55,20 @@ def list_gaps(snapshot: Snapshot, scope: Scope, asked: GapParameters, cluster: s
     return Gaps(
         gaps=[gap_view(gap, cluster) for gap in found[: asked.limit]],
         total=len(found),
-        completeness=judge(snapshot, scope, cluster, Trouble()),
+        damaged=_damaged_views(here, cluster),
+        completeness=judge(snapshot, scope, cluster, Trouble(failed)),
         version=snapshot.version,
         from_=None if asked.from_ is None else format_time(scope.from_ns),
         to=format_time(scope.to_ns),
     )
+
+
+def _damaged_views(damaged: Mapping[str, Damage], cluster: str) -> list[DamagedView]:
+    folder = logs_folder(cluster)
+    return [
+        DamagedView(object=folder + name, fault=each.fault, found_at=format_time(each.found_ns))
+        for name, each in sorted(damaged.items())
+    ]
 
 
 def list_streams(snapshot: Snapshot, scope: Scope, limit: int, cluster: str) -> StreamList:
@@ -88,7 +120,9 @@ def _covered_bytes(files: Iterable[FileEntry]) -> Iterable[int]:
     return (part.end - part.start for file in files for part in file.covered)
 
 
-def show_status(snapshot: Snapshot, cluster: str, program: str, now_ns: int) -> Status:
+def show_status(
+    snapshot: Snapshot, cluster: str, program: str, now_ns: int, damaged: Mapping[str, Damage]
+) -> Status:
     """Return how far each node and each partition is, and what is missing."""
     ledger = snapshot.ledger
     everything = Scope(-(2**63), 2**63 - 1, {})
@@ -102,7 +136,7 @@ def show_status(snapshot: Snapshot, cluster: str, program: str, now_ns: int) -> 
     new_gaps = any(gap.harms and now_ns - gap.found_ns < _NEW_GAP_NS for gap in snapshot.gaps)
     bounds = snapshot.segments.time_bounds_ns
     return Status(
-        healthy=not new_gaps and all(each.complete_until_ns for each in progress),
+        healthy=not new_gaps and not damaged and all(each.complete_until_ns for each in progress),
         cluster=cluster,
         version=snapshot.version,
         everyline=program,
@@ -130,6 +164,7 @@ def show_status(snapshot: Snapshot, cluster: str, program: str, now_ns: int) -> 
             for number, position in sorted(ledger.positions.items())
         ],
         open_gaps=open_gaps,
+        damaged=_damaged_views(damaged, cluster),
         segments=len(snapshot.segments),
         rows=snapshot.segments.rows,
         bytes=snapshot.segments.size_bytes,

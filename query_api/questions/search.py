@@ -15,6 +15,7 @@ from indexer.errors import VersionGone
 from indexer.query.scope import Scope
 from indexer.query.terms import parse_query
 from indexer.times import format_time
+from query_api.completeness.damage import Damages
 from query_api.completeness.replica import Replica, Snapshot
 from query_api.completeness.statement import Completeness, plain
 from query_api.completeness.verdict import Trouble, judge, no_better_than
@@ -61,9 +62,13 @@ class Search:
         pool: Executor,
         scan_threads: int,
         metrics: QueryMetrics,
+        damages: Damages,
+        clock_ns: Callable[[], int],
         monotonic: Callable[[], float],
     ) -> None:
         """Take what all searches have in common."""
+        self._damages = damages
+        self._clock_ns = clock_ns
         self._settings = settings
         self._replica = replica
         self._scans = Scans(pool, settings.store_reads, scan_threads, replica.bucket, monotonic)
@@ -124,9 +129,11 @@ class Search:
         prepared, gone = found.prepared, []
 
         def failed(scanned: Scanned) -> None:
-            found.trouble.failed.append(scanned.error)
+            found.trouble.failed[scanned.name] = scanned.error
             if scanned.missing:
                 gone.append(scanned.error)
+            if scanned.damaged or (scanned.missing and prepared.after is None):
+                self._damages.note(scanned.name, scanned.error, self._clock_ns())
 
         parameters = prepared.parameters
         task = ScanTask(

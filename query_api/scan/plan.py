@@ -79,6 +79,12 @@ class Segments:
             later._actions = later._actions.combine_chunks()
         return later
 
+    def held(self, names: Iterable[str]) -> set[str]:
+        """Return which of these names are segments of this version."""
+        wanted = pa.array(list(names), pa.string())
+        paths = self._actions["path"]
+        return set(paths.filter(pc.is_in(paths, value_set=wanted)).to_pylist())
+
     def __len__(self) -> int:
         """Return how many segments there are."""
         return int(self._actions.num_rows)

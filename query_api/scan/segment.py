@@ -70,7 +70,8 @@ class ScanTask:
 class Scanned:
     """Rows in the order of the answer (RESULT_SCHEMA), and their cost.
 
-    ``error`` says why a segment could not be read, ``missing`` that there is no such object.
+    ``error`` says why a segment could not be read, ``missing`` that there is no such object, and
+    ``damaged`` that it is not what was written.
     """
 
     rows: pa.Table
@@ -78,6 +79,8 @@ class Scanned:
     bytes: int
     error: str = ""
     missing: bool = False
+    damaged: bool = False
+    name: str = ""
 
 
 def scan_segment(
@@ -104,13 +107,19 @@ def scan_segment(
                     if len(rows):
                         best = first_rows([best, rows], task)
     except ObjectMissing as error:
-        return Scanned(_NO_ROWS, segment.gets, segment.read_bytes, str(error), True)
+        return _failed(segment, str(error), missing=True)
     except SegmentDamaged as error:
-        return Scanned(_NO_ROWS, segment.gets, segment.read_bytes, str(error))
+        return _failed(segment, str(error), damaged=True)
     except BucketError as error:
-        reason = f"cannot read segment {task.name}: {error}"
-        return Scanned(_NO_ROWS, segment.gets, segment.read_bytes, reason)
-    return Scanned(best, segment.gets, segment.read_bytes)
+        return _failed(segment, f"cannot read segment {task.name}: {error}")
+    return Scanned(best, segment.gets, segment.read_bytes, name=task.name)
+
+
+def _failed(
+    segment: SegmentReader, error: str, *, missing: bool = False, damaged: bool = False
+) -> Scanned:
+    gets, read_bytes = segment.gets, segment.read_bytes
+    return Scanned(_NO_ROWS, gets, read_bytes, error, missing, damaged, segment.name)
 
 
 def first_rows(tables: Sequence[pa.Table], task: ScanTask) -> pa.Table:
@@ -132,6 +141,8 @@ def _first(tables: Sequence[pa.Table], task: ScanTask) -> pa.Table:
 
 def fitting(rows: pa.Table, task: ScanTask) -> int:
     """Return how many of the rows, which are in order, are a page: at least one if there is one."""
+    if not len(rows):
+        return 0
     size = pc.add(
         pc.fill_null(pc.binary_length(rows.column("message")), 0),
         pc.fill_null(pc.binary_length(rows.column("raw")), 0),

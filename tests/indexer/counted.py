@@ -7,6 +7,7 @@ import pytest
 from indexer.errors import BucketError, ObjectMissing
 from indexer.segment.reader import SegmentReader
 from indexer.store.bucket import Bucket
+from indexer.store.checked_file import _checksums_start
 from indexer.table.table import Live
 
 
@@ -54,8 +55,9 @@ def reader_of(data: bytes) -> SegmentReader:
 
 
 def read_apart(patch: pytest.MonkeyPatch, segment: bytes) -> None:
-    """Have segments read as large ones are: of this one the footer at first, and no byte more."""
+    """Have segments read as large ones are: of this one the end at first, and no byte more."""
     footer_bytes = int.from_bytes(segment[-8:-4], "little") + 8
+    end_bytes = len(segment) - _checksums_start(len(segment), footer_bytes)
     patch.setattr("indexer.segment.reader._WHOLE_BYTES", 0)
-    patch.setattr("indexer.segment.reader._TOGETHER_BYTES", 0)
-    patch.setattr("indexer.segment.reader._TAIL_BYTES", footer_bytes)
+    patch.setattr("indexer.store.checked_file._TOGETHER_BYTES", 0)
+    patch.setattr("indexer.segment.reader._TAIL_BYTES", end_bytes)

@@ -21,6 +21,7 @@ from indexer.ledger.ledger import Ledger
 from indexer.ledger.stored import bring_up
 from indexer.object_names import COVERAGE_FOLDER, new_name, segment_folder
 from indexer.store.bucket import Bucket
+from indexer.store.checked_file import checked_name
 from indexer.table.coverage import to_object
 from indexer.table.table import NO_ROWS, Added, Live, Table, live
 from tests.indexer.shipped import CLUSTER, START_NS, File, Run, Way
@@ -73,7 +74,7 @@ class Kept:
             added = []
             for segment in self.way.done[-1].segments:
                 folder = segment_folder(segment.date, segment.hour)
-                name = new_name(folder, segment.data)
+                name = checked_name(folder, segment.data)
                 self.bucket.put(self.table.folder + name, segment.data)
                 added.append(
                     Added(name, len(segment.data), segment.stats, segment.date, segment.hour)

@@ -13,8 +13,9 @@ from collector.wire.batch import Batch, Gap, Inventory, Seal, Seen
 from collector.wire.range import Range, Stream, file_id
 from indexer.assemble import Intake, assemble
 from indexer.ledger.ledger import Ledger
-from indexer.object_names import COVERAGE_FOLDER, new_name
+from indexer.object_names import COVERAGE_FOLDER, new_name, segment_folder
 from indexer.store.bucket import Bucket
+from indexer.store.checked_file import checked_name
 from indexer.table.coverage import Coverage, Jump, LaneSpan, Position, to_object
 from indexer.table.table import NO_ROWS, Added, Table
 from indexer.times import format_time
@@ -162,7 +163,7 @@ class Written:
         assembled = assemble([intake], self.ledger.files, self.now_ns, None)
         added = []
         for segment in assembled.segments:
-            name = f"date={segment.date}/hour={segment.hour}/{uuid.uuid4().hex}.parquet"
+            name = checked_name(segment_folder(segment.date, segment.hour), segment.data)
             self.bucket.put(self.table.folder + name, segment.data)
             added.append(Added(name, len(segment.data), segment.stats, segment.date, segment.hour))
         added.append(self._upload(assembled.coverage))

@@ -75,6 +75,18 @@ def test_what_storage_has_done_is_named(kept: Kept, kind: str, how: str, said: s
     assert said in fault
 
 
+@pytest.mark.parametrize("how", ["a bit has flipped", "a block is zero"])
+def test_merged_coverage_is_checked_by_the_crc_in_its_name(kept: Kept, how: str) -> None:
+    jobs = kept.jobs()
+    jobs.fold()
+    jobs.gather()
+    [merged] = kept.coverage()
+    assert faults(kept) == {}
+    spoil(kept.bucket, kept.table.folder + merged.name, how)
+    assert list(faults(kept)) == [merged.name]
+    assert "has CRC-32" in faults(kept)[merged.name]
+
+
 @pytest.mark.parametrize("kind", ["segment", "coverage"])
 def test_an_object_without_a_crc_in_its_name_must_decode(kept: Kept, kind: str) -> None:
     old = (kept.segments() if kind == "segment" else kept.coverage())[0]

@@ -2,6 +2,7 @@
 
 import itertools
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -13,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from collector.wire.batch import Gone
-from indexer.errors import BucketUnavailable, TableError
+from indexer.errors import BucketUnavailable, TableDamaged, TableError
 from indexer.keeper.fold import Fold
 from indexer.ledger.entries import FileEntry
 from indexer.ledger.ledger import Ledger
@@ -179,7 +180,8 @@ class Failing:
     def __init__(self, inner: Bucket, left: int) -> None:
         self._inner, self._left = inner, left
         self.uri, self.storage_options = inner.uri, inner.storage_options
-        self.size = inner.size
+        self.size, self.names = inner.size, inner.names
+        self.get, self.get_range = inner.get, inner.get_range
 
     def put(self, name: str, data: bytes) -> None:
         if not self._left:
@@ -228,3 +230,29 @@ def test_a_ledger_of_an_older_form_says_what_to_do(tmp_path: Path) -> None:
     write_deltalake(str(tmp_path / CLUSTER / "ledger"), pa.table({"kind": ["file"]}))
     with pytest.raises(TableError, match="older version; delete it"):
         LedgerTable(open_bucket(str(tmp_path)), CLUSTER).load()
+
+
+@pytest.mark.parametrize("data", [b"", b'{"commitInfo":{"ti', b"17"])
+@pytest.mark.parametrize("which", [-1, -2])
+def test_a_damaged_log_of_the_ledger_is_named_with_what_to_do(
+    store: Bucket, data: bytes, which: int
+) -> None:
+    commits = shipped()
+    whole = saved(store, commits)
+    LedgerTable(store, CLUSTER).save(whole, whole.version, set(whole.files))
+    log = f"{CLUSTER}/ledger/_delta_log/"
+    name = sorted(each for each in store.names(log) if each.endswith(".json"))[which]
+    store.delete(name)
+    store.put(name, data)
+    for use in (LedgerTable.load, LedgerTable.load_live, LedgerTable.sweep):
+        with pytest.raises(TableDamaged, match=f"{name}.*delete all of .*/ledger"):
+            use(LedgerTable(store, CLUSTER))
+
+
+def test_two_that_make_the_ledger_make_one_of_one_schema(store: Bucket) -> None:
+    with ThreadPoolExecutor(8) as pool:
+        made = [pool.submit(LedgerTable(store, CLUSTER)._make) for _ in range(8)]
+    failed = [each for each in made if each.exception()]
+    assert len(failed) < 8
+    log = f"{CLUSTER}/ledger/_delta_log/"
+    assert [each for each in store.names(log) if each.endswith(".json")] == [f"{log}{0:020d}.json"]

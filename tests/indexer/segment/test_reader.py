@@ -13,6 +13,7 @@ from indexer.schema import SEGMENT_SCHEMA, open_segment
 from indexer.segment import reader
 from indexer.segment.merge import merge
 from indexer.segment.reader import SegmentReader
+from indexer.store import checked_file
 from indexer.store.bucket import Bucket
 from tests.indexer.counted import Counted, read_apart, reader_of
 from tests.indexer.keeper.test_compact import segment_of, table_of
@@ -100,7 +101,7 @@ def test_columns_that_are_near_each_other_come_by_one_request(
 ) -> None:
     read_apart(monkeypatch, SEGMENT)
     segment = opened(counted)
-    monkeypatch.setattr(reader, "_TOGETHER_BYTES", 16)
+    monkeypatch.setattr(checked_file, "_TOGETHER_BYTES", 16)
     wanted = ["epoch", "offset", "time"]  # the last two of a row group, and the first
     rows = segment.columns(4, wanted)
     assert rows.column_names == wanted

@@ -8,7 +8,7 @@ import pytest
 from deltalake import CommitProperties, DeltaTable, Transaction
 from deltalake.transaction import AddAction
 
-from indexer.errors import ObjectExists, ObjectMissing, PositionMoved, TableError
+from indexer.errors import ObjectExists, ObjectMissing, PositionMoved, TableDamaged, TableError
 from indexer.schema import PARTITION_COLUMNS
 from indexer.store.bucket import Bucket
 from indexer.table.delta_log import Action, DeltaLog
@@ -97,7 +97,7 @@ class Asleep:
     def __init__(self, inner: Bucket, meanwhile: Callable[[], None]) -> None:
         self._inner, self._meanwhile = inner, [meanwhile]
         self.uri, self.get, self.delete = inner.uri, inner.get, inner.delete
-        self.size = inner.size
+        self.size, self.names = inner.size, inner.names
 
     def put(self, name: str, data: bytes) -> None:
         while self._meanwhile:
@@ -148,7 +148,7 @@ class Forgetful:
     def __init__(self, inner: Bucket) -> None:
         self._inner = inner
         self.uri, self.get, self.delete = inner.uri, inner.get, inner.delete
-        self.size = inner.size
+        self.size, self.names = inner.size, inner.names
 
     def put(self, name: str, data: bytes) -> None:
         self._inner.put(name, data)
@@ -240,3 +240,88 @@ def test_a_version_that_was_in_the_way_and_is_gone_is_tried_again(
     log = DeltaLog(TakenBack(store), table.folder)  # type: ignore[arg-type]
     log.commit(actions("mine"), {"x": None})
     assert log.version == 1
+
+
+# -- objects that storage has damaged ------------------------------------------------------------
+
+
+def spoilt(table: Table, store: Bucket, name: str, data: bytes | None) -> Table:
+    """Put other bytes in the place of an object of the log; return the table as others open it."""
+    store.delete(f"{table.folder}_delta_log/{name}")
+    if data is not None:
+        store.put(f"{table.folder}_delta_log/{name}", data)
+    return Table(store, CLUSTER)
+
+
+USES: list[Callable[[Table], object]] = [
+    Table.version,
+    Table.snapshot,
+    lambda table: table.commit([added("late")], {}, {"z": 1}),
+]
+
+
+@pytest.mark.parametrize("use", USES, ids=["version", "snapshot", "commit"])
+@pytest.mark.parametrize("at", [2, 4], ids=["between", "last"])
+@pytest.mark.parametrize(
+    "data",
+    [b"", b"\n\n", b'{"commitInfo":{"ti', b"\xff\x00\x80", b"17", b"null", b'{"add":{"size":1}}',
+     b"[" * 9],
+)  # fmt: skip
+def test_a_damaged_entry_is_named_and_nothing_older_is_shown(
+    table: Table, store: Bucket, use: Callable[[Table], object], at: int, data: bytes
+) -> None:
+    for number in range(4):
+        table.commit([added(str(number))], {}, {"x": number})
+    name = f"{at:020d}.json"
+    other = spoilt(table, store, name, data)
+    with pytest.raises(TableDamaged, match=f"{name}.*restore it"):
+        use(other)
+
+
+@pytest.mark.parametrize("use", USES, ids=["version", "snapshot", "commit"])
+def test_an_entry_that_is_missing_between_others_is_named(
+    table: Table, store: Bucket, use: Callable[[Table], object]
+) -> None:
+    for number in range(4):
+        table.commit([added(str(number))], {}, {"x": number})
+    other = spoilt(table, store, f"{2:020d}.json", None)
+    with pytest.raises(TableDamaged, match=f"{2:020d}.json.*is missing"):
+        use(other)
+
+
+@pytest.mark.parametrize("data", [b"", b'{"ver', b"[]", b"{}", b"7", b'{"version":"x"}', b"\xff"])
+def test_a_damaged_word_of_the_last_checkpoint_is_made_up_for(
+    table: Table, store: Bucket, data: bytes
+) -> None:
+    for number in range(4):
+        table.commit([added(str(number))], {}, {f"app-{number}": number})
+    table.snapshot().create_checkpoint()
+    table.commit([added("after")], {}, {})
+    other = spoilt(table, store, "_last_checkpoint", data)
+    assert (other.last_checkpoint(), other.version()) == (4, 5)
+    other.commit([added("late")], {"app-3": 3}, {"app-3": 4})
+    assert paths(other) == {"0", "1", "2", "3", "after", "late"}
+
+
+@pytest.mark.parametrize("use", USES, ids=["version", "snapshot", "commit"])
+@pytest.mark.parametrize("data", [b"", b"PAR1 and no more", None])
+@pytest.mark.parametrize(
+    ("cleaned", "advice"), [(0, "delete it and _last_checkpoint"), (3, "restore it")]
+)
+def test_a_damaged_checkpoint_is_named_with_what_to_do(
+    table: Table, store: Bucket, use: Callable[[Table], object], data: bytes | None,
+    cleaned: int, advice: str,
+) -> None:  # fmt: skip
+    for number in range(4):
+        table.commit([added(str(number))], {}, {"x": number})
+    table.snapshot().create_checkpoint()
+    for early in range(cleaned):
+        store.delete(f"{table.folder}_delta_log/{early:020d}.json")
+    name = f"{4:020d}.checkpoint.parquet"
+    other = spoilt(table, store, name, data)
+    with pytest.raises(TableDamaged, match=f"{name}.*{advice}"):
+        use(other)
+    if not cleaned:
+        spoilt(table, store, name, None)
+        other = spoilt(table, store, "_last_checkpoint", None)
+        assert paths(other) == {"0", "1", "2", "3"}

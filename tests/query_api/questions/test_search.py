@@ -353,7 +353,7 @@ def test_a_scan_is_a_function_of_plain_values(written):
 
 def test_a_scan_without_a_match_reads_no_more_than_what_shows_that(written, monkeypatch):
     monkeypatch.setattr("indexer.segment.reader._WHOLE_BYTES", 0)
-    monkeypatch.setattr("indexer.segment.reader._TOGETHER_BYTES", 0)
+    monkeypatch.setattr("indexer.store.checked_file._TOGETHER_BYTES", 0)
     written.ship(*(Line(START_NS + n, secrets.token_hex(50)) for n in range(10_000)))
     [name] = written.bucket.names(written.table.folder + "date=2")
     size = written.bucket.size(name)
