@@ -15,6 +15,9 @@ class QuerySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     listen: Annotated[
         str, setting("HOST:PORT of the service; loopback only, since it has no authentication")
     ] = "127.0.0.1:8080"
+    deletion: Annotated[
+        str, setting("on: whoever reaches the service may request deletions; or off")
+    ] = "off"
     log_level: Annotated[str, setting("debug, info, warning or error")] = "info"
     refresh_ms: Annotated[
         int, setting("age at which the view of the table is refreshed", ge=10)

@@ -57,8 +57,9 @@ PLAN: Mapping[str, Mapping[str, str]] = {
         "segment": "errors kernels parse equal_runs schema store times",
         "table": "errors object_names query schema segment store",
         "ledger": "errors object_names schema store table times",
-        "keeper": "errors equal_runs ledger object_names query schema segment store table times "
-        "transition",
+        "deletable": "query table times",
+        "keeper": "deletable errors equal_runs ledger object_names schema segment store table "
+        "times transition",
         "trim": "ledger",
         "assemble": "errors ledger parse segment table times trim",
         "ownership": "assemble table transition",
@@ -81,10 +82,11 @@ PLAN: Mapping[str, Mapping[str, str]] = {
         "times": "errors",
         "scan": "errors",
         "completeness": "scan",
+        "deletion": "errors",
         "questions": "completeness errors metrics scan settings times",
-        "http": "completeness errors metrics questions settings",
+        "http": "completeness deletion errors metrics questions settings",
         "run": "http settings",
-        "command": "errors times",
+        "command": "deletion errors times",
         "local": "errors times",
     },
 }
@@ -97,7 +99,7 @@ CONTRACTS: Mapping[str, Mapping[str, str]] = {
         # What a collector keeps on its disk can be looked into: one module writes and reads it.
         "collector": "checksum durable errors files.checkpoint levels process token_bytes "
         "topic wire",
-        "indexer": "errors ledger object_names query schema segment store table times",
+        "indexer": "deletable errors ledger object_names query schema segment store table times",
     },
 }
 

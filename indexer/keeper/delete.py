@@ -1,36 +1,28 @@
 """Deletion on request: rows that a request means are taken out of every segment.
 
-Requests and the objects of a snapshot go in; a search with the same arguments shows the same rows,
-by the same code. Segments are rewritten without the rows, and the same
+Requests and the objects of a snapshot go in. Segments are rewritten without the rows, and the same
 commit names each row that went, by file and offset. Bytes stay covered, so what is sent again is
 trimmed; a request stays open for a while, for rows that were still on their way.
 """
 
 import functools
-from collections.abc import Callable, Iterator, Sequence
-from datetime import timedelta
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
+from indexer.deletable import matcher, may_hold
 from indexer.equal_runs import runs
 from indexer.keeper.exchange import LEFT_ALONE, batches, exchange
 from indexer.keeper.fence import FencedTable
-from indexer.query.filter import Filter
-from indexer.query.meant import Decoded, meant
-from indexer.query.terms import parse_query
 from indexer.schema import times_ns
 from indexer.segment.rewrite import Rewritten, without
 from indexer.table.coverage import Balance, Coverage, Deleted
 from indexer.table.request import DeletionRequest, checked
 from indexer.table.table import Live
-from indexer.times import to_datetime
 
 _FILE = ("namespace", "pod", "container", "file_id", "epoch")
 _COLUMNS = (*_FILE, "offset", "time", "time_ns")
-# Statistics of times may be cut to milliseconds.
-_CUT = timedelta(milliseconds=1)
 
 
 class Examined:
@@ -48,38 +40,6 @@ class Examined:
     def add(self, request: DeletionRequest, objects: Sequence[Live]) -> None:
         """Note that no row of the request is left in these."""
         self._names[request.id].update(each.name for each in objects)
-
-
-def may_hold(each: Live, request: DeletionRequest) -> bool:
-    """Return whether the statistics of an object allow a row that a request means."""
-    if each.is_coverage:
-        return False
-    scope = request.scope
-    for name, wanted in scope.equals.items():
-        bounds = each.stats.get(name)
-        if bounds and not any(bounds[0] <= value <= bounds[1] for value in wanted):
-            return False
-    least, greatest = each.stats.get("time", (None, None))
-    if least is None:
-        return True
-    begin, end = to_datetime(scope.from_ns), to_datetime(scope.to_ns)
-    return bool(least - _CUT < end and begin <= greatest + _CUT)
-
-
-def matcher(request: DeletionRequest) -> Callable[[pa.Table], pa.Array]:
-    """Return what tells, for each row of a table, whether the request means it."""
-    scope, matching = request.scope, Filter(parse_query(request.query))
-
-    def fits(rows: pa.Table) -> pa.Array:
-        kept = meant(Decoded(rows), scope, matching)
-        message = rows.column("message")
-        if request.text:
-            kept &= pc.match_substring(message, request.text).to_numpy()
-        if request.regex:
-            kept &= pc.match_substring_regex(message, request.regex).to_numpy()
-        return pa.array(kept)
-
-    return fits
 
 
 def delete(

@@ -37,6 +37,12 @@ class Client:
         with self._ask(path, parameters, "application/json") as response:
             return self._json(self._read(response))
 
+    def post(self, path: str, body: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the JSON answer to a request that changes something."""
+        text = json.dumps(body).encode()
+        with self._ask(path, {}, "application/json", text) as response:
+            return self._json(self._read(response))
+
     def records(self, path: str, parameters: Parameters) -> Iterator[bytes]:
         """Yield the lines of a streamed answer; raise if the last record has not come."""
         line = b""
@@ -49,7 +55,9 @@ class Client:
         if not line.endswith(b"\n") or "completeness" not in self._json(line):
             raise ServiceUnavailable("the answer ended before its last record; ask again")
 
-    def _ask(self, path: str, parameters: Parameters, accept: str) -> http.client.HTTPResponse:
+    def _ask(
+        self, path: str, parameters: Parameters, accept: str, body: bytes | None = None
+    ) -> http.client.HTTPResponse:
         # What is empty goes along: the service refuses it, and it must not mean "any".
         given = {name: value for name, value in parameters.items() if value is not None}
         query = urllib.parse.urlencode(given, doseq=True)
@@ -59,7 +67,9 @@ class Client:
         try:
             target = f"{self._parts.path.rstrip('/')}{path}?{query}"
             headers = {"Accept": accept, "Connection": "close"}
-            connection.request("GET", target, headers=headers)
+            if body is not None:
+                headers["Content-Type"] = "application/json"
+            connection.request("GET" if body is None else "POST", target, body, headers)
             response = connection.getresponse()
         except (OSError, http.client.HTTPException) as error:
             connection.close()

@@ -1,23 +1,30 @@
 """The commands ``everyline delete`` and ``everyline deletions``: ask for rows to be removed.
 
-Flags go in; a request is stored in the bucket, where the keeper finds it. Nothing is deleted here,
-and what was asked for, by whom and why, and what became of it, can be listed at any time.
+Options go in; a request is stored in the bucket for the keeper, or sent to the service for that.
+Nothing is deleted here. What was asked for, by whom and why, and how far it is, can be listed.
 """
 
 import argparse
 import getpass
 import json
+import sys
 import time
 import uuid
 from collections.abc import Mapping
+from typing import Any
+
+import msgspec
 
 from indexer.object_names import delta_log_folder, logs_folder
 from indexer.query.scope import WORDS
+from indexer.schema import LEVELS
 from indexer.store.bucket import Bucket
 from indexer.store.open import open_bucket
-from indexer.table.request import Deletion, DeletionRequest, Requests
-from indexer.times import format_time
-from query_api.command.answer_text import columns
+from indexer.table.request import DeletionRequest
+from query_api.command.answer_text import columns, visible
+from query_api.command.client import Client
+from query_api.command.given import SCOPE, refuse_empty
+from query_api.deletion import Preview, ask, listed, preview
 from query_api.errors import BadParameter
 from query_api.times import parse_time
 
@@ -27,12 +34,15 @@ def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
     delete = commands.add_parser(
         "delete",
         help="request the deletion of rows, with a record of who asked and why",
-        description="Request the deletion of all rows that match every option given.",
+        description="Request the deletion of all rows that a search with the same options shows.",
     )
-    delete.add_argument("--namespace", required=True)
-    delete.add_argument("--pod", help="only rows of this pod")
-    delete.add_argument("--container", help="only rows of this container")
-    delete.add_argument("--text", help="only rows that a search for this query shows")
+    delete.add_argument("--namespace", action="append", required=True)
+    for name in ("pod", "container", "node"):
+        delete.add_argument(f"--{name}", action="append", help=f"only rows of this {name}")
+    delete.add_argument("--level", action="append", choices=LEVELS, help="only rows of this level")
+    delete.add_argument(
+        "--query", "--text", dest="text", help="only rows that a search for this query shows"
+    )
     delete.add_argument(
         "--regex", help="only rows whose message matches this regular expression (RE2)"
     )
@@ -40,40 +50,68 @@ def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
     delete.add_argument("--to", default="now", metavar="TIME", help="(default: now)")
     delete.add_argument("--reason", required=True, help="the reason; it is kept with the request")
     delete.add_argument("--by", default="", help="(default: the user's name)")
+    delete.add_argument(
+        "--dry-run", action="store_true", help="count the rows and show some; request nothing"
+    )
     delete.set_defaults(run=_delete)
     deletions = commands.add_parser(
-        "deletions", help="list the requests for deletion, and their state"
+        "deletions", help="list the requests for deletion, and how far they are"
     )
-    deletions.add_argument("--output", "-o", choices=("text", "ndjson"), default="text")
     deletions.set_defaults(run=_deletions)
     for command in (delete, deletions):
-        command.add_argument("--bucket", required=True, help="a directory, or s3://BUCKET/PREFIX")
-        command.add_argument("--cluster", default="local", help="(default: local)")
+        command.add_argument("--output", "-o", choices=("text", "ndjson"), default="text")
+        place = command.add_mutually_exclusive_group(required=True)
+        place.add_argument("--bucket", help="a directory, or s3://BUCKET/PREFIX")
+        place.add_argument("--url", help="of a query service whose setting deletion is on")
+        command.add_argument("--cluster", default="local", help="with --bucket (default: local)")
 
 
 def _delete(asked: argparse.Namespace, environ: Mapping[str, str]) -> int:
-    now_ns = time.time_ns()
-    for name in ("namespace", "pod", "container", "text", "regex"):
-        if getattr(asked, name) == "":
-            # As an unset variable of a shell gives it: to take it as "any" would delete all rows.
-            raise BadParameter(f"--{name} is empty", "give a value, or leave the option out")
-    bucket = _bucket(asked)
+    # As an unset variable of a shell gives it: to take it as "any" would delete all rows.
+    refuse_empty(asked, (*SCOPE, "text", "regex", "reason"))
+    by = asked.by or getpass.getuser()
+    words: dict[str, Any] = {name: tuple(getattr(asked, name) or ()) for name in WORDS}
+    if asked.url:
+        if asked.regex:
+            raise BadParameter("--regex is for --bucket", "give --query, or a bucket")
+        body = {**words, "query": asked.text or "", "from": asked.from_, "to": asked.to}
+        body |= {"reason": asked.reason, "by": by, "dry_run": asked.dry_run}
+        _show(asked, Client(asked.url).post("/v1/deletions", body))
+        return 0
+    now_ns, bucket = time.time_ns(), _bucket(asked)
     request = DeletionRequest(
         id=uuid.uuid4().hex[:12],
         requested_ns=now_ns,
-        by=asked.by or getpass.getuser(),
+        by=by,
         reason=asked.reason,
-        namespace=(asked.namespace,),
         from_ns=parse_time(asked.from_, "from", now_ns),
         to_ns=parse_time(asked.to, "to", now_ns),
-        pod=(asked.pod,) if asked.pod else (),
-        container=(asked.container,) if asked.container else (),
         query=asked.text or "",
         regex=asked.regex or "",
+        **words,
     )
-    Requests(bucket, asked.cluster).add(request)
-    print(request.id)
+    if asked.dry_run:
+        _show(asked, _plain(preview(bucket, asked.cluster, request)))
+        return 0
+    ask(bucket, asked.cluster, request)
+    _show(asked, {"id": request.id})
     return 0
+
+
+def _plain(found: Preview) -> dict[str, Any]:
+    return {"id": None, **msgspec.to_builtins(found)}
+
+
+def _show(asked: argparse.Namespace, answer: Mapping[str, Any]) -> None:
+    if asked.output == "ndjson":
+        print(json.dumps(answer, ensure_ascii=False))
+    elif answer["id"]:
+        print(answer["id"])
+    else:
+        for row in answer["samples"]:
+            print(visible(f"{row['time']}  {row['pod']}  {row['message']}"))
+        what = f"{answer['rows']} rows, {answer['message_bytes']} bytes of messages"
+        print(f"{what}, in {answer['segments']} segments; nothing was requested", file=sys.stderr)
 
 
 def _bucket(asked: argparse.Namespace) -> Bucket:
@@ -89,29 +127,13 @@ def _bucket(asked: argparse.Namespace) -> Bucket:
 
 
 def _deletions(asked: argparse.Namespace, environ: Mapping[str, str]) -> int:
-    found = [
-        _view(request, done) for request, done in Requests(_bucket(asked), asked.cluster).all()
-    ]
+    if asked.url:
+        found = Client(asked.url).get("/v1/deletions", {})["deletions"]
+    else:
+        found = listed(_bucket(asked), asked.cluster)
     if asked.output == "ndjson":
         for each in found:
             print(json.dumps(each, ensure_ascii=False))
     elif found:
         print("\n".join(columns(tuple(found[0]), (list(each.values()) for each in found))))
     return 0
-
-
-def _view(request: DeletionRequest, done: Deletion | None) -> dict[str, str | int | None]:
-    scope = request.scope
-    return {
-        "id": request.id,
-        "state": "done" if done else "open",
-        "rows": done.rows if done else None,
-        "requested": format_time(request.requested_ns),
-        "done": format_time(done.done_ns) if done else None,
-        "by": request.by,
-        **{name: ",".join(scope.equals.get(name, ())) for name in WORDS},
-        "from": format_time(request.from_ns),
-        "to": format_time(request.to_ns),
-        "query": request.query or request.text or request.regex,
-        "reason": request.reason,
-    }

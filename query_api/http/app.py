@@ -8,6 +8,7 @@ import asyncio
 import contextlib
 import os
 import time
+import uuid
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -24,20 +25,34 @@ from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import HTMLResponse, StreamingResponse
 from pydantic import BaseModel
 
+from collector.errors import SettingError
 from collector.process import own_version
+from indexer.query.scope import WORDS
 from indexer.store.bucket import Bucket, BucketLimits
 from indexer.store.open import open_bucket
+from indexer.table.request import DeletionRequest
 from query_api.completeness.damage import Damages
 from query_api.completeness.replica import Replica, Snapshot
 from query_api.completeness.statement import Model, plain
+from query_api.deletion import ask, listed, preview
 from query_api.errors import BadParameter
 from query_api.http.gate import Gate
 from query_api.http.refusal import add_errors, as_json, refusal
 from query_api.http.view import View
 from query_api.metrics import QueryMetrics
-from query_api.questions.answer import Answer, ErrorAnswer, Gaps, Status, StreamList, plain_rows
+from query_api.questions.answer import (
+    Answer,
+    Deletions,
+    ErrorAnswer,
+    Gaps,
+    Requested,
+    Status,
+    StreamList,
+    plain_rows,
+)
 from query_api.questions.list_and_status import list_gaps, list_streams, show_status
 from query_api.questions.parameters import (
+    DeletionParameters,
     GapParameters,
     NoParameters,
     SearchParameters,
@@ -52,6 +67,7 @@ PARAMETERS: dict[str, type[BaseModel]] = {
     "/v1/gaps": GapParameters,
     "/v1/streams": StreamParameters,
     "/v1/status": NoParameters,
+    "/v1/deletions": DeletionParameters,
 }
 _ERRORS: dict[int | str, dict[str, Any]] = {
     400: {"model": ErrorAnswer, "description": "The request cannot be understood"},
@@ -75,6 +91,7 @@ class Service:
     """What the endpoints of one process share."""
 
     settings: QuerySettings
+    bucket: Bucket
     view: View
     search: Search
     metrics: QueryMetrics
@@ -89,6 +106,8 @@ def make_app(
     monotonic: Callable[[], float] = time.monotonic,
 ) -> FastAPI:
     """Return the service over ``settings.bucket``, or over ``bucket`` if one is given."""
+    if settings.deletion not in ("on", "off"):
+        raise SettingError(f"deletion={settings.deletion!r}: expected on or off")
     limits = BucketLimits(connections=settings.store_reads + _CONNECTIONS_BESIDE)
     bucket = bucket or open_bucket(settings.bucket, limits)
     replica = Replica(bucket, settings.cluster, settings.pinned_versions)
@@ -98,7 +117,7 @@ def make_app(
     computing = settings.scan_threads or os.cpu_count() or 1
     damages = Damages(bucket, settings.cluster)
     search = Search(settings, replica, pool, computing, metrics, damages, clock_ns, monotonic)
-    service = Service(settings, view, search, metrics, damages, clock_ns)
+    service = Service(settings, bucket, view, search, metrics, damages, clock_ns)
 
     @contextlib.asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -176,6 +195,44 @@ def _add_questions(app: FastAPI, service: Service) -> None:
             return show_status(latest, cluster, own_version(), now_ns, damaged)
 
         return await run_in_threadpool(_shown, shown)
+
+    @app.get("/v1/deletions", response_model=Deletions, responses=_ERRORS)
+    async def deletions(_: Annotated[NoParameters, Query()]) -> Response:
+        """Every request for deletion, and how far it is."""
+        return await run_in_threadpool(_listed, service.bucket, cluster)
+
+    @app.post("/v1/deletions", response_model=Requested, responses=_ERRORS)
+    async def delete(asked: DeletionParameters) -> Response:
+        """Request the deletion of what a search with the same arguments shows; or count it."""
+        if service.settings.deletion != "on":
+            hint = "use everyline delete --bucket, or the setting deletion"
+            return refusal(403, "deletion_off", "this service takes no requests for deletion", hint)
+        return await run_in_threadpool(
+            _requested, service.bucket, cluster, asked, service.clock_ns()
+        )
+
+
+def _listed(bucket: Bucket, cluster: str) -> Response:
+    return as_json({"deletions": listed(bucket, cluster)})
+
+
+def _requested(bucket: Bucket, cluster: str, asked: DeletionParameters, now_ns: int) -> Response:
+    scope = asked.scope(now_ns)
+    words: dict[str, Any] = {name: scope.equals.get(name, ()) for name in WORDS}
+    request = DeletionRequest(
+        id=uuid.uuid4().hex[:12],
+        requested_ns=now_ns,
+        by=asked.by,
+        reason=asked.reason,
+        from_ns=scope.from_ns,
+        to_ns=scope.to_ns,
+        query=asked.query,
+        **words,
+    )
+    if asked.dry_run:
+        return as_json({"id": None, **msgspec.to_builtins(preview(bucket, cluster, request))})
+    ask(bucket, cluster, request)
+    return as_json({"id": request.id})
 
 
 def _shown(answer: Callable[..., Model], *given: Any) -> Response:

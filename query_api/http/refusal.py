@@ -17,6 +17,7 @@ from starlette.exceptions import HTTPException
 from collector.process import did_you_mean
 from indexer.errors import (
     BadQuery,
+    BadRequest,
     BucketUnavailable,
     CoverageError,
     IndexerError,
@@ -53,6 +54,10 @@ def add_errors(app: FastAPI, parameters: Mapping[str, type[BaseModel]]) -> None:
     @app.exception_handler(BadQuery)
     def bad_query(_: Request, error: BadQuery) -> Response:
         return refusal(400, error.code, str(error), error.hint, error.column)
+
+    @app.exception_handler(BadRequest)
+    def bad_request(_: Request, error: BadRequest) -> Response:
+        return refusal(400, "bad_parameter", str(error), DOCS)
 
     @app.exception_handler(IndexerError)
     def indexer_error(_: Request, error: IndexerError) -> Response:

@@ -160,6 +160,50 @@ class Status(Model):
     last_time: Time | None
 
 
+class Sample(Model):
+    """One of the rows that a request for deletion means."""
+
+    time: Time
+    pod: str
+    message: str
+
+
+class Requested(Model):
+    """A request for deletion that was stored, or what it would remove."""
+
+    id: Annotated[str | None, Field(description="null: nothing was requested")]
+    rows: int | None = None
+    message_bytes: int | None = None
+    segments: Annotated[int | None, Field(description="that were looked into")] = None
+    samples: Annotated[list[Sample], Field(default_factory=list)]
+
+
+class DeletionView(Model):
+    """A request for deletion, and how far it is."""
+
+    id: str
+    state: Literal["open", "done"]
+    rows: Annotated[int, Field(description="that have gone so far")]
+    requested: Time
+    done: Time | None
+    by: str
+    namespace: str
+    pod: str
+    container: str
+    node: str
+    level: str
+    from_: Annotated[Time, Field(alias="from")]
+    to: Time
+    query: str
+    reason: str
+
+
+class Deletions(Model):
+    """Every request for deletion."""
+
+    deletions: list[DeletionView]
+
+
 class ErrorBody(Model):
     """Why there is no answer."""
 

@@ -54,8 +54,8 @@ class _Parameters(BaseModel):
         return {name: tuple(getattr(self, name)) for name in names if getattr(self, name)}
 
 
-class SearchParameters(_Parameters):
-    """What a search asks for."""
+class _RowParameters(_Parameters):
+    """Which rows are meant."""
 
     from_: Annotated[str, Field(alias="from", description=_TIME)] = "-1h"
     to: Annotated[str, Field(description=_TIME + "; rows before it")] = "now"
@@ -63,15 +63,6 @@ class SearchParameters(_Parameters):
     query: Annotated[
         str,
         Field(description='words and "phrases" that a message must contain; after a - it must not'),
-    ] = ""
-    order: Annotated[
-        Literal["desc", "asc"], Field(description="by time: newest or oldest first")
-    ] = "desc"
-    limit: Annotated[int, Field(ge=1, description="maximum number of rows in a page")] = 100
-    cursor: Annotated[str, Field(description="`next` of the previous page")] = ""
-    require: Annotated[
-        Literal["", "complete"],
-        Field(description="complete: answer with an error unless the answer is complete"),
     ] = ""
 
     def scope(self, now_ns: int) -> Scope:
@@ -86,11 +77,34 @@ class SearchParameters(_Parameters):
             equals["level"] = tuple(self.level)
         return _bounded(self.from_, self.to, equals, now_ns)
 
+
+class SearchParameters(_RowParameters):
+    """What a search asks for."""
+
+    order: Annotated[
+        Literal["desc", "asc"], Field(description="by time: newest or oldest first")
+    ] = "desc"
+    limit: Annotated[int, Field(ge=1, description="maximum number of rows in a page")] = 100
+    cursor: Annotated[str, Field(description="`next` of the previous page")] = ""
+    require: Annotated[
+        Literal["", "complete"],
+        Field(description="complete: answer with an error unless the answer is complete"),
+    ] = ""
+
     def question(self) -> str:
         """Return a text that two pages of one question share."""
         page = {"cursor", "limit", "require"}
         plain = json.dumps(self.model_dump(exclude=page), sort_keys=True)
         return hashlib.blake2b(plain.encode(), digest_size=8).hexdigest()
+
+
+class DeletionParameters(_RowParameters):
+    """What a request for deletion says: what a search does, who asks, and why."""
+
+    from_: Annotated[str, Field(alias="from", description=_TIME)]
+    reason: Annotated[str, Field(min_length=1)]
+    by: Annotated[str, Field(min_length=1)]
+    dry_run: Annotated[bool, Field(description="count the rows and show some")] = False
 
 
 class _ListParameters(_Parameters):
