@@ -82,6 +82,10 @@ bench: ## Measure speed and cost. LOGS="folder ..." TEXTS="name=folder ..." ARGS
 	$(BIN)/python -m load_tests.bench $(foreach folder,$(LOGS),--logs $(folder)) \
 		$(foreach text,$(TEXTS),--text $(text)) $(ARGS)
 
+.PHONY: damage
+damage: .venv/.dev ## Read everything stored with one bit turned at each byte. ARGS="--stride 7"
+	$(BIN)/python -m load_tests.damage $(ARGS)
+
 .PHONY: pins
 pins: .venv/.dev ## Take new versions of all dependencies into requirements/
 	$(call compile,dev,pyproject.toml --extra all --group dev --upgrade)
