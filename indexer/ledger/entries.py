@@ -146,17 +146,33 @@ class LaneEntry(msgspec.Struct, kw_only=True):
     holes: list[LaneHole] = []
 
 
+class Unnamed(msgspec.Struct):
+    """A container with a file that has no name yet, so that nothing of it can be shipped.
+
+    ``since_ns`` is how far its node was complete before a scan has found the file.
+    """
+
+    namespace: str
+    pod: str
+    container: str
+    since_ns: int = 0
+
+
 class PendingInventory(msgspec.Struct):
     """An inventory whose sizes are not all covered yet."""
 
     scan_began_ns: int
     sequence: int
     wanted: list[tuple[bytes, int, int]]  # file_id, epoch, size
-    proves: bool  # the scan saw everything, and every file had a name
+    proves: bool  # the scan saw everything
+    unnamed: list[Unnamed] = []
 
 
 class NodeEntry(msgspec.Struct, kw_only=True):
-    """One node in one partition: how far its files there are complete, in its own clock."""
+    """One node in one partition: how far its files there are complete, in its own clock.
+
+    What is ``unnamed`` is complete no further than that says.
+    """
 
     node: str
     partition: int
@@ -168,6 +184,7 @@ class NodeEntry(msgspec.Struct, kw_only=True):
     pending: list[PendingInventory] = []
     holds_back: str = ""
     errors: list[str] = []
+    unnamed: list[Unnamed] = []
 
 
 class JumpEntry(msgspec.Struct, kw_only=True):

@@ -30,6 +30,7 @@ from indexer.ledger.entries import (
     NodeEntry,
     PendingInventory,
     SeenNumbers,
+    Unnamed,
     copied,
     joined,
     missing,
@@ -231,9 +232,15 @@ class Ledger(msgspec.Struct):
                 changed.update(self._find_unaccounted(note, inventory, now_ns))
             node.full_run = note.run
             self._explain(note, inventory)
-        proves = not inventory.errors and not inventory.unborn
+        found = {(u.stream.namespace, u.stream.pod, u.stream.container) for u in inventory.unborn}
         node.pending.append(
-            PendingInventory(inventory.scan_began_ns, note.sequence, wanted, proves)
+            PendingInventory(
+                scan_began_ns=inventory.scan_began_ns,
+                sequence=note.sequence,
+                wanted=wanted,
+                proves=not inventory.errors,
+                unnamed=[Unnamed(*each) for each in sorted(found)],
+            )
         )
 
     def _replace(self, note: Note, old: Replaces, now_ns: int) -> None:
@@ -300,8 +307,18 @@ class Ledger(msgspec.Struct):
             if node.holds_back:
                 return
             if first.proves:
+                _note_unnamed(node, first.unnamed)
                 node.complete_until_ns = max(node.complete_until_ns, first.scan_began_ns)
             node.pending.pop(0)
+
+
+def _note_unnamed(node: NodeEntry, found: list[Unnamed]) -> None:
+    """Take what has no name as of the inventory that the node's mark moves to."""
+    since = {(u.namespace, u.pod, u.container): u.since_ns for u in node.unnamed}
+    for each in found:
+        key = (each.namespace, each.pod, each.container)
+        each.since_ns = since.get(key, node.complete_until_ns)
+    node.unnamed = found
 
 
 def _cover(file: FileEntry, span: Span) -> None:

@@ -5,10 +5,10 @@ statement comes out. Loss makes incomplete; what nobody has vouched for yet is u
 what every node in scope has proved, up to the end of the question, is complete.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
-from indexer.ledger.entries import FileEntry, NodeEntry
+from indexer.ledger.entries import FileEntry, NodeEntry, Unnamed
 from indexer.ledger.ledger import Ledger
 from indexer.query.scope import Scope
 from indexer.times import format_optional, format_time
@@ -53,23 +53,27 @@ def nodes_in_scope(ledger: Ledger, scope: Scope) -> frozenset[str]:
     if wanted := scope.equals.get("node"):
         return frozenset(wanted)
     if scope.equals.get("pod"):
-        found = frozenset(f.node for f in ledger.files.values() if file_in_scope(f, scope))
+        found = {f.node for f in ledger.files.values() if file_in_scope(f, scope)}
+        found.update(n.node for n in ledger.nodes.values() if any(_unnamed(n, scope)))
         if found:
-            return found
+            return frozenset(found)
     everybody = {node for node, _ in ledger.nodes}
     return frozenset(everybody.union(file.node for file in ledger.files.values()))
 
 
-def progress_of_nodes(ledger: Ledger, nodes: Iterable[str]) -> list[NodeProgress]:
-    """Return how far each node is complete, the one that holds back the others first."""
+def progress_of_nodes(ledger: Ledger, nodes: Iterable[str], scope: Scope) -> list[NodeProgress]:
+    """Return how far each node is complete, the one that holds back the others first.
+
+    That is for lines of the scope: a file without a name holds back its own container only.
+    """
     entries: dict[str, dict[int, NodeEntry]] = {}
     for (node, partition), entry in ledger.nodes.items():
         entries.setdefault(node, {})[partition] = entry
-    progress = [_progress(node, entries.get(node, {})) for node in nodes]
+    progress = [_progress(node, entries.get(node, {}), scope) for node in nodes]
     return sorted(progress, key=lambda each: (each.complete_until_ns or 0, each.node))
 
 
-def _progress(node: str, entries: dict[int, NodeEntry]) -> NodeProgress:
+def _progress(node: str, entries: dict[int, NodeEntry], scope: Scope) -> NodeProgress:
     if not entries:
         return NodeProgress(node, None, None, "no inventory of this node has arrived yet")
     for partition in sorted({p for entry in entries.values() for p in entry.partitions}):
@@ -77,9 +81,31 @@ def _progress(node: str, entries: dict[int, NodeEntry]) -> NodeProgress:
             return NodeProgress(
                 node, None, partition, "no inventory has arrived in this partition yet"
             )
-    last = min(entries.values(), key=lambda entry: (entry.complete_until_ns, entry.partition))
-    why = last.holds_back or (last.errors[0] if last.errors else "waiting for its next inventory")
-    return NodeProgress(node, last.complete_until_ns or None, last.partition, why)
+    marks = (_mark(entry, scope) for entry in entries.values())
+    return min(marks, key=lambda mark: (mark.complete_until_ns or 0, mark.partition))
+
+
+def _mark(entry: NodeEntry, scope: Scope) -> NodeProgress:
+    """Return how far one node is complete in one partition."""
+    until_ns = entry.complete_until_ns
+    why = entry.holds_back or (
+        entry.errors[0] if entry.errors else "waiting for its next inventory"
+    )
+    for each in _unnamed(entry, scope):
+        if each.since_ns < until_ns:
+            until_ns = each.since_ns
+            why = (
+                f"a file of {each.namespace}/{each.pod}/{each.container} has no complete first line"
+            )
+    return NodeProgress(entry.node, until_ns or None, entry.partition, why)
+
+
+def _unnamed(entry: NodeEntry, scope: Scope) -> Iterator[Unnamed]:
+    """Yield the containers in scope of which a file has no name yet."""
+    for each in entry.unnamed:
+        names = ("namespace", "pod", "container")
+        if all(scope.allows(name, getattr(each, name)) for name in names):
+            yield each
 
 
 def harmful_gaps(snapshot: Snapshot, scope: Scope, nodes: frozenset[str]) -> list[Gap]:
@@ -91,7 +117,7 @@ def harmful_gaps(snapshot: Snapshot, scope: Scope, nodes: frozenset[str]) -> lis
 def judge(snapshot: Snapshot, scope: Scope, cluster: str, trouble: Trouble) -> Completeness:
     """Return the completeness statement of an answer."""
     nodes = nodes_in_scope(snapshot.ledger, scope)
-    progress = progress_of_nodes(snapshot.ledger, nodes)
+    progress = progress_of_nodes(snapshot.ledger, nodes, scope)
     gaps = harmful_gaps(snapshot, scope, nodes)
     holder = progress[0] if progress else None
     until_ns = holder.complete_until_ns if holder else None

@@ -76,7 +76,7 @@ def list_streams(snapshot: Snapshot, scope: Scope, limit: int, cluster: str) -> 
     ledger = snapshot.ledger
     until = {
         m.node: m.complete_until_ns
-        for m in progress_of_nodes(ledger, nodes_in_scope(ledger, scope))
+        for m in progress_of_nodes(ledger, nodes_in_scope(ledger, scope), scope)
     }
     files: dict[tuple[object, ...], list[FileEntry]] = {}
     for file in ledger.files.values():
@@ -126,7 +126,7 @@ def show_status(
     """Return how far each node and each partition is, and what is missing."""
     ledger = snapshot.ledger
     everything = Scope(-(2**63), 2**63 - 1, {})
-    progress = progress_of_nodes(ledger, nodes_in_scope(ledger, everything))
+    progress = progress_of_nodes(ledger, nodes_in_scope(ledger, everything), everything)
     errors: dict[str, dict[str, None]] = {}
     partitions: dict[str, set[int]] = {}
     for (node, _), entry in ledger.nodes.items():

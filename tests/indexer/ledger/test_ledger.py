@@ -24,6 +24,7 @@ from indexer.ledger.entries import (
     FileEntry,
     LaneHole,
     NodeEntry,
+    Unnamed,
 )
 from indexer.ledger.ledger import Ledger
 from indexer.ledger.rows import file_rows, state_rows, take_files, take_state
@@ -444,16 +445,28 @@ def test_a_number_that_has_not_come_holds_the_mark_back_until_it_is_proved_lost(
     assert until_s(way) == 10
 
 
-@pytest.mark.parametrize("why", ["errors", "unborn"])
-def test_a_scan_that_did_not_see_everything_moves_no_mark(why: str) -> None:
+def test_a_scan_that_did_not_see_everything_moves_no_mark() -> None:
     way, run = Way(), Run()
-    more = {"errors": ("web: denied",)} if why == "errors" else {"unborn": (Unborn(WEB.stream, 3),)}
     way.commit(run.inventory([], began_s=5))
-    way.commit(run.inventory([], began_s=10, **more))
+    way.commit(run.inventory([], began_s=10, errors=("web: denied",)))
     assert until_s(way) == 5
-    assert node(way).errors == list(more.get("errors", ()))
+    assert node(way).errors == ["web: denied"]
     way.commit(run.inventory([], began_s=15))
     assert until_s(way) == 15
+
+
+def test_a_file_without_a_name_holds_back_its_own_container_since_it_was_found() -> None:
+    way, run = Way(), Run()
+    way.commit(run.inventory([], began_s=5))
+    since_ns = START_NS + 5 * SECOND
+    for began_s in (10, 15):
+        way.commit(run.inventory([], began_s=began_s, unborn=(Unborn(WEB.stream, 3),) * 2))
+        assert until_s(way) == began_s
+        assert node(way).unnamed == [Unnamed("shop", "web", "app", since_ns)]
+    way.commit(run.inventory([], began_s=20, errors=("x: denied",)))
+    assert node(way).unnamed == [Unnamed("shop", "web", "app", since_ns)]
+    way.commit(run.inventory([], began_s=25))
+    assert (until_s(way), node(way).unnamed) == (25, [])
 
 
 def test_each_partition_has_its_own_mark() -> None:

@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 
+from collector.wire.batch import Unborn
 from indexer.table.coverage import Balance, Coverage, Deleted, Expired
 from query_api.completeness.statement import Completeness
 from query_api.completeness.verdict import no_better_than
@@ -62,6 +63,27 @@ async def test_the_slowest_node_in_scope_holds_an_answer_back(written):
     assert (await verdict(written, pod="api-1"))["verdict"] == "complete"
     assert (await verdict(written, pod="api-2"))["verdict"] == "unknown"
     assert (await verdict(written, node="node-3"))["verdict"] == "unknown"
+
+
+async def test_a_file_without_a_first_line_holds_back_its_own_container_and_says_so(written):
+    written.ship(LINE)
+    written.ship(Line(START_NS, "other", pod="api-2"))
+    written.inventory(START_NS + 2 * SECOND)
+    stream = Line(START_NS, "", pod="api-2").stream
+    written.inventory(UNTIL_NS, unborn=[Unborn(stream, 5)])
+    assert (await verdict(written, pod="api-1"))["verdict"] == "complete"
+    assert (await verdict(written, pod="api-2", to=START_NS + 2 * SECOND))["verdict"] == "complete"
+    why = "a file of shop/api-2/app has no complete first line"
+    for asked in ({"pod": "api-2"}, {"namespace": "shop"}, {}):
+        found = await verdict(written, **asked)
+        assert found["verdict"] == "unknown"
+        assert found["held_back_by"]["why"] == why
+        assert found["complete_until"] == "2026-09-21T14:00:02.000000000Z"
+    async with served(written.bucket) as client:
+        [node] = (await client.get("/v1/status")).json()["nodes"]
+    assert node["held_back_by"] == why
+    written.inventory(UNTIL_NS + SECOND)
+    assert (await verdict(written))["verdict"] == "complete"
 
 
 async def test_each_partition_that_a_node_lists_must_have_an_inventory(written):
