@@ -82,6 +82,11 @@ bench: ## Measure speed and cost. LOGS="folder ..." TEXTS="name=folder ..." ARGS
 	$(BIN)/python -m load_tests.bench $(foreach folder,$(LOGS),--logs $(folder)) \
 		$(foreach text,$(TEXTS),--text $(text)) $(ARGS)
 
+.PHONY: damage
+damage: .venv/.dev ## Flip bits of all that is stored. DATA="folder of everyline up" ARGS="--stride 7"
+	@test -n "$(DATA)" || { echo 'make damage: name a folder of everyline up, DATA="folder"'; exit 1; }
+	$(BIN)/python -m load_tests.damage --data $(DATA) $(ARGS)
+
 .PHONY: pins
 pins: .venv/.dev ## Take new versions of all dependencies into requirements/
 	$(call compile,dev,pyproject.toml --extra all --group dev --upgrade)
