@@ -83,8 +83,9 @@ bench: ## Measure speed and cost. LOGS="folder ..." TEXTS="name=folder ..." ARGS
 		$(foreach text,$(TEXTS),--text $(text)) $(ARGS)
 
 .PHONY: damage
-damage: .venv/.dev ## Read everything stored with one bit turned at each byte. ARGS="--stride 7"
-	$(BIN)/python -m load_tests.damage $(ARGS)
+damage: .venv/.dev ## Flip bits of all that is stored. DATA="folder of everyline up" ARGS="--stride 7"
+	@test -n "$(DATA)" || { echo 'make damage: name a folder of everyline up, DATA="folder"'; exit 1; }
+	$(BIN)/python -m load_tests.damage --data $(DATA) $(ARGS)
 
 .PHONY: pins
 pins: .venv/.dev ## Take new versions of all dependencies into requirements/

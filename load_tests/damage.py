@@ -1,220 +1,201 @@
-"""A sweep of damage: one bit is turned over at each byte of everything that the pipeline stores.
+"""Flip one bit at a time of everything that is stored, and tell what readers make of it.
 
-Real processes write a segment, coverage, an object of the ledger, a checkpoint, a spooled batch and
-a topic. Another process reads each of them with one bit changed, so that its death is seen. What
-comes out is, for each kind, how often what was read was the same, refused, altered or deadly: the
-last two must be 0.
+A folder as ``everyline up`` leaves it goes in; each object is read with one bit flipped, at each
+byte or a stride of them, by the reader that the pipeline uses. Out comes how often what was read
+was the same, was refused, or was something else, and how many processes ended: both must be 0.
 """
 
 import argparse
-import asyncio
 import collections
-import io
-import subprocess
+import hashlib
+import multiprocessing
 import sys
-import tempfile
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from collector.errors import CollectorError
-from collector.file_names import CHECKPOINT
-from collector.files import checkpoint
-from collector.ship.spool import Spool
-from collector.topic.interface import Record
-from collector.topic.local import LocalTopic
-from indexer.errors import IndexerError
-from indexer.keeper.fold import Fold
+from collector.files.checkpoint import decode as decode_checkpoint
+from collector.topic.record_frame import frames
+from indexer.errors import BucketError, IndexerError
 from indexer.ledger.stored import LedgerTable
-from indexer.object_names import is_coverage
+from indexer.object_names import is_coverage, ledger_folder, logs_folder
+from indexer.segment.reader import SegmentReader
+from indexer.store.bucket import Bucket
 from indexer.store.local import LocalBucket
-from indexer.table.table import Table, live
-from load_tests.bench.indexer import Place
-from load_tests.bench.logs import copy_logs
-from query_api.scan.segment import ScanTask, scan_segment
+from indexer.table.table import Table
 
-CLUSTER = "local"
-SAME, REFUSED, ALTERED, DEADLY = "same", "refused", "altered", "deadly"
-_OUTCOMES = (SAME, REFUSED, ALTERED, DEADLY)
-_EVER_NS = 2**63 - 1
-_LINES = 400
+SAME, REFUSED, UNNAMED, ALTERED, ENDED = "same", "refused", "refused unnamed", "altered", "ended"
+_AT_ONCE = 200  # flips of one process: it takes longer to start than to read so many
 
 
-class Refused(Exception):
-    """What was read says itself that it is not what was written."""
+class Harmed:
+    """A bucket in which one object has other bytes."""
+
+    def __init__(self, inner: Bucket, name: str, data: bytes) -> None:
+        """Change nothing in ``inner``."""
+        self._inner, self._name, self._data = inner, name, data
+
+    def __getattr__(self, name: str) -> Any:
+        """Pass on what does not read an object."""
+        return getattr(self._inner, name)
+
+    def get(self, name: str) -> bytes:
+        """Return an object."""
+        return self._data if name == self._name else self._inner.get(name)
+
+    def get_range(self, name: str, start: int, length: int) -> bytes:
+        """Return a part of an object."""
+        if name != self._name:
+            return self._inner.get_range(name, start, length)
+        if start + length > len(self._data):
+            raise BucketError(f"object {name} ends before byte {start + length}")
+        return self._data[start : start + length]
 
 
 @dataclass(frozen=True, slots=True)
 class Stored:
-    """One file that the pipeline has written, and how it is read."""
+    """One object: its bytes, and how they are read; a reader returns None for what it refuses."""
 
     kind: str
-    path: Path
+    name: str
+    data: bytes
+    read: Callable[[bytes], object]
 
 
-def write_all(folder: Path) -> list[Stored]:
-    """Let the processes write one of each kind below ``folder``; return them."""
-    pod = folder / "pods" / "shop_api-1_uid-1" / "api"
-    pod.mkdir(parents=True)
-    with (pod / "0.log").open("w") as log:
-        for n in range(_LINES):
-            log.write(f"2026-01-31T08:00:{n % 60:02d}.{n:09d}Z stdout F order {n * 7919} is paid\n")
-    place = Place(folder, copy_logs([folder / "pods"], folder / "logs", 0))
-    place.warm_up()
-    bucket = LocalBucket(place.bucket)
-    table = Table(bucket, CLUSTER)
-    Fold(bucket, CLUSTER, 192, time.time_ns).advance(table)
-    objects = [place.bucket / table.folder / each.name for each in live(table.snapshot())]
-    [segment] = [each for each in objects if not is_coverage(_within(place.bucket, table, each))]
-    coverage = next(each for each in objects if each != segment)
-    ledger = place.bucket / CLUSTER / "ledger"
-    [state] = [path.parent for path in place.full.parent.rglob(CHECKPOINT)]
-    [topic] = place.full.glob("*/*.log")
-    spool = Spool(folder / "spool")
-    record = asyncio.run(_records(place.full))[0]
-    spool.put(record.value, record.headers)
-    [spooled] = (folder / "spool").iterdir()
-    return [
-        Stored("segment", segment),
-        Stored("coverage", coverage),
-        *(Stored("ledger", path) for path in sorted(ledger.rglob("*.parquet"))),
-        Stored("checkpoint", state / CHECKPOINT),
-        Stored("spooled batch", spooled),
-        Stored("topic", topic),
-    ]
+def objects(folder: Path) -> Iterator[Stored]:
+    """Yield what is stored in a folder of ``everyline up``."""
+    root = folder / "bucket"
+    bucket = LocalBucket(root)
+    for cluster in sorted(each.name for each in root.iterdir()):
+        for path in sorted((root / cluster).rglob("*.parquet")):
+            name = path.relative_to(root).as_posix()
+            data = path.read_bytes()
+            if "_delta_log" in name:
+                continue
+            if name.startswith(ledger_folder(cluster)):
+                yield Stored("ledger", name, data, _ledger_reader(bucket, cluster, name))
+            elif name.startswith(logs_folder(cluster)):
+                is_segment = not is_coverage(name.removeprefix(logs_folder(cluster)))
+                reader = _segment_reader if is_segment else _coverage_reader
+                kind = "segment" if is_segment else "coverage"
+                yield Stored(kind, name, data, reader(bucket, cluster, name))
+    for path in sorted(folder.rglob("*")):
+        name = path.relative_to(folder).as_posix()
+        if path.name in ("checkpoint", "checkpoint.previous"):
+            yield Stored("checkpoint", name, path.read_bytes(), decode_checkpoint)
+        elif path.suffix == ".log" and ("spool" in name or name.startswith("topic")):
+            kind = "spool" if "spool" in name else "topic"
+            yield Stored(kind, name, path.read_bytes(), _records)
 
 
-def _within(bucket: Path, table: Table, path: Path) -> str:
-    return str(path.relative_to(bucket / table.folder))
+def _segment_reader(bucket: Bucket, cluster: str, name: str) -> Callable[[bytes], object]:
+    def read(data: bytes) -> object:
+        harmed = cast(Bucket, Harmed(bucket, name, data))
+        segment = SegmentReader(harmed, name, len(data))
+        found = hashlib.sha256()
+        for rows in segment.row_groups():
+            found.update(repr(rows.to_pydict()).encode())
+        return found.digest()
+
+    return read
 
 
-async def _records(root: Path) -> list[Record]:
-    topic = LocalTopic(root)
+def _coverage_reader(bucket: Bucket, cluster: str, name: str) -> Callable[[bytes], object]:
+    def read(data: bytes) -> object:
+        table = Table(cast(Bucket, Harmed(bucket, name, data)), cluster)
+        return table.coverage(name.removeprefix(table.folder))
+
+    return read
+
+
+def _ledger_reader(bucket: Bucket, cluster: str, name: str) -> Callable[[bytes], object]:
+    def read(data: bytes) -> object:
+        ledger = LedgerTable(cast(Bucket, Harmed(bucket, name, data)), cluster).load()
+        return repr([sorted(ledger.files.items()), ledger.positions, ledger.nodes])
+
+    return read
+
+
+def _records(data: bytes) -> object:
+    return [(each.position, each.value, each.headers) for each, _ in frames(data)]
+
+
+def _is_refusal(kind: str, found: object, whole: object) -> bool:
+    """Return whether what is damaged was left out, and nothing else has changed."""
+    if kind in ("spool", "topic"):
+        records, before = cast("list[Any]", found), cast("list[Any]", whole)
+        return len(records) < len(before) and all(each in before for each in records)
+    return found is None
+
+
+def outcome(stored: Stored, at: int, whole: object) -> str:
+    """Return what becomes of an object of which one bit of byte ``at`` is flipped."""
+    data = bytearray(stored.data)
+    data[at] ^= 1 << at % 8
     try:
-        found = await topic.read({0: 0}, 1 << 30, 0)
-    finally:
-        await topic.close()
-    return found.get(0, [])
-
-
-def reader_of(stored: Stored, folder: Path) -> Callable[[], Any]:
-    """Return what reads a file as the pipeline does; it raises an error of ours, or Refused."""
-    bucket = LocalBucket(folder / "bucket")
-    table = Table(bucket, CLUSTER)
-
-    def segment() -> Any:
-        name = str(stored.path.relative_to(folder / "bucket"))
-        rows = []
-        for query in ("", "order", "nowhere"):
-            size = bucket.size(name)
-            task = ScanTask("", name, size, 0, _EVER_NS, (), query, True, None, _LINES, 1 << 30)
-            scanned = scan_segment(task, bucket)
-            if scanned.error:
-                raise Refused(scanned.error)
-            rows.append(scanned.rows.to_pylist())
-        return rows
-
-    def coverage() -> Any:
-        return table.coverage(_within(folder / "bucket", table, stored.path))
-
-    def ledger() -> Any:
-        return LedgerTable(bucket, CLUSTER).load()
-
-    def state() -> Any:
-        found = checkpoint.decode(stored.path.read_bytes())
-        return _if_there(found)
-
-    def spooled() -> Any:
-        return _if_there(Spool(folder / "spool").get(0))
-
-    def topic() -> Any:
-        return asyncio.run(_records(stored.path.parent.parent))
-
-    readers = {"segment": segment, "coverage": coverage, "ledger": ledger, "topic": topic}
-    readers |= {"checkpoint": state, "spooled batch": spooled}
-    return readers[stored.kind]
-
-
-def _if_there(found: Any) -> Any:
-    if found is None:
-        raise Refused("it is damaged")
-    return found
-
-
-def outcome(read: Callable[[], Any], whole: Any) -> str:
-    """Read a damaged file, and tell what came of it."""
-    try:
-        found = read()
-    except (Refused, CollectorError, IndexerError):
-        return REFUSED
+        found = stored.read(bytes(data))
+    except (IndexerError, CollectorError) as error:
+        return REFUSED if Path(stored.name).name in str(error) else UNNAMED
+    except Exception as error:
+        return f"unexpected {type(error).__name__}"
     if found == whole:
         return SAME
-    # Of a topic, positions may be missing: the indexer names them.
-    is_part = isinstance(whole, list) and bool(whole) and isinstance(whole[0], Record)
-    return REFUSED if is_part and all(record in whole for record in found) else ALTERED
+    return REFUSED if _is_refusal(stored.kind, found, whole) else ALTERED
 
 
-def read_damaged(stored: Stored, folder: Path, begin: int, stride: int) -> Iterator[str]:
-    """Yield the outcome of a flipped bit at each ``stride``-th byte from ``begin`` on."""
-    read, data = reader_of(stored, folder), stored.path.read_bytes()
-    whole = read()
-    for at in range(begin, len(data), stride):
-        damaged = bytearray(data)
-        damaged[at] ^= 1 << at % 8
-        stored.path.write_bytes(damaged)
-        yield outcome(read, whole)
-    stored.path.write_bytes(data)
+def _child(stored: Stored, places: Iterable[int], results: Any) -> None:
+    whole = stored.read(stored.data)
+    for at in places:
+        results.send((at, outcome(stored, at, whole)))
+    results.close()
 
 
-def sweep(stored: Stored, folder: Path, stride: int) -> collections.Counter[str]:
-    """Return how often each outcome came, by processes that may die of it."""
-    data, at = stored.path.read_bytes(), 0
-    counts: collections.Counter[str] = collections.Counter()
-    while at < len(data):
-        words = [sys.executable, "-m", "load_tests.damage", "--child", stored.kind]
-        words += [str(stored.path), str(folder), str(at), str(stride)]
-        done = subprocess.run(words, stdout=subprocess.PIPE, check=False, text=True)
-        outcomes = done.stdout.split()
-        counts.update(outcomes)
-        at += len(outcomes) * stride
-        stored.path.write_bytes(data)
-        if done.returncode:
-            print(f"{stored.path}: reading it with byte {at} damaged ends by {done.returncode}")
-            counts[DEADLY] += 1
-            at += stride
-    return counts
+def sweep(stored: Stored, places: list[int]) -> Iterator[tuple[int, str]]:
+    """Yield byte and outcome of each flip; a process that ends costs only the one it ended at."""
+    processes = multiprocessing.get_context("fork")
+    while places:
+        receiver, sender = processes.Pipe(duplex=False)
+        child = processes.Process(target=_child, args=(stored, places[:_AT_ONCE], sender))
+        child.start()
+        sender.close()
+        done = 0
+        try:
+            while True:
+                yield receiver.recv()
+                done += 1
+        except EOFError:
+            child.join()
+        if done < len(places[:_AT_ONCE]):
+            yield places[done], f"{ENDED} by {child.exitcode}"
+            done += 1
+        places = places[done:]
 
 
-def _child(words: list[str]) -> int:
-    kind, path, folder, begin, stride = words
-    out = io.TextIOWrapper(sys.stdout.buffer, write_through=True)  # before the next one may end it
-    for found in read_damaged(Stored(kind, Path(path)), Path(folder), int(begin), int(stride)):
-        out.write(found + "\n")
-    return 0
-
-
-def main() -> int:
-    """Sweep over everything; return 1 if anything was altered or deadly."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--stride", type=int, default=1, help="every so many bytes one is damaged")
-    parser.add_argument("--child", nargs=5, help=argparse.SUPPRESS)
-    args = parser.parse_args()
-    if args.child:
-        return _child(args.child)
-    total: collections.Counter[str] = collections.Counter()
-    print(
-        f"| kind | bytes | {SAME} | {REFUSED} | {ALTERED} | {DEADLY} |\n|---|---|---|---|---|---|"
-    )
-    with tempfile.TemporaryDirectory(prefix="everyline-damage-") as place:
-        for stored in write_all(Path(place)):
-            size = stored.path.stat().st_size
-            counts = sweep(stored, Path(place), args.stride)
-            total += counts
-            cells = " | ".join(str(counts[each]) for each in _OUTCOMES)
-            print(f"| {stored.kind} | {size} | {cells} |", flush=True)
-    return 1 if total[ALTERED] or total[DEADLY] else 0
+def main(argv: list[str] | None = None) -> int:
+    """Sweep; print a table of outcomes by kind; return 0 if no answer was altered or cut short."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data", type=Path, required=True, help="folder of `everyline up`")
+    parser.add_argument("--stride", type=int, default=1, help="bytes from one flip to the next")
+    parser.add_argument("--objects", type=int, default=3, help="of each kind, at most")
+    args = parser.parse_args(argv)
+    counts: dict[str, collections.Counter[str]] = {}
+    swept: collections.Counter[str] = collections.Counter()
+    bad = 0
+    for stored in objects(args.data):
+        if swept[stored.kind] == args.objects or not stored.data:
+            continue
+        swept[stored.kind] += 1
+        of_kind = counts.setdefault(stored.kind, collections.Counter())
+        for at, how in sweep(stored, list(range(0, len(stored.data), args.stride))):
+            of_kind[how] += 1
+            if how not in (SAME, REFUSED):
+                bad += 1
+                print(f"{how}: {stored.kind} {stored.name}, byte {at}", file=sys.stderr)
+    for kind, of_kind in counts.items():
+        print(f"{kind}: " + ", ".join(f"{how} {n}" for how, n in sorted(of_kind.items())))
+    return 1 if bad or not counts else 0
 
 
 if __name__ == "__main__":

@@ -291,7 +291,9 @@ class CompactJob(Job):
         for number, made in enumerate(compact(means.fenced, plans, threads)):
             names = [each.name for each in made.plan.segments]
             if made.added is None:
-                self._left_alone.update(names)
+                # The others of the group are merged without the one that the error names.
+                named = [name for name in names if name in str(made.error)]
+                self._left_alone.update(named or names)
                 metrics.compactions_refused.inc()
                 _log.error("segments are left as they are",
                            extra={"error": str(made.error), "segments": names})  # fmt: skip

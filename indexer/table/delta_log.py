@@ -16,6 +16,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from collector.checksum import crc32
 from indexer.errors import (
     BucketUnavailable,
     ObjectExists,
@@ -42,6 +43,12 @@ Action = Mapping[str, Mapping[str, Any]]
 
 RESTORE = "restore it from a backup, or from an older version that the store keeps of it"
 """What to do about an object that nothing else can be made from."""
+
+ENGINE = "everyline"
+"""Who has committed, as a version says it."""
+
+_CRC = "crc32"  # of all before its value, which ends the version
+_BEHIND_CRC = '"}}'
 
 # So many commits of others in a row between a look at the log and an own try are no bad luck.
 _TRIES = 100
@@ -78,8 +85,7 @@ class DeltaLog:
         body = self._bucket.get(name)
         try:
             actions = [json.loads(line) for line in body.splitlines() if line.strip()]
-            if not actions:
-                raise ValueError("it is empty")
+            _check(body, actions)
             return _version(number, actions)
         except (ValueError, KeyError, TypeError) as error:
             raise TableDamaged(
@@ -149,7 +155,7 @@ class DeltaLog:
         ``expected`` gives what each ``app_id`` stands at. Raises PositionMoved if one of them
         stands elsewhere, or an object that would be removed is removed already.
         """
-        body = "\n".join(json.dumps(action, separators=(",", ":")) for action in actions).encode()
+        body = _body(actions)
         removes = {action["remove"]["path"] for action in actions if "remove" in action}
         for _ in range(_TRIES):
             self.refresh()
@@ -250,6 +256,33 @@ class DeltaLog:
 
     def _name(self, number: int) -> str:
         return self._folder + version_name(number)
+
+
+def _body(actions: Sequence[Action]) -> bytes:
+    """Return the bytes of a version: what it says of the commit is last, and ends with a CRC-32."""
+    info: dict[str, Any] = {}
+    for action in actions:
+        info |= action.get("commitInfo", {})
+    last = {"commitInfo": {**info, _CRC: "0" * 8}}
+    ordered = [*(action for action in actions if "commitInfo" not in action), last]
+    text = "\n".join(json.dumps(action, separators=(",", ":")) for action in ordered)
+    before = text.removesuffix("0" * 8 + _BEHIND_CRC).encode()
+    return before + f"{crc32(before):08x}{_BEHIND_CRC}".encode()
+
+
+def _check(body: bytes, actions: Sequence[Action]) -> None:
+    """Raise ValueError for a version that is not what was written, as far as that can be told.
+
+    Those of the library, and of earlier versions, have no checksum, but say who has committed.
+    """
+    infos = [action["commitInfo"] for action in actions if "commitInfo" in action]
+    if not infos:
+        raise ValueError("it is empty, or ends before its last line")
+    is_checked = "commitInfo" in actions[-1] and infos[-1].get("engineInfo") == ENGINE
+    if _CRC in infos[-1] or (is_checked and len(actions) > 1):
+        before = body.rstrip().removesuffix(_BEHIND_CRC.encode())
+        if f"{crc32(before[:-8]):08x}".encode() != before[-8:]:
+            raise ValueError("its CRC-32 is another")
 
 
 def _version(number: int, actions: Sequence[Action]) -> Version:

@@ -32,7 +32,7 @@ from indexer.object_names import folder_uri, is_coverage, is_merged, logs_folder
 from indexer.schema import PARTITION_COLUMNS, SEGMENT_SCHEMA
 from indexer.store.bucket import Bucket
 from indexer.table.coverage import Coverage, from_object
-from indexer.table.delta_log import RESTORE, Action, DeltaLog
+from indexer.table.delta_log import ENGINE, RESTORE, Action, DeltaLog
 
 NO_ROWS = json.dumps({"numRecords": 0})
 """The statistics of a coverage object."""
@@ -315,7 +315,7 @@ def _commit_info(now_ms: int, mode: str) -> Action:
             "timestamp": now_ms,
             "operation": "WRITE",
             "operationParameters": {"mode": mode, "partitionBy": json.dumps(PARTITION_COLUMNS)},
-            "engineInfo": "everyline",
+            "engineInfo": ENGINE,
             "txnId": uuid.uuid4().hex,  # no two commits have the same bytes
         }
     }

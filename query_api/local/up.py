@@ -23,6 +23,7 @@ from typing import Any
 import msgspec
 
 from collector.durable import locked, replace_file
+from indexer.store.open import open_bucket
 from indexer.times import format_time
 from query_api.local.supervise import CannotStart, Child, Supervisor, free_port
 from query_api.times import parse_time
@@ -79,10 +80,12 @@ class Introduction:
 def main(argv: Sequence[str], environ: Mapping[str, str], rollout: Rollout | None = None) -> int:
     """Run everything until it is told to stop; return the exit code.
 
-    ``rollout``: other times for the demo than it usually has. Raises CannotStart.
+    ``rollout``: other times for the demo than it usually has. Raises CannotStart, and
+    BucketError for a path that no table can be in.
     """
     options = _parser().parse_args(argv)
     data = Path(os.path.expanduser(options.data)).resolve()
+    open_bucket(str(data / "bucket"))  # refuses a path that nothing could be stored below
     with _only_one(data):
         names, nodes = settle_names(data, options.logs, options.cluster, options.node)
         port = _query_port(options.port)

@@ -1,46 +1,38 @@
-"""The sweep of damage tells what was read altered from what was refused, and sees a death."""
+"""The sweep of damage: it sees what is altered and what ends, and finds neither in what is read."""
 
+import os
+import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from indexer.errors import SegmentDamaged
-from load_tests import damage
-from load_tests.damage import ALTERED, DEADLY, REFUSED, SAME, Refused, Stored, outcome, sweep
+from load_tests.damage import ALTERED, REFUSED, SAME, Stored, objects, sweep
+from tests.real_parts.guard import ROOT
+
+BEFORE = Path(__file__).parents[1] / "golden" / "before"
+KINDS = ["checkpoint", "coverage", "ledger", "segment", "spool", "topic"]
 
 
-def refuse(error: Exception) -> object:
-    raise error
+def test_every_kind_of_what_is_stored_is_found() -> None:
+    assert sorted({each.kind for each in objects(BEFORE)}) == KINDS
 
 
-def test_what_came_of_a_damaged_file_is_one_of_three() -> None:
-    assert outcome(lambda: [1], [1]) == SAME
-    assert outcome(lambda: [2], [1]) == ALTERED
-    for error in (Refused("no"), SegmentDamaged("no")):
-        assert outcome(lambda error=error: refuse(error), [1]) == REFUSED  # type: ignore[misc]
-    with pytest.raises(KeyError):  # which no reader may raise
-        outcome(lambda: refuse(KeyError("x")), [1])
+@pytest.mark.slow  # a process of its own: Delta Lake's library endures no fork behind its first use
+def test_what_earlier_versions_have_written_is_never_altered() -> None:
+    words = ["--data", str(BEFORE), "--stride", "211", "--objects", "1"]
+    run = [sys.executable, "-m", "load_tests.damage", *words]
+    done = subprocess.run(run, cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True)
+    assert all(f"{kind}: " in done.stdout for kind in KINDS)
+    assert REFUSED in done.stdout
+    assert ALTERED not in done.stdout
 
 
-def test_a_process_that_dies_is_counted_and_the_sweep_goes_on(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    path = tmp_path / "file"
-    path.write_bytes(b"abcdef")
-    child = tmp_path / "child.py"
-    child.write_text(
-        "import os, sys\n"
-        "for at in range(int(sys.argv[-2]), 6):\n"
-        "    if at == 2: os.abort()\n"
-        "    print('altered' if at == 4 else 'refused', flush=True)\n"
-    )
-    run = damage.subprocess.run  # type: ignore[attr-defined]
+def test_altered_answers_and_processes_that_end_are_told() -> None:
+    def read(data: bytes) -> object:
+        if data[2] != 2:
+            os._exit(6)
+        return data[:2]
 
-    def instead(words: list[str], **more: object) -> object:
-        return run([sys.executable, str(child), *words[3:]], **more)
-
-    monkeypatch.setattr(damage.subprocess, "run", instead)  # type: ignore[attr-defined]
-    counts = sweep(Stored("segment", path), tmp_path, 1)
-    assert counts == {REFUSED: 4, ALTERED: 1, DEADLY: 1}
-    assert path.read_bytes() == b"abcdef"
+    found = dict(sweep(Stored("segment", "x", bytes(range(5)), read), list(range(5))))
+    assert found == {0: ALTERED, 1: ALTERED, 2: "ended by 6", 3: SAME, 4: SAME}

@@ -230,3 +230,18 @@ def test_the_keeper_counts_what_is_damaged(kept: Kept) -> None:
     assert jobs.metrics.scrubbed_objects._value.get() == 6
     assert jobs.metrics.scrubbed_since._value.get() == kept.now_ns / 1e9
     assert (jobs.scrub.progress.done, jobs.scrub.progress.todo) == (6, 6)
+
+
+def test_the_keeper_leaves_a_damaged_segment_as_it_is_and_does_its_other_work(kept: Kept) -> None:
+    spoiled = kept.segments()[1]
+    spoil(kept.bucket, kept.table.folder + spoiled.name, "a bit has flipped")
+    before = kept.bucket.get(kept.table.folder + spoiled.name)
+    jobs = kept.jobs()
+    jobs.compact()
+    assert jobs.metrics.compactions_refused._value.get() == 1
+    jobs.compact()
+    assert jobs.metrics.compactions._value.get() == 1
+    assert {each.name for each in kept.segments()} > {spoiled.name}
+    assert len(kept.segments()) == 2
+    assert kept.bucket.get(kept.table.folder + spoiled.name) == before
+    assert list(faults(kept)) == [spoiled.name]

@@ -19,9 +19,11 @@ from indexer.errors import (
     ObjectMissing,
     TableUnavailable,
 )
+from indexer.ledger.streams import StreamsTable
 from indexer.store.bucket import Bucket, BucketLimits, put_own
 from indexer.store.local import LocalBucket
 from indexer.store.open import open_bucket
+from indexer.store.probe import probe
 from indexer.store.s3 import MULTIPART_BYTES, PART_BYTES
 from indexer.table.table import Table
 from tests.real_parts.guard import free_port
@@ -157,6 +159,29 @@ def test_a_put_that_meets_its_own_object_has_succeeded_and_one_of_other_bytes_ha
 def test_a_url_of_another_scheme_is_refused() -> None:
     with pytest.raises(BucketError, match="expected a directory or s3://BUCKET/PREFIX"):
         open_bucket("gs://bucket")
+
+
+REFUSED = ["pc%20t", "%41", "a%2fb", "[x]", "x^", "a|b", "a\\b", "tab\tx", "line\nx", "x\udcff"]
+TAKEN = ["100%", "%zz", "a b", "ü", "日本", "x#y?z&", "a:b", "~x", "*s", "{b}", "q'u\"o`te", "a@b"]
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_a_path_that_delta_lake_does_not_take_is_refused_by_name(tmp_path: Path, name: str) -> None:
+    for url in (str(tmp_path / name), f"file://{tmp_path}/{name}", f"s3://logs/{name}"):
+        with pytest.raises(BucketError, match="does not take"):
+            open_bucket(url)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", TAKEN)
+def test_a_path_of_any_other_characters_holds_a_table(tmp_path: Path, name: str) -> None:
+    bucket = open_bucket(str(tmp_path / name))
+    probe(bucket, "cluster")
+    table = Table(bucket, "cluster")
+    table.make()
+    assert table.version() == table.snapshot().version() == 0
+    rows = StreamsTable(bucket, "cluster")
+    assert (rows.fold(table, 0), rows.read().num_rows, rows.sweep()) == (0, 0, 0)
 
 
 # -- only on S3 ------------------------------------------------------------------------------

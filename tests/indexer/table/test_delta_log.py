@@ -325,3 +325,19 @@ def test_a_damaged_checkpoint_is_named_with_what_to_do(
         spoilt(table, store, name, None)
         other = spoilt(table, store, "_last_checkpoint", None)
         assert paths(other) == {"0", "1", "2", "3"}
+
+
+def test_no_flipped_bit_of_a_version_and_no_cut_says_anything_else(
+    table: Table, store: Bucket
+) -> None:
+    table.commit([added("a"), added("b")], {}, {"x": 1})
+    log, name = DeltaLog(store, table.folder), f"{table.folder}_delta_log/{1:020d}.json"
+    body, whole = store.get(name), log.read(1)
+    assert [each["path"][-1] for each in whole.added] == ["a", "b"]
+    flipped = [body[:at] + bytes([body[at] ^ 1 << at % 8]) + body[at + 1 :]
+               for at in range(len(body))]  # fmt: skip
+    for data in (*flipped, *(body[:at] for at in range(len(body))), body[:-9] + bytes(9)):
+        store.delete(name)
+        store.put(name, data)
+        with pytest.raises(TableDamaged, match=name):
+            log.read(1)

@@ -17,9 +17,10 @@ from typing import Any
 import psutil
 import pytest
 
+from indexer.errors import BucketError
 from load_tests.generate import Truth, generate
 from query_api.local.supervise import CannotStart, last_words, one_line
-from query_api.local.up import between_flags, settle_names
+from query_api.local.up import between_flags, main, settle_names
 from query_api.times import parse_time
 from tests.real_parts.guard import ROOT, free_port
 
@@ -278,6 +279,15 @@ def test_a_name_that_would_change_or_cannot_be_is_refused(
     settle_names(data, ["n=a"], None, None)
     with pytest.raises(CannotStart, match=re.escape(says)):
         settle_names(data, logs, cluster, None)
+
+
+@pytest.mark.parametrize("name", ["pc%20t", "a[1]", "a|b"])
+def test_a_data_directory_that_no_table_can_be_in_is_refused_at_once(
+    tmp_path: Path, name: str
+) -> None:
+    with pytest.raises(BucketError, match=re.escape(name)):
+        main(["--data", str(tmp_path / name)], {})
+    assert list(tmp_path.iterdir()) == []
 
 
 # -- what is said ----------------------------------------------------------------------------------
