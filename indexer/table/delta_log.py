@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 
 from collector.checksum import crc32
 from indexer.errors import (
-    BucketUnavailable,
+    BucketError,
     ObjectExists,
     ObjectMissing,
     PositionMoved,
@@ -146,8 +146,12 @@ class DeltaLog:
 
     def explain(self) -> None:
         """Raise TableDamaged if a table cannot be opened since an object of its log is damaged."""
-        with contextlib.suppress(BucketUnavailable):  # that says nothing about an object
+        try:
             DeltaLog(self._bucket, self._table_folder).refresh()
+        except TableDamaged:
+            raise
+        except (BucketError, TableError):
+            return  # the store may be away, or the table may not be made yet
 
     def commit(self, actions: Sequence[Action], expected: Mapping[str, int | None]) -> None:
         """Add a version with these actions, which must differ from those of any other commit.

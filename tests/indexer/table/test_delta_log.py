@@ -341,3 +341,7 @@ def test_no_flipped_bit_of_a_version_and_no_cut_says_anything_else(
         store.put(name, data)
         with pytest.raises(TableDamaged, match=name):
             log.read(1)
+
+
+def test_a_table_that_is_not_made_yet_is_no_damage(store: Bucket) -> None:
+    DeltaLog(store, "nowhere/").explain()
