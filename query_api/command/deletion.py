@@ -15,16 +15,15 @@ from typing import Any
 
 import msgspec
 
+from collector.levels import LEVELS, UNKNOWN
 from indexer.object_names import delta_log_folder, logs_folder
 from indexer.query.scope import WORDS
-from indexer.schema import LEVELS
 from indexer.store.bucket import Bucket
 from indexer.store.open import open_bucket
 from indexer.table.request import DeletionRequest
 from query_api.command.answer_text import columns, visible
 from query_api.command.client import Client
 from query_api.command.given import SCOPE, refuse_empty
-from query_api.deletion import Preview, ask, listed, preview
 from query_api.errors import BadParameter
 from query_api.times import parse_time
 
@@ -39,7 +38,9 @@ def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
     delete.add_argument("--namespace", action="append", required=True)
     for name in ("pod", "container", "node"):
         delete.add_argument(f"--{name}", action="append", help=f"only rows of this {name}")
-    delete.add_argument("--level", action="append", choices=LEVELS, help="only rows of this level")
+    delete.add_argument(
+        "--level", action="append", choices=(*LEVELS, UNKNOWN), help="only rows of this level"
+    )
     delete.add_argument(
         "--query", "--text", dest="text", help="only rows that a search for this query shows"
     )
@@ -74,11 +75,16 @@ def _delete(asked: argparse.Namespace, environ: Mapping[str, str]) -> int:
     if asked.url:
         if asked.regex:
             raise BadParameter("--regex is for --bucket", "give --query, or a bucket")
-        body = {**words, "query": asked.text or "", "from": asked.from_, "to": asked.to}
-        body |= {"reason": asked.reason, "by": by, "dry_run": asked.dry_run}
+        body = {name: values for name, values in words.items() if values}
+        body |= {"query": asked.text} if asked.text else {}
+        body |= {"from": asked.from_, "to": asked.to, "reason": asked.reason, "by": by}
+        body["dry_run"] = asked.dry_run
         _show(asked, Client(asked.url).post("/v1/deletions", body))
         return 0
     now_ns, bucket = time.time_ns(), _bucket(asked)
+    # Arrow and Delta Lake take half a second, and a collector's installation lacks them.
+    from query_api.deletion import ask, preview
+
     request = DeletionRequest(
         id=uuid.uuid4().hex[:12],
         requested_ns=now_ns,
@@ -91,15 +97,12 @@ def _delete(asked: argparse.Namespace, environ: Mapping[str, str]) -> int:
         **words,
     )
     if asked.dry_run:
-        _show(asked, _plain(preview(bucket, asked.cluster, request)))
+        found = preview(bucket, asked.cluster, request)
+        _show(asked, {"id": None, **msgspec.to_builtins(found)})
         return 0
     ask(bucket, asked.cluster, request)
     _show(asked, {"id": request.id})
     return 0
-
-
-def _plain(found: Preview) -> dict[str, Any]:
-    return {"id": None, **msgspec.to_builtins(found)}
 
 
 def _show(asked: argparse.Namespace, answer: Mapping[str, Any]) -> None:
@@ -130,7 +133,10 @@ def _deletions(asked: argparse.Namespace, environ: Mapping[str, str]) -> int:
     if asked.url:
         found = Client(asked.url).get("/v1/deletions", {})["deletions"]
     else:
-        found = listed(_bucket(asked), asked.cluster)
+        bucket = _bucket(asked)
+        from query_api.deletion import listed  # as above
+
+        found = listed(bucket, asked.cluster)
     if asked.output == "ndjson":
         for each in found:
             print(json.dumps(each, ensure_ascii=False))

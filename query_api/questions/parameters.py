@@ -38,6 +38,17 @@ Words = Annotated[
     BeforeValidator(_split),
     Field(default_factory=list, description="one or more values, repeated or separated by commas"),
 ]
+
+
+def _some(given: object) -> list[str]:
+    """Return the values of a parameter of a body; null or none at all is an error there."""
+    values = _split(given)
+    if not values:
+        raise PydanticCustomError(EMPTY_VALUE, "has an empty value")
+    return values
+
+
+Some = Annotated[list[str], BeforeValidator(_some)]
 _TIME = "RFC 3339, a number since 1970 (s, ms, us or ns), relative as -15m, or now"
 
 
@@ -99,8 +110,17 @@ class SearchParameters(_RowParameters):
 
 
 class DeletionParameters(_RowParameters):
-    """What a request for deletion says: what a search does, who asks, and why."""
+    """What a request for deletion says: what a search does, who asks, and why.
 
+    What is left out means any; what is there and empty is refused.
+    """
+
+    namespace: Some
+    pod: Annotated[Some, Field(default_factory=list)]
+    container: Annotated[Some, Field(default_factory=list)]
+    node: Annotated[Some, Field(default_factory=list)]
+    level: Annotated[Some, Field(default_factory=list)]
+    query: Annotated[str, Field(min_length=1)] = ""
     from_: Annotated[str, Field(alias="from", description=_TIME)]
     reason: Annotated[str, Field(min_length=1)]
     by: Annotated[str, Field(min_length=1)]

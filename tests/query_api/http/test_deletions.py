@@ -42,6 +42,10 @@ async def test_what_is_empty_unknown_or_misspelt_is_refused(written):
     written.ship(Line(START_NS, "Eve came"))
     for wrong, says in (
         ({"namespace": [""]}, "empty"),
+        ({"namespace": []}, "empty"),
+        ({"namespace": None}, "empty"),
+        ({"pod": None}, "empty"),
+        ({"query": ""}, "query"),
         ({"namespace": ["shpo"]}, "no stream has ever had namespace 'shpo'"),
         ({"reason": ""}, "reason"),
         ({"level": ["loud"]}, "level"),
@@ -54,3 +58,12 @@ async def test_what_is_empty_unknown_or_misspelt_is_refused(written):
         assert refused.status_code == 400, wrong
         assert says in str(refused.json()["error"]), wrong
     assert list(Requests(written.bucket, CLUSTER).all()) == []
+
+
+async def test_a_request_names_a_namespace(written):
+    written.ship(Line(START_NS, "Eve came"))
+    body = {name: value for name, value in BODY.items() if name != "namespace"}
+    async with served(written.bucket, deletion="on") as client:
+        refused = await client.post("/v1/deletions", json=body)
+    assert refused.status_code == 400
+    assert "namespace" in refused.json()["error"]["message"]
