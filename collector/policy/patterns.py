@@ -33,7 +33,8 @@ _LACKS: Mapping[str, str] = {
 class Pattern:
     """What ``re`` finds in bytes, for expressions in ASCII; other expressions see characters.
 
-    Then bytes that are no UTF-8 count as one character each that is neither letter nor blank.
+    To ``\\s`` a vertical tab is no blank. In characters, bytes that are no UTF-8 count as one
+    character each that is neither letter nor blank.
     """
 
     groups: int

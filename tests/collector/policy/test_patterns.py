@@ -67,7 +67,8 @@ def test_an_expression_in_ascii_finds_in_any_bytes_what_re_finds(
     if flag and r"\xff" in source:
         return  # a byte that RE2 takes for a letter of Latin-1
     by_re, by_re2 = re.compile((flag + source).encode(), 0), compiled(flag + source, "")
-    for message in (each.replace(b"\n", b"") + b"." for each in messages):
+    # To RE2 a vertical tab is no blank.
+    for message in (re.sub(rb"[\n\v]", b"", each) + b"." for each in messages):
         assert by_re2.search(message) is bool(by_re.search(message))
         wanted = [hit.span() for hit in by_re.finditer(message)]
         if all(start < end for start, end in wanted):  # where one is empty, they go on differently
