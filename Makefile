@@ -188,8 +188,9 @@ $(KUBERNETES_DIR)/kube-apiserver $(KUBERNETES_DIR)/kubelet:
 	@echo 'make: building $(@F) of Kubernetes $(KUBERNETES) into $(@D) (minutes, but once)'
 	@mkdir -p $(@D)
 	@cp tests/real_parts/kubernetes/go.mod.in $(@D)/go.mod
-	@cd $(@D) && go build -mod=mod -trimpath -ldflags '-s -w \
-		-X k8s.io/component-base/version.gitVersion=v$(KUBERNETES)' k8s.io/kubernetes/cmd/$(@F)
+	@cd $(@D) && go build -mod=mod -trimpath \
+		-ldflags '-s -w -X k8s.io/component-base/version.gitVersion=v$(KUBERNETES)' \
+		k8s.io/kubernetes/cmd/$(@F)
 
 .tools/bin/write_lines: tests/real_parts/kubernetes/write_lines.go
 	$(need_go)
