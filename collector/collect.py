@@ -116,7 +116,8 @@ class Collector:
         self._acked = 0
         self._saved: tuple[int, ...] = ()
         self._scan_began_ns = 0
-        self._before_scan_ns = before.scan_began_ns  # of the run before
+        self._whole_scan_ns = before.scan_began_ns  # of the last one that looked into everything
+        self._before_scan_ns = before.scan_began_ns  # the same of the run before
         self._next_scan_ns = self._next_checkpoint_ns = 0
         self._held_bytes = self._abandoned_bytes = 0
         self._said: set[str] = set()
@@ -235,10 +236,13 @@ class Collector:
         self.policy.reload()
         self._tell_metadata(began_ns)
         self._next_scan_ns = began_ns + self._settings.scan_interval_ms * _MS
+        self._scan_began_ns = found.full_ns
         if not self.watch.errors:
-            self._scan_began_ns = found.full_ns
-        for path, error in self.watch.errors.items():
-            self._say_once(f"cannot read {path}: {error}; allow it, or remove it")
+            self._whole_scan_ns = found.full_ns
+        for place in self.watch.errors.values():
+            self._say_once(f"cannot read {place}; allow it, or remove it")
+        for place in self.watch.links.values():
+            self._say_once(str(place))
         self._metrics.scan_seconds.observe((self._clock() - began_ns) / 1e9)
         self._metrics.scan_errors.set(len(self.watch.errors))
         self._metrics.files.set(len(self.watch.tails))
@@ -298,7 +302,7 @@ class Collector:
             run=self._run,
             partitions=list(self.watch.placement.entries),
             spool=self.backlog.spooled_positions,
-            scan_began_ns=self._scan_began_ns,
+            scan_began_ns=self._whole_scan_ns,
             lanes=lanes,
             files=self.watch.states(),
         )
@@ -354,7 +358,8 @@ class Collector:
             "shed_bytes": self.shed_bytes,
             "policy_error": self.policy.error,
             "metadata_error": self.metadata.error,
-            "cannot_look_into": [str(path) for path in self.watch.errors],
+            "cannot_look_into": [each.path for each in self.watch.errors.values()],
+            "not_followed": [each.path for each in self.watch.links.values()],
         }
 
 

@@ -4,13 +4,19 @@ The files of the last full scan go in; out comes one INVENTORY for each partitio
 reach, so that silence means something: a partition without one, or a file that is not in it.
 """
 
+from collections.abc import Sequence
+from dataclasses import replace
+
 from collector.files.checkpoint import Checkpoint, FileKey
 from collector.files.life_cycle import Stage
 from collector.files.tail import Tail
 from collector.files.watch import Watch
 from collector.ship.shipper import Shipper
-from collector.wire.batch import Inventory, Replaces, Seen, Unborn
+from collector.wire.batch import Inventory, Replaces, Seen, Unborn, Unseen
 from collector.wire.range import Stream
+
+UNSEEN_MAX = 256
+"""How many places an inventory names; each is kept in the ledger as long as it is there."""
 
 
 class Inventories:
@@ -40,6 +46,7 @@ class Inventories:
         """Tell each partition what the scan that began then has found."""
         full = not self.sent or now_ns >= self._next_full_ns
         by_partition: dict[int, list[Tail]] = {p: [] for p in self._watch.placement.reachable()}
+        errors, unseen = _told([*self._watch.errors.values(), *self._watch.links.values()])
         unborn = []
         for tail in self._watch.tails.values():
             if tail.stage is not Stage.UNBORN:
@@ -65,12 +72,9 @@ class Inventories:
                 files=tuple(seen),
                 unborn=tuple(u for u in unborn if self._goes_to(u.stream, now_ns, partition)),
                 unchanged=len(tails) - len(changed),
-                errors=tuple(
-                    # A name that is not UTF-8 cannot be part of a batch.
-                    f"{path}: {error}".encode(errors="backslashreplace").decode()
-                    for path, error in self._watch.errors.items()
-                ),
+                errors=errors,
                 replaces=None if self.sent else self._replaces(partition),
+                unseen=unseen,
             )
             self._shipper.add_inventory(partition, inventory, streams)
         if full:
@@ -99,5 +103,24 @@ class Inventories:
         return Seen(*tail.key, *self._reported[tail.key])
 
 
+def _told(places: Sequence[Unseen]) -> tuple[tuple[str, ...], tuple[Unseen, ...]]:
+    """Return the errors of the whole node, and one place of each container that has some.
+
+    Of more than UNSEEN_MAX containers the namespaces are told, and of more of these the number.
+    """
+    for_namespaces = [replace(each, pod="", container="") for each in places]
+    for told in (places, for_namespaces):
+        of: dict[tuple[str, str, str], Unseen] = {}
+        for each in told:
+            whose = (each.namespace, each.pod, each.container)
+            of.setdefault(whose if each.namespace else ("", "", each.path), each)
+        if len(of) <= UNSEEN_MAX:
+            errors = [str(each) for each in of.values() if not each.namespace]
+            return tuple(errors), tuple(each for each in of.values() if each.namespace)
+    return (f"{places[0]}; and {len(places) - 1} more places",), ()
+
+
 def _progress(tail: Tail) -> tuple[int, int, int]:
-    return tail.size, tail.read_mark.offset, tail.acked_mark.offset
+    # Nobody waits for what cannot be read: it is told as unseen, and its size once it can be read.
+    size = tail.read_mark.offset if tail.failure else tail.size
+    return size, tail.read_mark.offset, tail.acked_mark.offset

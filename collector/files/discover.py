@@ -2,11 +2,11 @@
 
 Directories go in; out come their logs, in the order in which they were written. A scan never stops
 at one bad directory; it names what it could not look into, so that nobody takes a missing answer
-for a missing file. It follows no link, but those whose target lies where the settings allow it.
+for a missing file. It follows no link, but those whose target lies where the settings allow it, and
+names those that it does not follow.
 """
 
 import errno
-import logging
 import os
 import stat
 import time
@@ -14,10 +14,9 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from collector.files.layout import Layout, Log, Target
+from collector.files.layout import Layout, Log, Target, Whose
+from collector.wire.batch import Unseen
 from collector.wire.range import Stream
-
-_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,14 +45,16 @@ class Scan:
     """What one scan found, in the order in which the files of a stream were written.
 
     Every directory was looked at since ``full_ns``, which lies before ``began_ns`` where quiet
-    ones were left out. ``errors`` are by the path that could not be looked into. ``unchanged``: the
-    files are those of the scan before; only the sizes of open ones may have changed.
+    ones were left out. ``errors`` are by the path that could not be looked into, ``links`` by the
+    link that was not followed, to what is read in no other way. ``unchanged``: the files are those
+    of the scan before; only the sizes of open ones may have changed.
     """
 
     began_ns: int
     full_ns: int
     files: list[FoundFile] = field(default_factory=list)
-    errors: dict[Path, str] = field(default_factory=dict)
+    errors: dict[Path, Unseen] = field(default_factory=dict)
+    links: dict[Path, Unseen] = field(default_factory=dict)
     unchanged: bool = False
 
 
@@ -71,6 +72,7 @@ class _Folder:
     seen: tuple[int, int] = (-1, 0)  # the time of modification, and the tick of its first listing
     folders: list["_Folder"] = field(default_factory=list)
     files: list[FoundFile] = field(default_factory=list)
+    links: list[tuple[str, Unseen]] = field(default_factory=list)  # not followed, and its place
 
 
 _AWAY = -2  # the time of modification of what is not there
@@ -120,7 +122,6 @@ class Discovery:
         self._folders: list[_Folder] = []  # of the roots
         self._lively: list[tuple[str, int]] = []  # directories to look at each time, their mtime
         self._full: Scan | None = None
-        self._said_link = False
 
     def scan(self, *, relist: bool = False) -> Scan:
         """Return every log file below the roots: the same list as before, if nothing changed.
@@ -135,7 +136,7 @@ class Discovery:
             and not full.errors
             and not any(_changed(*each) for each in self._lively)
         ):
-            return Scan(now_ns, full.began_ns, full.files, unchanged=True)
+            return Scan(now_ns, full.began_ns, full.files, links=full.links, unchanged=True)
         self._full = self._scan(now_ns)
         return self._full
 
@@ -155,18 +156,20 @@ class Discovery:
 
     def _visit(self, roots: list[_Folder], result: Scan) -> None:
         """Bring directories and all below them up to now, one after the other in their order."""
-        waiting, looked = [(root, 0) for root in reversed(roots)], 0
+        waiting = [(root, 0) for root in reversed(roots)]
+        looked: list[_Folder] = []
         while waiting:
             folder, depth = waiting.pop()
-            if why := self._limits_reached(depth, looked):
-                result.errors[Path(folder.called)] = why
+            if why := self._limits_reached(depth, len(looked)):
+                _note(result, folder.called, folder.layout.whose, why)
                 continue
-            looked += 1
+            looked.append(folder)
             self._look(folder, result)
             if folder.mtime_ns != _AWAY and not self._quiet_for(folder, result.began_ns, _QUIET_NS):
                 self._lively.append((folder.path, folder.mtime_ns))
             result.files.extend(folder.files)
             waiting.extend((inner, depth + 1) for inner in reversed(folder.folders))
+        result.links = _unread(looked, result.files)
 
     def _limits_reached(self, depth: int, looked: int) -> str:
         """Return why a directory is not looked into; empty if it is."""
@@ -196,10 +199,10 @@ class Discovery:
             return
         except (FileNotFoundError, NotADirectoryError) as error:
             if not folder.layout.may_be_away:
-                result.errors[Path(folder.called)] = str(error)
+                _note(result, folder.called, folder.layout.whose, _why(error))
         except OSError as error:
-            result.errors[Path(folder.called)] = str(error)
-        folder.mtime_ns, folder.folders, folder.files = _AWAY, [], []
+            _note(result, folder.called, folder.layout.whose, _why(error))
+        folder.mtime_ns, folder.folders, folder.files, folder.links = _AWAY, [], [], []
 
     def _quiet_for(self, folder: _Folder, now_ns: int, quiet_ns: int) -> bool:
         """Return whether a directory has not changed for so long."""
@@ -212,50 +215,104 @@ class Discovery:
         whole = True
         inner: list[_Folder] = []
         found: list[tuple[Log, FoundFile]] = []
+        folder.links = []
         with os.scandir(folder.path) as entries:
             names = {entry.name: entry for entry in entries}
         for name, entry in sorted(names.items()):
             called = f"{folder.called}/{name}"
             log, layouts = folder.layout.log(called, name), folder.layout.inside(name)
+            whose = log.whose if log else layouts[0].whose if layouts else ("", "", "")
             try:
                 is_folder = bool(layouts) and entry.is_dir(follow_symlinks=False)
                 if (log or is_folder) and not _is_text(name):  # it cannot be part of a batch
                     raise OSError("its name is not UTF-8")
                 if is_folder:
                     inner += [_Folder(entry.path, each, called) for each in layouts]
-                elif log and entry.is_symlink():
-                    inner += self._follow(entry.path, log, folder)
+                elif (log or layouts) and entry.is_symlink():
+                    target = self._follow(entry.path, log, folder) if log else None
+                    inner += [target] if target else []
+                    if target is None:
+                        why = _why_not(entry.path, folder.layout)
+                        folder.links.append((entry.path, _unseen(called, whose, why)))
                 elif log and not (name.endswith(".gz") and name[:-3] in names):
                     # (of one that is being compressed, the plain one is still there)
                     found += _regular(entry, log, folder.layout)
             except FileNotFoundError:
                 whole = False  # renamed just now: under which name, the next scan tells
             except OSError as error:
-                result.errors[Path(called)] = str(error)
+                _note(result, called, whose, _why(error))
                 whole = False
         folder.folders = _known(inner, folder.folders)
         folder.files = [file for _, file in sorted(found, key=lambda each: each[0].order)]
         return whole
 
-    def _follow(self, path: str, log: Log, folder: _Folder) -> list[_Folder]:
+    def _follow(self, path: str, log: Log, folder: _Folder) -> _Folder | None:
         """Return the directory that a link leads to, if it may be followed.
 
         Its own target is the end: it may lie behind links to directories, but be none itself.
         """
         if not folder.layout.links or log.rotated:
-            return []
+            return None
         target = os.path.join(folder.path, os.readlink(path))
         place, base = os.path.realpath(os.path.dirname(target)), os.path.basename(target)
         allowed = any(os.path.commonpath((place, root)) == root for root in self._targets)
         if not allowed or not base.endswith(".log") or not _is_text(target):
-            if not self._said_link:
-                self._said_link = True
-                _log.warning(
-                    "a link is not followed: link_targets does not name where its target lies",
-                    extra={"path": path, "target": target},
-                )
-            return []
-        return [_Folder(place, Target(folder.layout.format, log, base), folder.called)]
+            return None
+        return _Folder(place, Target(folder.layout.format, log, base), folder.called)
+
+
+def _note(result: Scan, called: str, whose: Whose, why: str) -> None:
+    _put(result.errors, Path(called), _unseen(called, whose, why))
+
+
+def _put(places: dict[Path, Unseen], path: Path, new: Unseen) -> None:
+    """Add a place; one that several layouts look into is of all whose files it may hold."""
+    old = places.get(path, new)
+    whose = new if old.namespace == new.namespace else replace(new, namespace="", pod="")
+    whose = whose if old.pod == new.pod else replace(whose, pod="")
+    is_same = whose.pod and old.container == new.container
+    places[path] = whose if is_same else replace(whose, container="")
+
+
+def _unseen(called: str, whose: Whose, why: str) -> Unseen:
+    """Return a place by names that can be part of a batch; no name of a stream is not UTF-8."""
+    # (one that is stands for itself, so that it is in nobody else's way)
+    texts = (*whose, called, why)
+    return Unseen(*(os.fsencode(text).decode(errors="backslashreplace") for text in texts))
+
+
+def _why(error: OSError) -> str:
+    return error.strerror or str(error)
+
+
+def _why_not(path: str, layout: Layout) -> str:
+    link = f"the link to {os.readlink(path)} is not followed"
+    if layout.links:
+        return f"{link}: link_targets names no directory above it, or its name does not end in .log"
+    return f"{link}; name the place that it leads to in the collector's settings"
+
+
+def _unread(folders: Iterable[_Folder], files: Iterable[FoundFile]) -> dict[Path, Unseen]:
+    """Return the links that lead to what no other way leads to."""
+    links = [link for folder in folders for link in folder.links]
+    if not links:
+        return {}
+    read: set[object] = {found.inode for found in files}
+    read.update(folder.path for folder in folders)
+    unread: dict[Path, Unseen] = {}
+    for path, link in links:
+        try:
+            status = os.stat(path)
+        except (FileNotFoundError, NotADirectoryError):
+            continue  # it leads nowhere
+        except OSError:
+            _put(unread, Path(link.path), link)
+            continue
+        is_log = stat.S_ISREG(status.st_mode) and (status.st_dev, status.st_ino) not in read
+        is_folder = stat.S_ISDIR(status.st_mode) and os.path.realpath(path) not in read
+        if is_log or is_folder:
+            _put(unread, Path(link.path), link)
+    return unread
 
 
 def _known(folders: list[_Folder], before: list[_Folder]) -> list[_Folder]:

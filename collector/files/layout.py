@@ -17,6 +17,10 @@ NODE_NAMESPACE = "_node"
 """The namespace of a node's plain files; no namespace of Kubernetes may hold an underscore."""
 
 
+Whose = tuple[str, str, str]
+"""Namespace, pod, container; what is empty may be any."""
+
+
 @dataclass(frozen=True, slots=True)
 class Log:
     """What a file's name says; ``rotated`` is its suffix, empty for the file being written.
@@ -28,6 +32,11 @@ class Log:
     stream: Stream
     base: str
     rotated: str
+
+    @property
+    def whose(self) -> Whose:
+        """Return the container that wrote it."""
+        return self.stream.namespace, self.stream.pod, self.stream.container
 
     @property
     def order(self) -> tuple[int, str, bool, int, str]:
@@ -49,6 +58,11 @@ class Layout(Protocol):
     @property
     def format(self) -> str:
         """How the lines of its files are written, one of FORMATS."""
+        ...
+
+    @property
+    def whose(self) -> Whose:
+        """Return whose files lie in it."""
         ...
 
     @property
@@ -84,6 +98,12 @@ class Pods:
     format: str
     pod: tuple[str, str, str] | None = None
     container: str = ""
+
+    @property
+    def whose(self) -> Whose:
+        """Anybody's, in the root."""
+        namespace, pod, _ = self.pod or ("", "", "")
+        return namespace, pod, self.container
 
     @property
     def may_be_away(self) -> bool:
@@ -131,6 +151,11 @@ class Target:
     may_be_away: bool = True
     links: bool = False
 
+    @property
+    def whose(self) -> Whose:
+        """The container of the link."""
+        return self.link.whose
+
     def inside(self, name: str) -> "Sequence[Target]":
         """Nothing below."""
         return ()
@@ -157,6 +182,11 @@ class Plain:
     format: str = "plain"
     may_be_away: bool = True
     links: bool = False
+
+    @property
+    def whose(self) -> Whose:
+        """One stream for all files."""
+        return self.stream.namespace, self.stream.pod, self.stream.container
 
     def inside(self, name: str) -> "Sequence[Plain]":
         """Return the same, past the part that ``name`` matches."""

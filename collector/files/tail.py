@@ -64,6 +64,7 @@ class Tail:
     linked: bool = True
     grown_ns: int = 0
     noted_bytes: int = 0  # the size when the growth of its container was last noted
+    failure: str = ""  # why it could not be read when that was last tried
 
     @property
     def stage(self) -> Stage:
@@ -257,6 +258,7 @@ def read_range(tail: Tail, limits: ReadLimits, now_ns: int, *, ended: bool = Fal
     the file cannot be read.
     """
     data = tail.content.read(limits.read_bytes, tail.read_mark.offset)
+    tail.failure = ""
     if not data:
         tail.waiting_since_ns = 0
         return None

@@ -18,6 +18,8 @@ from collector.files.known import ClosedFile, Inode, KnownFiles
 from collector.files.life_cycle import Stage
 from collector.files.placement import Placement, line_time_ns
 from collector.files.tail import Tail, first_line, is_same_content, name_of, open_file
+from collector.wire.batch import Unseen
+from collector.wire.range import Stream
 
 _RESTING_NS = 60_000_000_000
 Ends = Iterable[tuple[bytes, int, int]]
@@ -48,7 +50,8 @@ class Watch:
         self.placement = placement
         self.tails: dict[Inode, Tail] = {}
         self.files = KnownFiles(known, spooled)
-        self.errors: dict[Path, str] = {}  # of the last scan, and of the files since then
+        self.errors: dict[Path, Unseen] = {}  # of the last scan, and of the files since then
+        self.links: dict[Path, Unseen] = {}  # that the last scan did not follow
         self.changes = 0  # of what a checkpoint keeps, besides acknowledgements
         self._entries = Entries(emit)
         self._clock = clock
@@ -63,7 +66,7 @@ class Watch:
 
     def apply(self, scan: Scan) -> None:
         """Bring the files up to what ``scan`` saw."""
-        self.errors = dict(scan.errors)
+        self.errors, self.links = dict(scan.errors), scan.links
         if scan.unchanged:
             self._look_again(scan.began_ns)
             return
@@ -81,6 +84,9 @@ class Watch:
         self._miss_closed(self.files.keep_inodes(seen), scan.began_ns)
         self._damaged = {inode: each for inode, each in self._damaged.items() if inode in seen}
         self._scanned_ns = scan.began_ns
+        for tail in self.tails.values():
+            if tail.failure:
+                self._note(tail.path, tail.stream, tail.failure)
 
     def _look_again(self, now_ns: int) -> None:
         """Bring the files up to a scan that has found no change but, perhaps, growth.
@@ -131,8 +137,13 @@ class Watch:
         return tail.has_ended(now_ns, self._seal_quiet_ns)
 
     def cannot_read(self, tail: Tail, error: OSError) -> None:
-        """Note that a file cannot be read now; until the next scan that proves nothing."""
-        self.errors[tail.path] = error.strerror or str(error)
+        """Note that a file cannot be read now; until it can, nothing is known of its rest."""
+        tail.failure = error.strerror or str(error)
+        self._note(tail.path, tail.stream, tail.failure)
+
+    def _note(self, path: Path, stream: Stream, why: str) -> None:
+        whose = (stream.namespace, stream.pod, stream.container)
+        self.errors[path] = Unseen(*whose, str(path), why)
 
     def _covers(self, path: Path) -> bool:
         """Return whether the last scan would have found a file at ``path``, and opened it."""
@@ -157,7 +168,7 @@ class Watch:
         try:
             tail = open_file(found, now_ns)
         except OSError as error:
-            self.errors[found.path] = str(error)
+            self._note(found.path, found.stream, error.strerror or str(error))
             return
         if tail is None:
             return
@@ -170,7 +181,7 @@ class Watch:
                 self.tails[tail.inode] = tail
                 self._name(tail, now_ns)
         except OSError as error:
-            self.errors[found.path] = str(error)
+            self._note(found.path, found.stream, error.strerror or str(error))
             if tail.inode not in self.tails:
                 tail.close()
 

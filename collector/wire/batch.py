@@ -19,7 +19,7 @@ from collector.errors import NewerWireVersion, TornBatch
 from collector.wire.range import STREAM_FIELDS, Range, Stream
 
 MAGIC = b"ELB"
-VERSION = 2
+VERSION = 3
 # No batch that a collector's settings allow is larger; a frame that claims more is torn or hostile.
 RAW_BYTES_MAX = 64 << 20
 
@@ -31,7 +31,7 @@ def _parsed(name: str) -> Any:
 
 
 _SCHEMA = _parsed("batch.avsc")
-_OLD_SCHEMAS = {1: _parsed("batch-1.avsc")}
+_OLD_SCHEMAS = {n: _parsed(f"batch-{n}.avsc") for n in range(1, VERSION)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,6 +128,21 @@ class Unborn:
 
 
 @dataclass(frozen=True, slots=True)
+class Unseen:
+    """A place that a scan did not look into, and whose files lie there: "" stands for any."""
+
+    namespace: str
+    pod: str
+    container: str
+    path: str
+    why: str
+
+    def __str__(self) -> str:
+        """Return what an operator reads."""
+        return f"{self.path}: {self.why}"
+
+
+@dataclass(frozen=True, slots=True)
 class Replaces:
     """The run that this one follows: numbers of its lane below ``oldest_unacked`` were sent."""
 
@@ -140,7 +155,8 @@ class Replaces:
 class Inventory:
     """What a full scan that began at ``scan_began_ns`` found of one partition's files.
 
-    ``errors`` names what it could not look into: then the scan proves nothing of its node.
+    ``errors`` names what it could not look into, where files of any stream may lie: then the scan
+    proves nothing of its node. Of the streams of what is ``unseen``, it proves nothing either.
     """
 
     scan_began_ns: int
@@ -151,6 +167,7 @@ class Inventory:
     unchanged: int
     errors: tuple[str, ...]
     replaces: Replaces | None
+    unseen: tuple[Unseen, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -238,6 +255,7 @@ def _plain_inventory(inventory: Inventory, index: Mapping[bytes, int]) -> dict[s
         "unborn": [{**u.stream.fields(), "size": u.size} for u in inventory.unborn],
         "unchanged": inventory.unchanged,
         "errors": list(inventory.errors),
+        "unseen": [_fields(place) for place in inventory.unseen],
         "replaces": inventory.replaces
         and {
             "run": inventory.replaces.run,
@@ -299,6 +317,7 @@ def _from_record(record: dict[str, Any]) -> Batch:
             unborn=tuple(Unborn(_stream(u), u["size"]) for u in inventory["unborn"]),
             unchanged=inventory["unchanged"],
             errors=tuple(inventory["errors"]),
+            unseen=tuple(Unseen(**place) for place in inventory["unseen"]),
             replaces=replaces
             and Replaces(replaces["run"], replaces["oldest_unacked"], tuple(replaces["spooled"])),
         )

@@ -146,16 +146,27 @@ class LaneEntry(msgspec.Struct, kw_only=True):
     holes: list[LaneHole] = []
 
 
-class Unnamed(msgspec.Struct):
-    """A container with a file that has no name yet, so that nothing of it can be shipped.
+class BlindSpot(msgspec.Struct):
+    """Whose files a node's collector cannot ship, since it cannot see or name them; "" is any.
 
-    ``since_ns`` is how far its node was complete before a scan has found the file.
+    ``since_ns`` is how far its node was complete before a scan has told of it.
     """
 
     namespace: str
     pod: str
     container: str
     since_ns: int = 0
+    why: str = "a file has no complete first line"
+
+    @property
+    def whose(self) -> tuple[str, str, str]:
+        """Return namespace, pod and container."""
+        return self.namespace, self.pod, self.container
+
+    def overlaps(self, other: "BlindSpot") -> bool:
+        """Return whether both may hide the same file."""
+        both = zip(self.whose, other.whose, strict=True)
+        return all(not (ours and theirs) or ours == theirs for ours, theirs in both)
 
 
 class PendingInventory(msgspec.Struct):
@@ -165,13 +176,13 @@ class PendingInventory(msgspec.Struct):
     sequence: int
     wanted: list[tuple[bytes, int, int]]  # file_id, epoch, size
     proves: bool  # the scan saw everything
-    unnamed: list[Unnamed] = []
+    blind_spots: list[BlindSpot] = msgspec.field(default_factory=list, name="unnamed")
 
 
 class NodeEntry(msgspec.Struct, kw_only=True):
     """One node in one partition: how far its files there are complete, in its own clock.
 
-    What is ``unnamed`` is complete no further than that says.
+    Whatever lies in one of its ``blind_spots`` is complete no further than that says.
     """
 
     node: str
@@ -184,7 +195,7 @@ class NodeEntry(msgspec.Struct, kw_only=True):
     pending: list[PendingInventory] = []
     holds_back: str = ""
     errors: list[str] = []
-    unnamed: list[Unnamed] = []
+    blind_spots: list[BlindSpot] = msgspec.field(default_factory=list, name="unnamed")
 
 
 class JumpEntry(msgspec.Struct, kw_only=True):

@@ -16,6 +16,7 @@ from indexer.ledger.entries import (
     LOST_ROTATED,
     LOST_TOPIC,
     UNACCOUNTED,
+    BlindSpot,
     Covered,
     DeletedEntry,
     Entries,
@@ -30,7 +31,6 @@ from indexer.ledger.entries import (
     NodeEntry,
     PendingInventory,
     SeenNumbers,
-    Unnamed,
     copied,
     joined,
     missing,
@@ -232,14 +232,13 @@ class Ledger(msgspec.Struct):
                 changed.update(self._find_unaccounted(note, inventory, now_ns))
             node.full_run = note.run
             self._explain(note, inventory)
-        found = {(u.stream.namespace, u.stream.pod, u.stream.container) for u in inventory.unborn}
         node.pending.append(
             PendingInventory(
                 scan_began_ns=inventory.scan_began_ns,
                 sequence=note.sequence,
                 wanted=wanted,
                 proves=not inventory.errors,
-                unnamed=[Unnamed(*each) for each in sorted(found)],
+                blind_spots=_blind_spots(inventory),
             )
         )
 
@@ -307,18 +306,25 @@ class Ledger(msgspec.Struct):
             if node.holds_back:
                 return
             if first.proves:
-                _note_unnamed(node, first.unnamed)
+                _note_blind_spots(node, first.blind_spots)
                 node.complete_until_ns = max(node.complete_until_ns, first.scan_began_ns)
             node.pending.pop(0)
 
 
-def _note_unnamed(node: NodeEntry, found: list[Unnamed]) -> None:
-    """Take what has no name as of the inventory that the node's mark moves to."""
-    since = {(u.namespace, u.pod, u.container): u.since_ns for u in node.unnamed}
-    for each in found:
-        key = (each.namespace, each.pod, each.container)
-        each.since_ns = since.get(key, node.complete_until_ns)
-    node.unnamed = found
+def _blind_spots(inventory: Inventory) -> list[BlindSpot]:
+    """Return one for each container, pod or namespace of which something was not seen or named."""
+    spots = [BlindSpot(p.namespace, p.pod, p.container, why=str(p)) for p in inventory.unseen]
+    streams = (unborn.stream for unborn in inventory.unborn)
+    spots += [BlindSpot(stream.namespace, stream.pod, stream.container) for stream in streams]
+    return sorted({spot.whose: spot for spot in reversed(spots)}.values(), key=lambda s: s.whose)
+
+
+def _note_blind_spots(node: NodeEntry, found: list[BlindSpot]) -> None:
+    """Take what is not seen as of the inventory that the node's mark moves to."""
+    for spot in found:
+        since = (old.since_ns for old in node.blind_spots if old.overlaps(spot))
+        spot.since_ns = min(since, default=node.complete_until_ns)
+    node.blind_spots = found
 
 
 def _cover(file: FileEntry, span: Span) -> None:

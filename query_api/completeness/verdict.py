@@ -8,7 +8,7 @@ what every node in scope has proved, up to the end of the question, is complete.
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
-from indexer.ledger.entries import FileEntry, NodeEntry, Unnamed
+from indexer.ledger.entries import BlindSpot, FileEntry, NodeEntry
 from indexer.ledger.ledger import Ledger
 from indexer.query.scope import Scope
 from indexer.times import format_optional, format_time
@@ -27,6 +27,7 @@ from query_api.completeness.statement import (
 GAPS_SHOWN = 100
 """How many gaps a statement lists; it gives the number of all, and ``/v1/gaps`` has them."""
 
+_BLIND_TOLD = 10
 _FROM_BEST = ("complete", "unknown", "incomplete")
 
 
@@ -38,6 +39,7 @@ class NodeProgress:
     complete_until_ns: int | None
     partition: int | None
     why: str
+    is_blind: bool = False  # by a blind spot
 
 
 @dataclass(slots=True)
@@ -54,7 +56,7 @@ def nodes_in_scope(ledger: Ledger, scope: Scope) -> frozenset[str]:
         return frozenset(wanted)
     if scope.equals.get("pod"):
         found = {f.node for f in ledger.files.values() if file_in_scope(f, scope)}
-        found.update(n.node for n in ledger.nodes.values() if any(_unnamed(n, scope)))
+        found.update(n.node for n in ledger.nodes.values() if any(blind_spots(n, scope)))
         if found:
             return frozenset(found)
     everybody = {node for node, _ in ledger.nodes}
@@ -64,7 +66,7 @@ def nodes_in_scope(ledger: Ledger, scope: Scope) -> frozenset[str]:
 def progress_of_nodes(ledger: Ledger, nodes: Iterable[str], scope: Scope) -> list[NodeProgress]:
     """Return how far each node is complete, the one that holds back the others first.
 
-    That is for lines of the scope: a file without a name holds back its own container only.
+    That is for lines of the scope: a blind spot holds back only whose files it may hide.
     """
     entries: dict[str, dict[int, NodeEntry]] = {}
     for (node, partition), entry in ledger.nodes.items():
@@ -91,21 +93,24 @@ def _mark(entry: NodeEntry, scope: Scope) -> NodeProgress:
     why = entry.holds_back or (
         entry.errors[0] if entry.errors else "waiting for its next inventory"
     )
-    for each in _unnamed(entry, scope):
-        if each.since_ns < until_ns:
-            until_ns = each.since_ns
-            why = (
-                f"a file of {each.namespace}/{each.pod}/{each.container} has no complete first line"
-            )
-    return NodeProgress(entry.node, until_ns or None, entry.partition, why)
+    spots = [spot for spot in blind_spots(entry, scope) if spot.since_ns < until_ns]
+    if spots:
+        spot = min(spots, key=lambda each: each.since_ns)
+        until_ns, why = spot.since_ns, describe(spot)
+    return NodeProgress(entry.node, until_ns or None, entry.partition, why, bool(spots))
 
 
-def _unnamed(entry: NodeEntry, scope: Scope) -> Iterator[Unnamed]:
-    """Yield the containers in scope of which a file has no name yet."""
-    for each in entry.unnamed:
-        names = ("namespace", "pod", "container")
-        if all(scope.allows(name, getattr(each, name)) for name in names):
-            yield each
+def blind_spots(entry: NodeEntry, scope: Scope) -> Iterator[BlindSpot]:
+    """Yield those of a node's blind spots in which lines of the scope may lie."""
+    for spot in entry.blind_spots:
+        names = zip(("namespace", "pod", "container"), spot.whose, strict=True)
+        if all(not value or scope.allows(name, value) for name, value in names):
+            yield spot
+
+
+def describe(spot: BlindSpot) -> str:
+    """Return a blind spot as a sentence."""
+    return f"{'/'.join(filter(None, spot.whose))}: {spot.why}"
 
 
 def harmful_gaps(snapshot: Snapshot, scope: Scope, nodes: frozenset[str]) -> list[Gap]:
@@ -123,7 +128,7 @@ def judge(snapshot: Snapshot, scope: Scope, cluster: str, trouble: Trouble) -> C
     until_ns = holder.complete_until_ns if holder else None
     gone = removals(snapshot.ledger, scope)
     loss = _losses(gaps, gone, trouble)
-    doubt = _doubts(holder, until_ns, scope)
+    doubt = _doubts(holder, until_ns, scope) + _blind(snapshot.ledger, nodes, scope)
     return Completeness(
         verdict="incomplete" if loss else "unknown" if doubt else "complete",
         complete_until=format_optional(until_ns),
@@ -188,11 +193,27 @@ def _losses(gaps: Sequence[Gap], gone: Sequence[Removal], trouble: Trouble) -> l
 def _doubts(holder: NodeProgress | None, until_ns: int | None, scope: Scope) -> list[str]:
     if holder is None:
         return ["no node has reported yet"]
+    if holder.is_blind:
+        return []  # that is said by the blind spot
     if until_ns is None:
         return [f"node {holder.node}: {holder.why}"]
     if scope.to_ns > until_ns:
         return [f"after {format_time(until_ns)} lines of node {holder.node} may be on their way"]
     return []
+
+
+def _blind(ledger: Ledger, nodes: frozenset[str], scope: Scope) -> list[str]:
+    """Say whose files have not been seen, on which node and why."""
+    since: dict[tuple[str, str], int] = {}
+    for entry in ledger.nodes.values():
+        if entry.node in nodes:
+            for spot in blind_spots(entry, scope):
+                what = (entry.node, describe(spot))
+                since[what] = min(spot.since_ns, since.get(what, spot.since_ns))
+    found = sorted(what for what, since_ns in since.items() if since_ns < scope.to_ns)
+    told = [f"node {node} does not read {what}" for node, what in found[:_BLIND_TOLD]]
+    more = len(found) - len(told)
+    return [*told, f"and {more} more that nodes do not read"] if more else told
 
 
 def _count_streams(

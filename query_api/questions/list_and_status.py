@@ -13,7 +13,13 @@ from indexer.times import HOUR_NS, format_optional, format_time
 from query_api.completeness.gaps import file_in_scope
 from query_api.completeness.replica import Snapshot
 from query_api.completeness.statement import gap_view
-from query_api.completeness.verdict import Trouble, judge, nodes_in_scope, progress_of_nodes
+from query_api.completeness.verdict import (
+    Trouble,
+    describe,
+    judge,
+    nodes_in_scope,
+    progress_of_nodes,
+)
 from query_api.questions.answer import (
     DamagedView,
     Gaps,
@@ -130,7 +136,8 @@ def show_status(
     errors: dict[str, dict[str, None]] = {}
     partitions: dict[str, set[int]] = {}
     for (node, _), entry in ledger.nodes.items():
-        errors.setdefault(node, {}).update(dict.fromkeys(entry.errors))
+        blind = map(describe, entry.blind_spots)
+        errors.setdefault(node, {}).update(dict.fromkeys([*entry.errors, *blind]))
         partitions.setdefault(node, set()).update(entry.partitions)
     open_gaps = sum(gap.harms for gap in snapshot.gaps)
     new_gaps = any(gap.harms and now_ns - gap.found_ns < _NEW_GAP_NS for gap in snapshot.gaps)

@@ -1,17 +1,21 @@
 """A collector against real files and a real local topic, second by second."""
 
 import contextlib
+import errno
 import os
 import random
 import resource
 from collections.abc import Callable
 from itertools import pairwise
+from typing import Any
 
 import msgspec
 import pytest
 
 from collector.checksum import crc32
+from collector.inventory import UNSEEN_MAX
 from collector.topic.local import LocalTopic
+from collector.wire.batch import Unseen
 from collector.wire.range import STDERR, STDOUT
 from tests.collector.node import (
     SECOND,
@@ -592,6 +596,99 @@ async def test_a_directory_that_cannot_be_read_is_named_and_the_rest_goes_on(mak
     assert node.collector.status()["cannot_look_into"] == [str(missing), str(loop)]
 
 
+@pytest.mark.parametrize(
+    ("denied", "whose"),
+    [
+        ("payments_api-0_uid-api-0", ("payments", "api-0", "")),
+        ("payments_api-0_uid-api-0/api", ("payments", "api-0", "api")),
+        ("payments_api-0_uid-api-0/api/0.log", ("payments", "api-0", "api")),
+    ],
+)
+async def test_what_cannot_be_read_makes_its_own_streams_unknown(
+    make: Make, monkeypatch: pytest.MonkeyPatch, denied: str, whose: tuple[str, str, str]
+) -> None:
+    node = make()
+    secret, well = node.file(), node.file(pod="web-1")
+    node.write(secret, lines(0, 5))
+    node.write(well, lines(10, 5))
+    path = str(node.root / denied)
+
+    def deny(call: Callable[..., Any]) -> Callable[..., Any]:
+        def denying(place: Any, *args: Any, **kwargs: Any) -> Any:
+            if os.fspath(place) == path:
+                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), path)
+            return call(place, *args, **kwargs)
+
+        return denying
+
+    with monkeypatch.context() as patched:  # root may read everything
+        for name in ("scandir", "open"):
+            patched.setattr(os, name, deny(getattr(os, name)))
+        await node.start()
+        await node.pass_time(3)
+        told = [batch.inventory for batch in await node.batches() if batch.inventory]
+        place = Unseen(*whose, path, "Permission denied")
+        assert {(each.errors, each.unseen) for each in told} == {((), (place,))}
+        assert {seen.size for each in told for seen in each.files} == {len(lines(10, 5))}
+        assert node.collector.status()["cannot_look_into"] == [path]
+    await node.pass_time(12)
+    batches = await node.batches()
+    assert sorted(content_of(batches).values()) == [lines(0, 5), lines(10, 5)]
+    last = [batch.inventory for batch in batches if batch.inventory][-1]
+    assert (last.errors, last.unseen) == ((), ())
+
+
+async def test_a_file_that_fails_when_it_is_read_holds_back_no_other(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    node = make()
+    broken = node.file()
+    node.write(broken, lines(0, 5))
+    await node.start()
+    await node.pass_time(3)
+    (tail,) = node.collector.watch.tails.values()
+
+    def fail(*args: Any) -> bytes:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    with monkeypatch.context() as patched:
+        patched.setattr(tail.content, "read", fail)
+        node.write(broken, lines(5, 5))
+        await node.pass_time(12)
+        told = [batch.inventory for batch in await node.batches() if batch.inventory][-1]
+        place = Unseen("payments", "api-0", "api", str(broken), "Input/output error")
+        assert told.unseen == (place,)
+        assert all(seen.size == seen.acked for seen in told.files)
+    await node.pass_time(12)
+    batches = await node.batches()
+    assert list(content_of(batches).values()) == [lines(0, 10)]
+    later = [batch.inventory for batch in batches if batch.inventory]
+    assert later[-1].unseen == ()
+    assert [seen.size for each in later for seen in each.files][-1] == len(lines(0, 10))
+
+
+async def test_more_places_than_are_told_are_told_by_namespace_or_number(make: Make) -> None:
+    node = make()
+    elsewhere = node.root.parent / "elsewhere.log"
+    node.write(elsewhere, lines(0, 1))
+
+    async def told(namespaces: int) -> set[tuple[tuple[str, ...], int]]:
+        for i in range(UNSEEN_MAX + 1):
+            link = node.root / f"ns-{i % namespaces}_pod-{i}-{namespaces}_uid" / "app" / "0.log"
+            link.parent.mkdir(parents=True)
+            link.symlink_to(elsewhere)
+        await node.pass_time(12)
+        last = [batch.inventory for batch in await node.batches() if batch.inventory][-1]
+        assert not any(place.pod for place in last.unseen)
+        return {(last.errors, len(last.unseen))}
+
+    await node.start()
+    assert await told(7) == {((), 7)}
+    ((errors, places),) = await told(UNSEEN_MAX + 1)
+    assert (len(errors), places) == (1, 0)
+    assert errors[0].endswith(f"and {2 * UNSEEN_MAX + 1} more places")
+
+
 async def test_a_root_that_is_away_for_a_while_seals_and_loses_nothing(make: Make) -> None:
     node = make(seal_quiet_ms=1000)
     path = node.file()
@@ -651,7 +748,7 @@ async def test_a_file_that_cannot_be_opened_at_first_is_no_gap(make: Make) -> No
         await node.start()
         node.now += SECOND
         node.collector._scan()
-        assert any("Too many open files" in e for e in node.collector.watch.errors.values())
+        assert any("Too many open" in e.why for e in node.collector.watch.errors.values())
     finally:
         for fd in taken:
             os.close(fd)
@@ -663,7 +760,7 @@ async def test_a_file_that_cannot_be_opened_at_first_is_no_gap(make: Make) -> No
     assert not gaps_of(batches)
 
 
-async def test_a_name_that_is_not_text_is_named_and_the_rest_goes_on(make: Make) -> None:
+async def test_a_name_that_is_not_text_makes_only_its_own_streams_unknown(make: Make) -> None:
     node = make()
     node.write(node.file(), lines(0, 5))
     bad = os.path.join(os.fsencode(node.root), b"payments_\xff_uid", b"api")
@@ -674,8 +771,10 @@ async def test_a_name_that_is_not_text_is_named_and_the_rest_goes_on(make: Make)
     await node.pass_time(3)
     batches = await node.batches()
     assert list(content_of(batches).values()) == [lines(0, 5)]
-    (errors,) = {batch.inventory.errors for batch in batches if batch.inventory}
-    assert "not UTF-8" in errors[0]
+    told = {batch.inventory.unseen for batch in batches if batch.inventory}
+    path = f"{node.root}/payments_\\xff_uid"
+    assert told == {(Unseen("payments", "\\xff", "", path, "its name is not UTF-8"),)}
+    assert not any(batch.inventory.errors for batch in batches if batch.inventory)
 
 
 async def test_only_regular_files_of_the_layout_are_read(make: Make) -> None:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from collector.checksum import crc32
-from collector.wire.batch import Batch, Gap, Inventory, Seal, Seen, Unborn
+from collector.wire.batch import Batch, Gap, Inventory, Seal, Seen, Unborn, Unseen
 from collector.wire.range import Range, Stream, file_id
 from indexer.assemble import Intake, assemble
 from indexer.ledger.ledger import Ledger
@@ -112,13 +112,13 @@ class Written:
         partitions: Sequence[int] = (0,),
         errors: Sequence[str] = (),
         unborn: Sequence[Unborn] = (),
+        unseen: Sequence[Unseen] = (),
     ) -> int:
         """Commit what a full scan of the node found."""
         files = self.node(node).files.values()
         seen = tuple(Seen(f.id, 0, f.size, f.size, f.size) for f in files)
-        found = Inventory(
-            began_ns, tuple(partitions), True, seen, tuple(unborn), 0, tuple(errors), None
-        )
+        told = (tuple(unborn), 0, tuple(errors), None, tuple(unseen))
+        found = Inventory(began_ns, tuple(partitions), True, seen, *told)
         named = {f.id: f.stream for f in files}
         return self.commit([self.batch(node, partition, files=named, inventory=found)])
 

@@ -24,6 +24,7 @@ from collector.wire.batch import (
     Seal,
     Seen,
     Unborn,
+    Unseen,
     decode,
     encode,
     raw_bytes,
@@ -62,6 +63,7 @@ def batches(draw: st.DrawFn) -> Batch:
         ints,
         st.lists(st.text(), max_size=2).map(tuple),
         st.none() | st.builds(Replaces, ids, longs, st.lists(longs, max_size=2).map(tuple)),
+        st.lists(st.builds(Unseen, *[st.text()] * 5), max_size=2).map(tuple),
     )
     return Batch(
         cluster=draw(st.text()),
@@ -143,7 +145,7 @@ def golden_1() -> Batch:
     )
 
 
-def golden() -> Batch:
+def golden_2() -> Batch:
     """The batch in the second golden file, with what the second version has added."""
     first, *others = golden_1().ranges
     docker = replace(first, format="docker", redacted="cards, names", crc_after=0xCAFE)
@@ -160,6 +162,14 @@ def golden() -> Batch:
     return replace(golden_1(), ranges=(docker, *others), metas=(meta,))
 
 
+def golden() -> Batch:
+    """The batch in the third golden file, with what the third version has added."""
+    place = Unseen("payments", "api-7c9d", "", "/pods/payments_api-7c9d_5f0c", "denied")
+    before = golden_2()
+    assert before.inventory is not None
+    return replace(before, inventory=replace(before.inventory, unseen=(place,)))
+
+
 def body(wire: bytes) -> bytes:
     return DECOMPRESSOR.decompress(wire[len(MAGIC) + 1 :])
 
@@ -170,7 +180,7 @@ def test_every_field_comes_back(batch: Batch) -> None:
     assert decode(encode(batch, COMPRESSOR), DECOMPRESSOR) == batch
 
 
-@pytest.mark.parametrize(("version", "batch"), [(1, golden_1()), (2, golden())])
+@pytest.mark.parametrize(("version", "batch"), [(1, golden_1()), (2, golden_2()), (3, golden())])
 def test_bytes_of_every_version_are_read_as_they_were_written(version: int, batch: Batch) -> None:
     stored = (GOLDEN / f"batch-v{version}.bin").read_bytes()
     assert stored[: len(MAGIC) + 1] == MAGIC + bytes([version])

@@ -21,10 +21,10 @@ from indexer.ledger.entries import (
     LOST_TOPIC,
     UNACCOUNTED,
     UNPARSED,
+    BlindSpot,
     FileEntry,
     LaneHole,
     NodeEntry,
-    Unnamed,
 )
 from indexer.ledger.ledger import Ledger
 from indexer.ledger.rows import file_rows, state_rows, take_files, take_state
@@ -462,11 +462,11 @@ def test_a_file_without_a_name_holds_back_its_own_container_since_it_was_found()
     for began_s in (10, 15):
         way.commit(run.inventory([], began_s=began_s, unborn=(Unborn(WEB.stream, 3),) * 2))
         assert until_s(way) == began_s
-        assert node(way).unnamed == [Unnamed("shop", "web", "app", since_ns)]
+        assert node(way).blind_spots == [BlindSpot("shop", "web", "app", since_ns)]
     way.commit(run.inventory([], began_s=20, errors=("x: denied",)))
-    assert node(way).unnamed == [Unnamed("shop", "web", "app", since_ns)]
+    assert node(way).blind_spots == [BlindSpot("shop", "web", "app", since_ns)]
     way.commit(run.inventory([], began_s=25))
-    assert (until_s(way), node(way).unnamed) == (25, [])
+    assert (until_s(way), node(way).blind_spots) == (25, [])
 
 
 def test_each_partition_has_its_own_mark() -> None:

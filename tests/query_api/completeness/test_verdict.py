@@ -1,10 +1,11 @@
 """What an answer says it may be missing, for each way in which something can be."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
-from collector.wire.batch import Unborn
+from collector.wire.batch import Unborn, Unseen
 from indexer.table.coverage import Balance, Coverage, Deleted, Expired
 from query_api.completeness.statement import Completeness
 from query_api.completeness.verdict import no_better_than
@@ -73,17 +74,47 @@ async def test_a_file_without_a_first_line_holds_back_its_own_container_and_says
     written.inventory(UNTIL_NS, unborn=[Unborn(stream, 5)])
     assert (await verdict(written, pod="api-1"))["verdict"] == "complete"
     assert (await verdict(written, pod="api-2", to=START_NS + 2 * SECOND))["verdict"] == "complete"
-    why = "a file of shop/api-2/app has no complete first line"
+    why = "shop/api-2/app: a file has no complete first line"
     for asked in ({"pod": "api-2"}, {"namespace": "shop"}, {}):
         found = await verdict(written, **asked)
         assert found["verdict"] == "unknown"
         assert found["held_back_by"]["why"] == why
+        assert found["reasons"] == [f"node node-1 does not read {why}"]
         assert found["complete_until"] == "2026-09-21T14:00:02.000000000Z"
     async with served(written.bucket) as client:
         [node] = (await client.get("/v1/status")).json()["nodes"]
     assert node["held_back_by"] == why
     written.inventory(UNTIL_NS + SECOND)
     assert (await verdict(written))["verdict"] == "complete"
+
+
+async def test_a_place_that_is_not_read_makes_its_own_streams_unknown_and_says_why(written):
+    written.ship(LINE)
+    written.ship(Line(START_NS, "other", pod="api-2"))
+    written.ship(Line(START_NS, "other", namespace="pay"))
+    written.inventory(START_NS + 2 * SECOND)
+    place = Unseen("shop", "api-2", "", "/pods/shop_api-2_1", "Permission denied")
+    written.inventory(UNTIL_NS, unseen=[place])
+    for asked in ({"pod": "api-1"}, {"namespace": "pay"}, {"to": START_NS + 2 * SECOND}):
+        assert (await verdict(written, **asked))["verdict"] == "complete"
+    for asked in ({"pod": "api-2"}, {"namespace": "shop"}, {"container": "app"}, {}):
+        found = await verdict(written, **asked)
+        assert found["verdict"] == "unknown"
+        why = "shop/api-2: /pods/shop_api-2_1: Permission denied"
+        assert found["reasons"] == [f"node node-1 does not read {why}"]
+        assert found["held_back_by"]["why"] == why
+    # A pod that nobody has heard of may be what a whole namespace hides.
+    written.inventory(UNTIL_NS, unseen=[replace(place, pod="")])
+    for pod in ("api-2", "api-9"):
+        assert (await verdict(written, pod=pod, namespace="shop"))["verdict"] == "unknown"
+    async with served(written.bucket) as client:
+        [node] = (await client.get("/v1/status")).json()["nodes"]
+    assert node["errors"] == ["shop: /pods/shop_api-2_1: Permission denied"]
+    written.inventory(
+        UNTIL_NS + SECOND, unseen=[replace(place, container=f"c-{i}") for i in range(12)]
+    )
+    reasons = (await verdict(written))["reasons"]
+    assert (len(reasons), reasons[-1]) == (11, "and 2 more that nodes do not read")
 
 
 async def test_each_partition_that_a_node_lists_must_have_an_inventory(written):
