@@ -4,6 +4,7 @@ Files of the node's containers go in; batches go out to the topic. The checkpoin
 of topic and spool, and what cannot be read or sent waits or is reported, never dropped in silence.
 """
 
+import asyncio
 import logging
 import os
 import random
@@ -12,6 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from collector.durable import to_its_end
 from collector.file_names import SPOOL
 from collector.files import checkpoint
 from collector.files.checkpoint import Checkpoint, FileKey, LaneState
@@ -38,6 +40,7 @@ from collector.topic.interface import Topic
 _log = logging.getLogger(__name__)
 _MS = 1_000_000
 _MINUTE_NS = 60_000_000_000
+_HOUR_NS = 60 * _MINUTE_NS
 Clock = Callable[[], int]
 """Nanoseconds since 1970."""
 
@@ -48,6 +51,14 @@ class _Inputs(NamedTuple):
     policy: Policy
     metadata: Metadata
     discovery: Discovery
+
+
+class _Saving(NamedTuple):
+    """A checkpoint on its way to the disk, and how far everything was when it was taken."""
+
+    state: Checkpoint
+    progress: tuple[int, ...]
+    acked: int  # batches of the spool
 
 
 def _inputs(settings: CollectorSettings, run: bytes, clock: Clock) -> _Inputs:
@@ -120,7 +131,7 @@ class Collector:
         self._before_scan_ns = before.scan_began_ns  # the same of the run before
         self._next_scan_ns = self._next_checkpoint_ns = 0
         self._held_bytes = self._abandoned_bytes = 0
-        self._said: set[str] = set()
+        self._said: dict[str, int] = {}  # until when it was so
         self.turned_ns = clock()
         spool = Spool(self._state / SPOOL)
         level = settings.compression_level
@@ -138,6 +149,7 @@ class Collector:
         self.watch = Watch(
             placement,
             before.files,
+            before.copies,
             _recover(self.shipper, spool, before),
             self.shipper.add,
             clock,
@@ -184,7 +196,9 @@ class Collector:
         more = await self.reader.read()
         await shipper.flush()
         if self._clock() >= self._next_checkpoint_ns and self._progress() != self._saved:
-            self.save()
+            saving = self._saving()
+            failure = await to_its_end(asyncio.to_thread(self._write, saving))  # a disk may be slow
+            self._note_saved(saving, failure)
         return more or shipper.feeding
 
     async def learn_limits(self) -> None:
@@ -243,6 +257,8 @@ class Collector:
             self._say_once(f"cannot read {place}; allow it, or remove it")
         for place in self.watch.links.values():
             self._say_once(str(place))
+        if self._said:  # what has come and gone is said again an hour later
+            self._said = {m: at for m, at in self._said.items() if began_ns - at < _HOUR_NS}
         self._metrics.scan_seconds.observe((self._clock() - began_ns) / 1e9)
         self._metrics.scan_errors.set(len(self.watch.errors))
         self._metrics.files.set(len(self.watch.tails))
@@ -257,8 +273,8 @@ class Collector:
 
     def _say_once(self, message: str) -> None:
         if message not in self._said:
-            self._said.add(message)
             _log.warning(message)
+        self._said[message] = self._clock()
 
     def _bound_held(self, now_ns: int) -> None:
         """Let go of deleted files, the largest pod's oldest first, when they hold too much disk."""
@@ -297,6 +313,10 @@ class Collector:
 
     def save(self) -> None:
         """Write the checkpoint; a full disk is said once and waited out."""
+        saving = self._saving()
+        self._note_saved(saving, self._write(saving))
+
+    def _saving(self) -> _Saving:
         lanes = [LaneState(p, lane.oldest_unacked) for p, lane in self.shipper.lanes.items()]
         state = Checkpoint(
             run=self._run,
@@ -305,17 +325,25 @@ class Collector:
             scan_began_ns=self._whole_scan_ns,
             lanes=lanes,
             files=self.watch.states(),
+            copies=self.watch.files.sealed_copies(),
         )
-        progress = self._progress()
+        return _Saving(state, self._progress(), self.backlog.acked)
+
+    def _write(self, saving: _Saving) -> OSError | None:
         try:
-            checkpoint.save(self._state, state)
-            self._saved = progress
-            self._metrics.checkpoint_failed.set(0)
+            checkpoint.save(self._state, saving.state)
         except OSError as error:
-            self._metrics.checkpoint_failed.set(1)
-            self._say_once(f"cannot write the checkpoint in {self._state}: {error}; going on")
+            return error
+        return None
+
+    def _note_saved(self, saving: _Saving, failure: OSError | None) -> None:
+        self._metrics.checkpoint_failed.set(failure is not None)
+        if failure is None:
+            self._saved = saving.progress
+        else:
+            self._say_once(f"cannot write the checkpoint in {self._state}: {failure}; going on")
         # A full disk is no reason to keep what fills it: without it, files are read again.
-        self.backlog.forget_acked()
+        self.backlog.forget_acked(saving.acked)
         self._next_checkpoint_ns = self._clock() + self._settings.checkpoint_interval_ms * _MS
 
     def alive(self) -> dict[str, Any]:

@@ -5,13 +5,17 @@ them, never a part. Every role writes its own files this way, and nothing else i
 fsync for a file that is replaced or made once.
 """
 
+import asyncio
 import contextlib
 import fcntl
 import os
 import re
 import uuid
-from collections.abc import Iterator
+from collections.abc import Coroutine, Iterator
 from pathlib import Path
+from typing import Any, TypeVar
+
+_Result = TypeVar("_Result")
 
 TEMPORARY = re.compile(r"\.[0-9a-f]{32}\.tmp")
 """What ``create_file`` names its bytes until they are whole; a killed process may leave some."""
@@ -91,3 +95,21 @@ def locked(path: Path, *, or_raise: Exception | None = None) -> Iterator[None]:
         yield
     finally:
         os.close(fd)
+
+
+async def to_its_end(work: Coroutine[Any, Any, _Result]) -> _Result:
+    """Await ``work``, such as a thread that writes: once begun, nothing can stop that.
+
+    Whoever is cancelled meanwhile learns so when it has ended.
+    """
+    task = asyncio.create_task(work)
+    cancelled: asyncio.CancelledError | None = None
+    while not task.done():
+        try:
+            await asyncio.wait([task])
+        except asyncio.CancelledError as error:
+            cancelled = error
+    result = task.result()
+    if cancelled is not None:
+        raise cancelled
+    return result

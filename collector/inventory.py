@@ -112,8 +112,7 @@ def _told(places: Sequence[Unseen]) -> tuple[tuple[str, ...], tuple[Unseen, ...]
     for told in (places, for_namespaces):
         of: dict[tuple[str, str, str], Unseen] = {}
         for each in told:
-            whose = (each.namespace, each.pod, each.container)
-            of.setdefault(whose if each.namespace else ("", "", each.path), each)
+            of.setdefault(each.whose if each.namespace else ("", "", each.path), each)
         if len(of) <= UNSEEN_MAX:
             errors = [str(each) for each in of.values() if not each.namespace]
             return tuple(errors), tuple(each for each in of.values() if each.namespace)

@@ -25,7 +25,7 @@ FileKey = tuple[bytes, int]
 _log = logging.getLogger(__name__)
 
 
-class Mark(msgspec.Struct):
+class Mark(msgspec.Struct, frozen=True):
     """A place in a file and all that is needed to go on from there."""
 
     offset: int = 0
@@ -97,6 +97,18 @@ class FileState(msgspec.Struct, kw_only=True):
             self.spooled, self.sealed = None, False
 
 
+class CopyState(msgspec.Struct, frozen=True):
+    """A file of that inode holds nothing but what was read as the file ``key``.
+
+    That is so as long as it has this size on disk and this time of modification.
+    """
+
+    inode: tuple[int, int]
+    size: int
+    mtime_ns: int
+    key: FileKey
+
+
 class LaneState(msgspec.Struct):
     """Every number of the lane below ``oldest_unacked`` is in the topic."""
 
@@ -113,6 +125,7 @@ class Checkpoint(msgspec.Struct, kw_only=True):
     scan_began_ns: int = 0
     lanes: list[LaneState] = []
     files: list[FileState] = []
+    copies: list[CopyState] = []  # of those that are sealed
 
 
 def save(directory: Path, checkpoint: Checkpoint) -> None:

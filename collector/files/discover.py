@@ -12,11 +12,12 @@ import stat
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
+from itertools import takewhile
 from pathlib import Path
 
-from collector.files.layout import Layout, Log, Target, Whose
+from collector.files.layout import Layout, Log, Target
 from collector.wire.batch import Unseen
-from collector.wire.range import Stream
+from collector.wire.range import Stream, Whose
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +34,7 @@ class FoundFile:
     rotated: str
     inode: tuple[int, int]
     size: int
+    mtime_ns: int
 
     @property
     def compressed(self) -> bool:
@@ -199,9 +201,9 @@ class Discovery:
             return
         except (FileNotFoundError, NotADirectoryError) as error:
             if not folder.layout.may_be_away:
-                _note(result, folder.called, folder.layout.whose, _why(error))
+                _note(result, folder.called, folder.layout.whose, reason_of(error))
         except OSError as error:
-            _note(result, folder.called, folder.layout.whose, _why(error))
+            _note(result, folder.called, folder.layout.whose, reason_of(error))
         folder.mtime_ns, folder.folders, folder.files, folder.links = _AWAY, [], [], []
 
     def _quiet_for(self, folder: _Folder, now_ns: int, quiet_ns: int) -> bool:
@@ -230,8 +232,9 @@ class Discovery:
                     inner += [_Folder(entry.path, each, called) for each in layouts]
                 elif (log or layouts) and entry.is_symlink():
                     target = self._follow(entry.path, log, folder) if log else None
-                    inner += [target] if target else []
-                    if target is None:
+                    if target is not None:
+                        inner.append(target)
+                    else:
                         why = _why_not(entry.path, folder.layout)
                         folder.links.append((entry.path, _unseen(called, whose, why)))
                 elif log and not (name.endswith(".gz") and name[:-3] in names):
@@ -240,7 +243,7 @@ class Discovery:
             except FileNotFoundError:
                 whole = False  # renamed just now: under which name, the next scan tells
             except OSError as error:
-                _note(result, called, whose, _why(error))
+                _note(result, called, whose, reason_of(error))
                 whole = False
         folder.folders = _known(inner, folder.folders)
         folder.files = [file for _, file in sorted(found, key=lambda each: each[0].order)]
@@ -267,11 +270,10 @@ def _note(result: Scan, called: str, whose: Whose, why: str) -> None:
 
 def _put(places: dict[Path, Unseen], path: Path, new: Unseen) -> None:
     """Add a place; one that several layouts look into is of all whose files it may hold."""
-    old = places.get(path, new)
-    whose = new if old.namespace == new.namespace else replace(new, namespace="", pod="")
-    whose = whose if old.pod == new.pod else replace(whose, pod="")
-    is_same = whose.pod and old.container == new.container
-    places[path] = whose if is_same else replace(whose, container="")
+    both = zip(places.get(path, new).whose, new.whose, strict=True)
+    common = (name for name, _ in takewhile(lambda names: names[0] == names[1], both))
+    namespace, pod, container = [*common, "", "", ""][:3]
+    places[path] = replace(new, namespace=namespace, pod=pod, container=container)
 
 
 def _unseen(called: str, whose: Whose, why: str) -> Unseen:
@@ -281,7 +283,8 @@ def _unseen(called: str, whose: Whose, why: str) -> Unseen:
     return Unseen(*(os.fsencode(text).decode(errors="backslashreplace") for text in texts))
 
 
-def _why(error: OSError) -> str:
+def reason_of(error: OSError) -> str:
+    """Return why something could not be read, without its path."""
     return error.strerror or str(error)
 
 
@@ -329,17 +332,19 @@ def _changed(path: str, mtime_ns: int) -> bool:
 
 
 def _again(found: FoundFile) -> FoundFile:
-    """Return a rotated file with its size now: late writes do not touch the directory.
+    """Return a rotated file as it is now: late writes do not touch the directory.
 
     The size of the file being written is asked of the open file.
     """
     if not found.rotated or found.compressed:
         return found
     try:
-        size = os.stat(found.real, follow_symlinks=False).st_size
+        status = os.stat(found.real, follow_symlinks=False)
     except FileNotFoundError:
         return found  # gone just now, so the next scan lists its directory
-    return found if size == found.size else replace(found, size=size)
+    if status.st_size == found.size:
+        return found
+    return replace(found, size=status.st_size, mtime_ns=status.st_mtime_ns)
 
 
 def _is_text(name: str) -> bool:
@@ -351,7 +356,14 @@ def _regular(entry: "os.DirEntry[str]", log: Log, layout: Layout) -> list[tuple[
     if not stat.S_ISREG(status.st_mode):
         return []
     inode = (status.st_dev, status.st_ino)
-    path, real = Path(log.path), Path(entry.path)
-    return [
-        (log, FoundFile(path, real, log.stream, layout.format, log.rotated, inode, status.st_size))
-    ]
+    found = FoundFile(
+        path=Path(log.path),
+        real=Path(entry.path),
+        stream=log.stream,
+        format=layout.format,
+        rotated=log.rotated,
+        inode=inode,
+        size=status.st_size,
+        mtime_ns=status.st_mtime_ns,
+    )
+    return [(log, found)]

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import msgspec
 
-from collector.files.checkpoint import FileKey, FileState
+from collector.files.checkpoint import CopyState, FileKey, FileState
 from collector.files.discover import FoundFile
 from collector.files.life_cycle import LifeCycle, Stage
 from collector.files.tail import Tail
@@ -58,19 +58,30 @@ class ClosedFile:
 class KnownFiles:
     """The files by name, and the inodes that need not be opened as long as they stay the same."""
 
-    def __init__(self, states: Iterable[FileState], spooled: Mapping[FileKey, int]) -> None:
-        """``states`` are those of the checkpoint; ``spooled`` tells up to where the spool of the
-        run before has some of them, perhaps further.
+    def __init__(
+        self,
+        states: Iterable[FileState],
+        spooled: Mapping[FileKey, int],
+        copies: Iterable[CopyState] = (),
+    ) -> None:
+        """``states`` and ``copies`` are those of the checkpoint; ``spooled`` tells up to where the
+        spool of the run before has some of them, perhaps further.
         """
         self.named: dict[FileKey, Tail] = {}
         self.closed: dict[FileKey, ClosedFile] = {}
         self._next_epochs: dict[bytes, int] = {}
         self._sealed: dict[Inode, FileKey] = {}  # not compressed, and read to their end
-        self._copies: dict[Inode, tuple[FileKey, int]] = {}  # read as another inode; their size
+        self._copies: dict[Inode, CopyState] = {}
         for state in states:
             life = LifeCycle(Stage.SEALED if state.sealed else Stage.REMEMBERED)
             self.closed[state.key] = ClosedFile(state, life, spooled.get(state.key, 0))
             self._count(state.key)
+        # Of a file that was not read to its end, only a copy may hold the rest.
+        self._copies = {copy.inode: copy for copy in copies if self._is_sealed(copy.key)}
+
+    def _is_sealed(self, key: FileKey) -> bool:
+        closed = self.closed.get(key)
+        return closed is not None and closed.stage is Stage.SEALED
 
     def next_epoch(self, file_id: bytes) -> int:
         """Return the epoch of the next file of that id, which none that is known has had."""
@@ -133,14 +144,14 @@ class KnownFiles:
             self._sealed[tail.inode] = key
 
     def note_copy(self, tail: Tail, key: FileKey) -> None:
-        """Note that all that ``tail`` holds now is read as the file ``key``, of another inode."""
-        self._copies[tail.inode] = key, tail.size
+        """Note that what ``tail`` held when it was opened is all read as the file ``key``."""
+        self._copies[tail.inode] = CopyState(tail.inode, *tail.opened_at, key)
 
     def accounts_for(self, found: FoundFile) -> bool:
         """Return whether what a scan has found need not be opened."""
-        key, size = self._copies.get(found.inode, ((b"", 0), -1))
-        if (key in self.named or key in self.closed) and (found.compressed or found.size == size):
-            return True
+        copy = self._copies.get(found.inode)
+        if copy is not None and (copy.size, copy.mtime_ns) == (found.size, found.mtime_ns):
+            return copy.key in self.named or copy.key in self.closed
         if found.compressed:
             return False
         # An inode is soon used again, and files of a crash loop often have the same size.
@@ -153,7 +164,7 @@ class KnownFiles:
     @property
     def uncopied(self) -> list[ClosedFile]:
         """Return the closed files that may go on and have no compressed copy."""
-        copied = {key for key, _ in self._copies.values()}
+        copied = {copy.key for copy in self._copies.values()}
         return [c for key, c in self.closed.items() if c.may_go_on and key not in copied]
 
     def keep_inodes(self, seen: Set[Inode]) -> Set[FileKey]:
@@ -161,4 +172,8 @@ class KnownFiles:
         for inodes in (self._sealed, self._copies):
             for inode in inodes.keys() - seen:
                 del inodes[inode]
-        return {*self._sealed.values(), *(key for key, _ in self._copies.values())}
+        return {*self._sealed.values(), *(copy.key for copy in self._copies.values())}
+
+    def sealed_copies(self) -> list[CopyState]:
+        """Return what need not be looked into after a restart either."""
+        return [copy for copy in self._copies.values() if self._is_sealed(copy.key)]

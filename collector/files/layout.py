@@ -11,14 +11,10 @@ from typing import Protocol
 
 from collector.errors import SettingError
 from collector.settings import CollectorSettings
-from collector.wire.range import Stream
+from collector.wire.range import Stream, Whose
 
 NODE_NAMESPACE = "_node"
 """The namespace of a node's plain files; no namespace of Kubernetes may hold an underscore."""
-
-
-Whose = tuple[str, str, str]
-"""Namespace, pod, container; what is empty may be any."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +32,7 @@ class Log:
     @property
     def whose(self) -> Whose:
         """Return the container that wrote it."""
-        return self.stream.namespace, self.stream.pod, self.stream.container
+        return self.stream.whose
 
     @property
     def order(self) -> tuple[int, str, bool, int, str]:
@@ -186,7 +182,7 @@ class Plain:
     @property
     def whose(self) -> Whose:
         """One stream for all files."""
-        return self.stream.namespace, self.stream.pod, self.stream.container
+        return self.stream.whose
 
     def inside(self, name: str) -> "Sequence[Plain]":
         """Return the same, past the part that ``name`` matches."""

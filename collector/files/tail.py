@@ -65,6 +65,7 @@ class Tail:
     grown_ns: int = 0
     noted_bytes: int = 0  # the size when the growth of its container was last noted
     failure: str = ""  # why it could not be read when that was last tried
+    opened_at: tuple[int, int] = (-1, 0)  # size on disk and time of modification
 
     @property
     def stage(self) -> Stage:
@@ -221,6 +222,7 @@ def open_file(found: FoundFile, now_ns: int) -> Tail | None:
         noted_bytes=size,
         moved_ns=now_ns if found.rotated else 0,
         grown_ns=now_ns,
+        opened_at=(found.size, found.mtime_ns),
     )
 
 

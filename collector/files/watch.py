@@ -9,10 +9,10 @@ import errno
 from collections.abc import Callable, Iterable, Mapping, Set
 from pathlib import Path
 
-from collector.files.checkpoint import FileKey, FileState
+from collector.files.checkpoint import CopyState, FileKey, FileState
 from collector.files.content import GzipContent
 from collector.files.copies import source_of
-from collector.files.discover import FoundFile, Scan
+from collector.files.discover import FoundFile, Scan, reason_of
 from collector.files.entries import Emit, Entries
 from collector.files.known import ClosedFile, Inode, KnownFiles
 from collector.files.life_cycle import Stage
@@ -35,6 +35,7 @@ class Watch:
         self,
         placement: Placement,
         known: Iterable[FileState],
+        copies: Iterable[CopyState],
         spooled: Mapping[FileKey, int],
         emit: Emit,
         clock: Callable[[], int],
@@ -43,13 +44,13 @@ class Watch:
         gone_after_ns: int,
         scan_late_ns: int,
     ) -> None:
-        """``known`` are the files of the checkpoint; ``spooled`` tells up to where the spool has
-        some of them, perhaps further. ``emit`` takes control entries, ``clock`` gives ns since
-        1970.
+        """``known`` and ``copies`` are those of the checkpoint; ``spooled`` tells up to where the
+        spool has some of them, perhaps further. ``emit`` takes control entries, ``clock`` gives
+        ns since 1970.
         """
         self.placement = placement
         self.tails: dict[Inode, Tail] = {}
-        self.files = KnownFiles(known, spooled)
+        self.files = KnownFiles(known, spooled, copies)
         self.errors: dict[Path, Unseen] = {}  # of the last scan, and of the files since then
         self.links: dict[Path, Unseen] = {}  # that the last scan did not follow
         self.changes = 0  # of what a checkpoint keeps, besides acknowledgements
@@ -138,12 +139,11 @@ class Watch:
 
     def cannot_read(self, tail: Tail, error: OSError) -> None:
         """Note that a file cannot be read now; until it can, nothing is known of its rest."""
-        tail.failure = error.strerror or str(error)
+        tail.failure = reason_of(error)
         self._note(tail.path, tail.stream, tail.failure)
 
     def _note(self, path: Path, stream: Stream, why: str) -> None:
-        whose = (stream.namespace, stream.pod, stream.container)
-        self.errors[path] = Unseen(*whose, str(path), why)
+        self.errors[path] = Unseen(*stream.whose, str(path), why)
 
     def _covers(self, path: Path) -> bool:
         """Return whether the last scan would have found a file at ``path``, and opened it."""
@@ -168,7 +168,7 @@ class Watch:
         try:
             tail = open_file(found, now_ns)
         except OSError as error:
-            self._note(found.path, found.stream, error.strerror or str(error))
+            self._note(found.path, found.stream, reason_of(error))
             return
         if tail is None:
             return
@@ -181,7 +181,7 @@ class Watch:
                 self.tails[tail.inode] = tail
                 self._name(tail, now_ns)
         except OSError as error:
-            self._note(found.path, found.stream, error.strerror or str(error))
+            self._note(found.path, found.stream, reason_of(error))
             if tail.inode not in self.tails:
                 tail.close()
 

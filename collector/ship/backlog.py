@@ -8,11 +8,11 @@ forgotten only after the topic has it and the checkpoint says so.
 import asyncio
 import logging
 from collections import Counter, deque
-from collections.abc import Callable, Coroutine, Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
 
 import msgspec
 
+from collector.durable import to_its_end
 from collector.ship.batch_state import BatchState, Event
 from collector.ship.lane import Lane, PendingBatch
 from collector.ship.pack import SENT_HEADER, Sent
@@ -86,7 +86,7 @@ class Backlog:
         its end: a thread that writes cannot be stopped, and a batch of which nobody knows that it
         was written would be written again. A CancelledError is raised after that.
         """
-        return await _to_its_end(self._put(pending))
+        return await to_its_end(self._put(pending))
 
     async def _put(self, pending: PendingBatch) -> bool:
         headers = (*pending.headers, (SENT_HEADER, msgspec.msgpack.encode(pending.sent)))
@@ -153,27 +153,17 @@ class Backlog:
         self.spool.replace(found[0])
         return found[1]
 
-    def forget_acked(self) -> None:
-        """Take out of the spool what the topic has; call it once the checkpoint says so."""
-        positions, self._acked_positions = self._acked_positions, []
-        self.spool.forget(positions)
+    def forget_acked(self, count: int) -> None:
+        """Take the first so many of the ``acked`` out of the spool, once a checkpoint says so."""
+        self.spool.forget(self._acked_positions[:count])
+        del self._acked_positions[:count]
+
+    @property
+    def acked(self) -> int:
+        """How many batches of the spool the topic has."""
+        return len(self._acked_positions)
 
     @property
     def spooled_positions(self) -> list[tuple[int, int]]:
         """The positions of the spool that the topic does not have, as runs."""
         return self.spool.runs(without=frozenset(self._acked_positions))
-
-
-async def _to_its_end(work: Coroutine[Any, Any, bool]) -> bool:
-    """Await ``work``; whoever is cancelled meanwhile learns so when it has ended."""
-    task = asyncio.create_task(work)
-    cancelled: asyncio.CancelledError | None = None
-    while not task.done():
-        try:
-            await asyncio.wait([task])
-        except asyncio.CancelledError as error:
-            cancelled = error
-    result = task.result()
-    if cancelled is not None:
-        raise cancelled
-    return result

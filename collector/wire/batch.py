@@ -16,7 +16,7 @@ import fastavro
 import zstandard
 
 from collector.errors import NewerWireVersion, TornBatch
-from collector.wire.range import STREAM_FIELDS, Range, Stream
+from collector.wire.range import STREAM_FIELDS, Range, Stream, Whose
 
 MAGIC = b"ELB"
 VERSION = 3
@@ -136,6 +136,11 @@ class Unseen:
     container: str
     path: str
     why: str
+
+    @property
+    def whose(self) -> Whose:
+        """Return whose files lie there."""
+        return self.namespace, self.pod, self.container
 
     def __str__(self) -> str:
         """Return what an operator reads."""

@@ -36,6 +36,9 @@ _HEAD_BYTES_MAX = _TIME_BYTES_MAX + len(" stdout P ")
 # is escaped, so these bytes stand nowhere but at the end of `log` (moby, jsonlog.JSONLogs).
 _LOG_ENDS = {STDOUT: b'","stream":"stdout"', STDERR: b'","stream":"stderr"'}
 
+Whose = tuple[str, str, str]
+"""Namespace, pod, container; what is empty may be any."""
+
 
 @dataclass(frozen=True, slots=True, order=True)
 class Stream:
@@ -51,6 +54,11 @@ class Stream:
     def of(cls, each: Any) -> "Stream":
         """Return the stream of what has these five fields among its own, as stored forms do."""
         return cls(each.namespace, each.pod, each.pod_uid, each.container, each.restart)
+
+    @property
+    def whose(self) -> Whose:
+        """Return the container, of all its instances."""
+        return self.namespace, self.pod, self.container
 
     def fields(self) -> dict[str, Any]:
         """Return the fields by name, to make something of that has them among its own."""

@@ -10,7 +10,7 @@ from typing import TypeVar
 
 import msgspec
 
-from collector.wire.range import Stream
+from collector.wire.range import Stream, Whose
 from indexer.ledger.intervals import holes
 from indexer.table.coverage import Jump
 
@@ -159,14 +159,14 @@ class BlindSpot(msgspec.Struct):
     why: str = "a file has no complete first line"
 
     @property
-    def whose(self) -> tuple[str, str, str]:
+    def whose(self) -> Whose:
         """Return namespace, pod and container."""
         return self.namespace, self.pod, self.container
 
-    def overlaps(self, other: "BlindSpot") -> bool:
-        """Return whether both may hide the same file."""
-        both = zip(self.whose, other.whose, strict=True)
-        return all(not (ours and theirs) or ours == theirs for ours, theirs in both)
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Return those of the three that are known: what lies below starts with them."""
+        return tuple(filter(None, self.whose))
 
 
 class PendingInventory(msgspec.Struct):

@@ -313,16 +313,21 @@ class Ledger(msgspec.Struct):
 
 def _blind_spots(inventory: Inventory) -> list[BlindSpot]:
     """Return one for each container, pod or namespace of which something was not seen or named."""
-    spots = [BlindSpot(p.namespace, p.pod, p.container, why=str(p)) for p in inventory.unseen]
-    streams = (unborn.stream for unborn in inventory.unborn)
-    spots += [BlindSpot(stream.namespace, stream.pod, stream.container) for stream in streams]
+    spots = [BlindSpot(*place.whose, why=str(place)) for place in inventory.unseen]
+    spots += [BlindSpot(*unborn.stream.whose) for unborn in inventory.unborn]
     return sorted({spot.whose: spot for spot in reversed(spots)}.values(), key=lambda s: s.whose)
 
 
 def _note_blind_spots(node: NodeEntry, found: list[BlindSpot]) -> None:
     """Take what is not seen as of the inventory that the node's mark moves to."""
+    at = {spot.names: spot.since_ns for spot in node.blind_spots}
+    within: dict[tuple[str, ...], int] = {}  # the earliest of those that lie there or below
+    for names, since_ns in at.items():
+        for place in (names[:length] for length in range(len(names) + 1)):
+            within[place] = min(within.get(place, since_ns), since_ns)
     for spot in found:
-        since = (old.since_ns for old in node.blind_spots if old.overlaps(spot))
+        around = (at.get(spot.names[:length]) for length in range(len(spot.names)))
+        since = [since_ns for since_ns in (within.get(spot.names), *around) if since_ns is not None]
         spot.since_ns = min(since, default=node.complete_until_ns)
     node.blind_spots = found
 

@@ -110,7 +110,7 @@ def blind_spots(entry: NodeEntry, scope: Scope) -> Iterator[BlindSpot]:
 
 def describe(spot: BlindSpot) -> str:
     """Return a blind spot as a sentence."""
-    return f"{'/'.join(filter(None, spot.whose))}: {spot.why}"
+    return f"{'/'.join(spot.names)}: {spot.why}"
 
 
 def harmful_gaps(snapshot: Snapshot, scope: Scope, nodes: frozenset[str]) -> list[Gap]:
@@ -204,13 +204,9 @@ def _doubts(holder: NodeProgress | None, until_ns: int | None, scope: Scope) -> 
 
 def _blind(ledger: Ledger, nodes: frozenset[str], scope: Scope) -> list[str]:
     """Say whose files have not been seen, on which node and why."""
-    since: dict[tuple[str, str], int] = {}
-    for entry in ledger.nodes.values():
-        if entry.node in nodes:
-            for spot in blind_spots(entry, scope):
-                what = (entry.node, describe(spot))
-                since[what] = min(spot.since_ns, since.get(what, spot.since_ns))
-    found = sorted(what for what, since_ns in since.items() if since_ns < scope.to_ns)
+    entries = (entry for entry in ledger.nodes.values() if entry.node in nodes)
+    spots = ((entry.node, spot) for entry in entries for spot in blind_spots(entry, scope))
+    found = sorted({(node, describe(s)) for node, s in spots if s.since_ns < scope.to_ns})
     told = [f"node {node} does not read {what}" for node, what in found[:_BLIND_TOLD]]
     more = len(found) - len(told)
     return [*told, f"and {more} more that nodes do not read"] if more else told

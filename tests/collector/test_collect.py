@@ -1,18 +1,23 @@
 """A collector against real files and a real local topic, second by second."""
 
+import asyncio
 import contextlib
 import errno
 import os
 import random
 import resource
+import shutil
+import threading
 from collections.abc import Callable
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
 
 from collector.checksum import crc32
+from collector.files import checkpoint
 from collector.inventory import UNSEEN_MAX
 from collector.topic.local import LocalTopic
 from collector.wire.batch import Unseen
@@ -423,6 +428,51 @@ async def test_a_full_state_disk_is_said_and_reading_goes_on(make: Make) -> None
     await node.pass_time(3)
     assert node.collector._metrics.checkpoint_failed._value.get() == 0
     assert await only_content(node) == lines(0, 10)
+
+
+async def test_what_cannot_be_read_is_said_once_and_forgotten_in_time(
+    make: Make, caplog: pytest.LogCaptureFixture
+) -> None:
+    node = make()
+    await node.start()
+    for number in range(3):  # crash loops bring such names for ever
+        path = node.file(pod=f"job-{number}")
+        path.symlink_to(__file__)
+        await node.pass_time(20)
+        shutil.rmtree(path.parent.parent)
+        node.now += 7200 * SECOND if number == 1 else 0
+        await node.pass_time(20)
+    assert len([r for r in caplog.records if "is not followed" in r.message]) == 3
+    assert len(node.collector._said) == 1
+    await node.stop()
+
+
+async def test_a_disk_that_is_slow_with_a_checkpoint_holds_up_no_other_answer(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    node = make()
+    node.write(node.file(), lines(0, 5))
+    await node.start()
+    answered = threading.Event()
+    save = checkpoint.save
+
+    def slow(directory: Path, state: checkpoint.Checkpoint) -> None:
+        assert answered.wait(20)
+        save(directory, state)
+
+    monkeypatch.setattr(checkpoint, "save", slow)
+    turning = asyncio.create_task(node.pass_time(3))
+    async with asyncio.timeout(20):
+        while node.collector.shipper.unacked_bytes or not node.collector._acked:
+            await asyncio.sleep(0.001)
+    for _ in range(5):
+        await asyncio.sleep(0.01)
+        assert node.collector.alive()["healthy"]
+    assert not turning.done()
+    answered.set()
+    await turning
+    (state,) = checkpoint.load(node.state).files  # type: ignore[union-attr]
+    assert state.acked == len(lines(0, 5))
 
 
 async def test_a_disk_that_refuses_the_first_checkpoint_stops_nothing(make: Make) -> None:

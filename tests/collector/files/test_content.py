@@ -10,7 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from collector.checksum import crc32
+from collector.files import watch
 from collector.files.content import Content, GzipContent, open_content
+from collector.files.discover import FoundFile
+from collector.files.tail import Tail, open_file
 from tests.collector.node import Node, content_of, gaps_of, lines
 from tests.examples import examples
 
@@ -218,6 +221,57 @@ async def test_a_compressed_file_stays_known_as_long_as_it_is_on_disk(make: Make
     batches = await node.batches()
     assert len([gone for batch in batches for gone in batch.gone]) == 1
     assert sum(len(r.data) for batch in batches for r in batch.ranges) == len(first)
+
+
+async def test_a_run_opens_no_compressed_file_that_the_run_before_was_done_with(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    node = make()
+    path = node.file()
+    written = node.write(path, lines(0, 100))
+    written += node.write(node.file(rotated="20240301-000001"), lines(1000, 100))
+    await node.start()
+    await node.pass_time()
+    await node.pass_time(30)
+    path.rename(node.file(rotated="20240301-000010"))
+    await node.pass_time(30)
+    packed = [compress(node.file(rotated=f"20240301-0000{n}")) for n in ("01", "10")]
+    await node.pass_time(30)
+    opened: list[Path] = []
+
+    def opening(found: FoundFile, now_ns: int) -> Tail | None:
+        opened.append(found.path)
+        return open_file(found, now_ns)
+
+    monkeypatch.setattr(watch, "open_file", opening)
+    for ended in (node.crash, node.stop):
+        await ended()
+        await node.start()
+        await node.pass_time(5)
+        assert not opened
+    await node.stop()
+    packed[0].write_bytes(gzip.compress(other := lines(2000, 10)))  # in its place, shorter
+    await node.start()
+    await node.pass_time(30)
+    assert opened == packed[:1]
+    batches = await node.batches()
+    assert sum(len(r.data) for batch in batches for r in batch.ranges) == len(written + other)
+    assert not gaps_of(batches)
+
+
+async def test_a_compressed_file_in_the_place_of_a_known_one_is_read(make: Make) -> None:
+    node = make()
+    path = node.file(rotated="1.gz")
+    path.write_bytes(gzip.compress(first := lines(0, 100)))
+    await node.start()
+    await node.pass_time(30)
+    inode = path.stat().st_ino
+    path.write_bytes(gzip.compress(second := lines(1000, 50)))  # as a name used again may be
+    node.write(node.file(), third := lines(2000, 1))
+    await node.pass_time(30)
+    assert path.stat().st_ino == inode
+    batches = await node.batches()
+    assert sorted(content_of(batches).values()) == sorted([first, second, third])
 
 
 @pytest.mark.parametrize("what", DAMAGES)
