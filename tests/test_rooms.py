@@ -37,7 +37,8 @@ PLAN: Mapping[str, Mapping[str, str]] = {
         "inventory": "files ship wire",
         "read": "files policy ship wire",
         "metrics": "",
-        "collect": "durable files inventory labels metrics file_names policy read settings ship topic",
+        "collect": "durable files inventory labels metrics file_names policy read settings ship "
+        "topic",
         "run": "collect durable errors metrics file_names process settings topic",
     },
     "indexer": {
