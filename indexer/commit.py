@@ -12,9 +12,10 @@ from dataclasses import dataclass
 
 from indexer.assemble import Assembled
 from indexer.errors import BucketUnavailable, NotBalanced
+from indexer.ledger.bring_up import bring_up
 from indexer.ledger.entries import FileEntry, FileKey
 from indexer.ledger.ledger import Ledger
-from indexer.ledger.stored import LedgerTable, bring_up
+from indexer.ledger.stored import LedgerTable
 from indexer.ownership import Uncommitted, app_id
 from indexer.parse.described_time import PlainTimes
 from indexer.recall import to_recall

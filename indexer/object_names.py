@@ -13,8 +13,8 @@ name is never used twice, and those of one folder sort as what they stand for.
             _delta_log/_last_checkpoint                   which version that was last
         ledger/                                       the ledger as it was folded: a Delta table
             state/VERSION-RANDOM-CRC-END.parquet          whatever is not a file
-            live/VERSION-RANDOM-CRC-END.parquet           files that may still come again
-            past/VERSION-RANDOM-CRC-END.parquet           files that are gone for long
+            open/VERSION-RANDOM-CRC-END.parquet           files that are not settled
+            settled/DATE/VERSION-RANDOM-CRC-END.parquet   files that were settled on that day
         streams/                                      labels and owners: a Delta table
         dead_letters/PARTITION/POSITION-CRC           a record that is not a batch, as it came
         deletions/ID.json                             a request for deletion
@@ -39,8 +39,8 @@ COVERAGE_FOLDER = "date=__HIVE_DEFAULT_PARTITION__/hour=__HIVE_DEFAULT_PARTITION
 MERGED_FOLDER = COVERAGE_FOLDER + "merged-"
 """What names of merged coverage objects start with, so that they are told from others unread."""
 
-STATE, LIVE, PAST = "state/", "live/", "past/"
-"""The parts of the ledger's table."""
+STATE, OPEN, SETTLED = "state/", "open/", "settled/"
+"""The parts of the ledger's table; the last one has a folder for each day."""
 
 LAST_CHECKPOINT = "_last_checkpoint"
 """The object in a log's folder that says which checkpoint is the last."""

@@ -16,7 +16,8 @@ import pyarrow.compute as pc
 from deltalake import DeltaTable
 
 from collector.wire.range import FIRST_LINE_BYTES, Stream, file_id
-from indexer.ledger.stored import LedgerTable, bring_up
+from indexer.ledger.bring_up import bring_up
+from indexer.ledger.stored import LedgerTable
 from indexer.store.open import open_bucket
 from indexer.table.table import Table
 from load_tests.truth import File, Lines, read

@@ -12,8 +12,9 @@ import pyarrow.compute as pc
 
 from collector.process import did_you_mean
 from indexer.deletable import matcher, may_hold
+from indexer.ledger.bring_up import bring_up
 from indexer.ledger.ledger import Ledger
-from indexer.ledger.stored import LedgerTable, bring_up
+from indexer.ledger.stored import LedgerTable
 from indexer.ledger.streams import StreamsTable
 from indexer.query.scope import WORDS
 from indexer.schema import times_ns

@@ -18,9 +18,10 @@ from typing import Any
 import psutil
 
 from indexer.errors import TableError
+from indexer.ledger.bring_up import bring_up
 from indexer.ledger.entries import missing
 from indexer.ledger.ledger import Ledger
-from indexer.ledger.stored import LedgerTable, bring_up
+from indexer.ledger.stored import LedgerTable
 from indexer.query.scope import Scope
 from indexer.store.bucket import Bucket
 from indexer.store.open import open_bucket

@@ -1,16 +1,17 @@
 """The fold as a keeper does it: what the table has gained goes into the stored ledger.
 
-The live part of the ledger is held between two folds, and only what a fold has touched is written.
-Once a day files that were gone for longer than any topic can send them again become past ones.
+The ledger is held between two folds without its settled files, and only what a fold has touched is
+written. Files that were settled longer ago than any topic can send them again become past ones.
 """
 
 import logging
 from collections.abc import Callable
 
 from indexer.errors import VersionGone
+from indexer.ledger.bring_up import Seen, bring_up
 from indexer.ledger.entries import FileKey
 from indexer.ledger.ledger import Ledger
-from indexer.ledger.stored import LedgerTable, Seen, bring_up
+from indexer.ledger.stored import LedgerTable
 from indexer.store.bucket import Bucket
 from indexer.table.table import Table
 from indexer.times import DAY_NS, HOUR_NS
@@ -19,16 +20,15 @@ _log = logging.getLogger(__name__)
 
 
 class Fold:
-    """The live part of one cluster's ledger, as this keeper has folded and stored it."""
+    """One cluster's ledger as this keeper has folded and stored it, without settled files."""
 
     def __init__(
         self, bucket: Bucket, cluster: str, gone_live_hours: int, clock: Callable[[], int]
     ) -> None:
-        """Read nothing yet; a file stays live for ``gone_live_hours`` after it is gone."""
+        """Read nothing yet; a file stays live for ``gone_live_hours`` after it was settled."""
         self._stored = LedgerTable(bucket, cluster)
         self._gone_live_hours = gone_live_hours
         self._clock = clock
-        self._split_ns = 0  # files gone before that have become past ones
         self.ledger: Ledger | None = None
 
     def advance(self, table: Table, seen: Seen | None = None) -> bool:
@@ -41,7 +41,7 @@ class Fold:
         and after another keeper was faster: the next call takes the stored one.
         """
         version = table.version()
-        ledger = self.ledger or self._stored.load_live()
+        ledger = self.ledger or self._stored.load_settling()
         before = ledger.version
         if before > version:
             raise VersionGone(
@@ -61,12 +61,12 @@ class Fold:
             folded,
             before,
             touched if folded is ledger and before >= 0 else None,
-            split if split > self._split_ns or folded is not ledger else 0,
+            split,
         )
         if not saved:
             _log.warning("another keeper folded first; taking its ledger")
             return False
-        self.ledger, self._split_ns = folded, split
+        self.ledger = folded
         return True
 
     def sweep(self) -> int:
@@ -75,5 +75,5 @@ class Fold:
 
 
 def split_ns(now_ns: int, gone_live_hours: int) -> int:
-    """Return the start of the day before which a file must be gone to be a past one."""
+    """Return the start of the day before which a file must be settled to be a past one."""
     return (now_ns - gone_live_hours * HOUR_NS) // DAY_NS * DAY_NS

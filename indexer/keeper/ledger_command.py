@@ -15,9 +15,10 @@ import msgspec
 from collector.process import load_settings
 from indexer.keeper.fold import split_ns
 from indexer.keeper.settings import KeeperSettings
+from indexer.ledger.bring_up import fold_again
 from indexer.ledger.entries import JumpEntry
 from indexer.ledger.ledger import Ledger
-from indexer.ledger.stored import LedgerTable, fold_again
+from indexer.ledger.stored import LedgerTable
 from indexer.store.bucket import Bucket
 from indexer.store.open import open_bucket
 from indexer.table.table import Table

@@ -77,7 +77,7 @@ class KeeperMetrics:
         """Note what a ledger that was just folded holds."""
         self.folded_at_version, self.folded_ns = ledger.version, now_ns
         self.folded_version.set(ledger.version)
-        self.files.set(len(ledger.files))
+        self.files.set(len(ledger.files) + sum(map(len, ledger.settled.values())))
         self.lost.set(sum(len(file.lost) for file in ledger.files.values()))
         self.lane_holes.set(sum(len(lane.holes) for lane in ledger.lanes.values()))
         self.jumps.set(len(ledger.jumps))

@@ -19,6 +19,7 @@ LOST_RETENTION = "LOST_RETENTION"  # the topic deleted it before it was read
 TOPIC_RESET = "TOPIC_RESET"  # the topic was recreated
 LOST_ROTATED = "LOST_ROTATED"  # the file went before it was read to its end
 UNACCOUNTED = "UNACCOUNTED"  # a new run of the collector knows nothing of the file
+NODE_RETIRED = "NODE_RETIRED"  # its node has gone for good before it was proved complete
 UNPARSED = "UNPARSED"  # a dead letter
 
 ENDS_KEPT = 256
@@ -28,6 +29,8 @@ _END = struct.Struct("<QI")  # packed, since there are millions of files
 
 FileKey = tuple[bytes, int]
 LaneKey = tuple[bytes, int]
+NodeKey = tuple[str, int]
+"""A node and a partition."""
 
 
 class Covered(msgspec.Struct):
@@ -73,6 +76,7 @@ class FileEntry(msgspec.Struct, kw_only=True):
     seen_ns: int = 0
     sealed: bool = False
     gone_ns: int = 0  # when it was first reported to have left the disk; 0: it has not
+    settled_ns: int = 0  # since when all of it is covered and no more is expected; 0: it is not so
     previous: bytes | None = None
     lines: int = 0
     rows: int = 0
@@ -94,9 +98,30 @@ class FileEntry(msgspec.Struct, kw_only=True):
             self.end_crcs = (self.end_crcs + _END.pack(offset, crc))[-ENDS_KEPT * _END.size :]
 
     @property
-    def gone(self) -> bool:
-        """Return whether it has left the disk."""
-        return self.gone_ns > 0
+    def goes_on(self) -> bool:
+        """Return whether more may be written to it, for all that is known."""
+        return not (self.sealed or self.gone_ns)
+
+    @property
+    def is_begun(self) -> bool:
+        """Return whether its beginning is covered, or something of it known to be lost."""
+        return bool(self.lost) or (bool(self.covered) and self.covered[0].start == 0)
+
+    @property
+    def is_whole(self) -> bool:
+        """Return whether all that it will ever hold is covered."""
+        if self.lost or self.goes_on or len(self.covered) > 1:
+            return False
+        return self.size == 0 or (bool(self.covered) and self._covers_all)
+
+    @property
+    def _covers_all(self) -> bool:
+        return self.covered[0].start == 0 and self.covered[0].end >= self.size
+
+    @property
+    def covered_bytes(self) -> int:
+        """Return how many bytes are covered."""
+        return sum(part.end - part.start for part in self.covered)
 
     @property
     def covered_end(self) -> int:
@@ -144,6 +169,7 @@ class LaneEntry(msgspec.Struct, kw_only=True):
     seen: list[SeenNumbers] = []
     oldest_unacked: int = 0
     holes: list[LaneHole] = []
+    last_ns: int = 0  # when something was last said of it
 
 
 class BlindSpot(msgspec.Struct):
@@ -207,6 +233,16 @@ class JumpEntry(msgspec.Struct, kw_only=True):
     jump: Jump
     found_ns: int
     explained_by: list[str] = []
+
+
+class RetiredEntry(msgspec.Struct, frozen=True):
+    """A node that was retired: of what it wrote after the first time nothing is proved."""
+
+    node: str
+    complete_until_ns: int
+    retired_ns: int
+    partitions: list[int]
+    why: str
 
 
 class ExpiredEntry(msgspec.Struct):

@@ -2,50 +2,57 @@
 
 Coverage in the order of the table's versions goes in; out come, for each file, the covered bytes
 and the lost ones, for each lane the numbers seen, and for each node how far it is complete. The
-fold is a plain function of what went before, so it can be done again and must come out the same.
+fold is a plain function of what went before, so it can be done again and must come out the same;
+what a question asks for is kept up beside it, so that nothing is searched among all files.
 """
 
-from collections.abc import Iterator
+from typing import NamedTuple
 
 import msgspec
 from msgspec import field
 
-from collector.wire.batch import Gap, Gone, Inventory, Meta, Open, Replaces, Seal
-from collector.wire.range import CRC_UNKNOWN
+from collector.wire.batch import Gap, Gone, Inventory, Meta, Open, Replaces, Seal, Seen
+from indexer.ledger.commit import Commit
 from indexer.ledger.entries import (
-    LOST_ROTATED,
-    LOST_TOPIC,
+    NODE_RETIRED,
     UNACCOUNTED,
     BlindSpot,
-    Covered,
     DeletedEntry,
     Entries,
     ExpiredEntry,
-    FileEntry,
     FileKey,
     JumpEntry,
     LaneEntry,
-    LaneHole,
     LaneKey,
-    Lost,
     NodeEntry,
+    NodeKey,
     PendingInventory,
+    RetiredEntry,
     SeenNumbers,
     copied,
     joined,
-    missing,
 )
-from indexer.ledger.intervals import holes, united
+from indexer.ledger.files import FileLedger
+from indexer.ledger.intervals import united
+from indexer.ledger.lanes import hole_before, prove_holes
+from indexer.ledger.losses import (
+    is_over,
+    known_since,
+    lose_missing,
+    lose_reported,
+    lose_rest,
+    unaccounted,
+)
+from indexer.ledger.settled import NONE_SETTLED, SECOND_NS
 from indexer.table.coverage import (
+    Control,
     Coverage,
     Deleted,
     Expired,
-    FileCover,
     LaneSpan,
     Note,
     Position,
-    Span,
-    note_entry,
+    Retired,
 )
 
 # Collectors list a closed file for an hour or longer after it has left the disk (the least that
@@ -53,79 +60,106 @@ from indexer.table.coverage import (
 # younger than this can have held.
 EXPLAINED_WITHIN_NS = 3_600_000_000_000
 
+LANE_KEPT_NS = 7 * 86_400_000_000_000
+"""How long the numbers of a run are remembered that another run has followed: as long as batches of
+it may wait in a spool. What comes of it later is taken for all that is missing before it."""
 
-class Ledger(msgspec.Struct):
+_HOUR_NS = 3_600_000_000_000
+
+
+class Mark(NamedTuple):
+    """How far a node is complete (0: nothing is proved), and in which partition it is no further.
+
+    ``partitions`` are those in which it has an entry.
+    """
+
+    until_ns: int
+    partition: int
+    partitions: tuple[int, ...]
+
+
+class Ledger(FileLedger):
     """The fold of all coverage up to a version of the table (-1: of none).
 
-    Files that were gone before ``past_ns`` may be on storage only (0: all files are here).
+    Files that were settled before ``past_ns`` may be on storage only (0: all are here).
     """
 
     version: int = -1
-    positions: dict[int, Position] = {}
-    files: Entries[FileKey, FileEntry] = field(default_factory=Entries)
+    positions: dict[int, Position] = field(default_factory=dict)
     lanes: Entries[LaneKey, LaneEntry] = field(default_factory=Entries)
-    nodes: Entries[tuple[str, int], NodeEntry] = field(default_factory=Entries)
-    jumps: list[JumpEntry] = []
+    nodes: Entries[NodeKey, NodeEntry] = field(default_factory=Entries)
+    jumps: list[JumpEntry] = field(default_factory=list)
+    retired: list[RetiredEntry] = field(default_factory=list)
     # By namespace and rule; by request and container.
     expired: Entries[tuple[str, str], ExpiredEntry] = field(default_factory=Entries)
     deleted: Entries[tuple[str, str, str, str], DeletedEntry] = field(default_factory=Entries)
     past_ns: int = 0
+    # Kept up by the fold, and made again by ``index``.
+    holed: dict[NodeKey, frozenset[LaneKey]] = field(default_factory=dict)  # lanes with holes
+    marks: dict[str, Mark] = field(default_factory=dict)  # by node
+    blind: frozenset[NodeKey] = frozenset()  # entries with blind spots
+    # Nodes that were retired, and of which no inventory has come since.
+    gone: dict[str, None] = field(default_factory=dict)
 
     def branch(self) -> "Ledger":
         """Return a ledger to fold on while this one stays as it is; it costs what is changed."""
         shared = ("files", "lanes", "nodes", "expired", "deleted")
+        plain = ("positions", "retired", "settled", "going_on", "holed", "marks", "gone")
         return msgspec.structs.replace(
             self,
-            positions=dict(self.positions),
             jumps=[copied(entry) for entry in self.jumps],
+            totals=self.totals.branch(),
+            leaving={},
             **{name: getattr(self, name).branch() for name in shared},
+            **{name: getattr(self, name).copy() for name in plain},
         )
 
     def apply(self, coverage: Coverage, version: int) -> set[FileKey]:
         """Fold in what the commit that made ``version`` has added; return the files changed."""
-        changed = {(cover.file_id, cover.epoch) for cover in coverage.files}
+        return self.fold(Commit.of(coverage), version)
+
+    def fold(self, commit: Commit, version: int) -> set[FileKey]:
+        """Do the same with a commit whose notes are decoded."""
+        coverage, now_ns = commit.coverage, commit.now_ns
+        commit.settled = self.settled_of(commit.covers)
         for position in coverage.positions:
             self.positions[position.partition] = position
-        for cover in coverage.files:
-            entry = self._file(cover)
-            for span in cover.spans:
-                _cover(entry, span)
+        for each in coverage.files:
+            self.cover_file(each, commit)
         for numbers in coverage.lanes:
-            self._number(numbers, coverage.committed_ns)
+            self._number(numbers, now_ns)
         touched = {(numbers.node, numbers.partition) for numbers in coverage.lanes}
-        # What an inventory does not list may have been opened after its scan: openings first.
-        for note in sorted(coverage.notes, key=lambda note: note.kind == "inventory"):
-            self._note(note, coverage.committed_ns, changed)
+        for note, entry in commit.notes:
+            self._note(note, entry, commit)
         for jump in coverage.jumps:
-            self.jumps.append(JumpEntry(jump=jump, found_ns=coverage.committed_ns))
+            self.jumps.append(JumpEntry(jump=jump, found_ns=now_ns))
+        self.settle_files(commit)
         for key in touched:
             if (node := self.nodes.own(key)) is not None:
                 self._settle(node)
+                self._mark(node)
+        for retired in coverage.retired:
+            self._retire(retired, commit)
         for expired in coverage.expired:
             self._expire(expired)
         for deleted in coverage.deleted:
-            self._delete(deleted, coverage.committed_ns)
+            self._delete(deleted, now_ns)
+        if now_ns // _HOUR_NS > self.swept_hour:
+            self.swept_hour = now_ns // _HOUR_NS
+            self._forget_lanes(now_ns)
         self.version = version
-        return changed
+        return commit.changed
 
-    def revive(self, past: FileEntry) -> None:
-        """Take a past file in again, with what has been covered of it since."""
-        key = (past.file_id, past.epoch)
-        if (known := self.files.get(key)) is not None:
-            for part in known.covered:
-                times = (part.first_ns, part.last_ns)
-                _cover(
-                    past,
-                    Span(part.start, part.end, CRC_UNKNOWN, 0, 0, *times, "", part.parser_state),
-                )
-            for end in known.ends.items():
-                past.add_end(*end)
-        self.files[key] = past
-
-    def forget(self, gone_before_ns: int) -> None:
-        """Let go of the files that were gone before that time."""
-        for key in [k for k, file in self.files.items() if 0 < file.gone_ns < gone_before_ns]:
-            del self.files[key]
+    def index(self) -> None:
+        """Make again what the fold keeps up beside its entries, after these were put in."""
+        self.going_on, self.holed, self.marks = {}, {}, {}
+        for file in self.files.values():
+            self.index_file(file)
+        for lane in self.lanes.values():
+            self._index_lane(lane)
+        self.gone = {entry.node: None for entry in self.retired}
+        for node in self.nodes.values():
+            self._mark(node)
 
     # -- what was removed on purpose: its bytes stay covered -----------------------------------
 
@@ -145,65 +179,95 @@ class Ledger(msgspec.Struct):
         entry.last_ns = max(entry.last_ns, deleted.last_ns)
         entry.deleted_ns = min(entry.deleted_ns, now_ns)
 
-    # -- files -------------------------------------------------------------------------------
+    # -- notes -------------------------------------------------------------------------------
 
-    def _file(self, cover: FileCover) -> FileEntry:
-        key = (cover.file_id, cover.epoch)
-        file = self.files.own(key)
-        if file is None:
-            self.files[key] = file = FileEntry(
-                file_id=cover.file_id,
-                epoch=cover.epoch,
-                partition=cover.partition,
-                node=cover.node,
-                **cover.stream.fields(),
-            )
-        return file
-
-    def _note(self, note: Note, now_ns: int, changed: set[FileKey]) -> None:
-        entry = note_entry(note)
+    def _note(self, note: Note, entry: Control, commit: Commit) -> None:
         if isinstance(entry, Inventory):
-            self._inventory(note, entry, now_ns, changed)
+            self._inventory(note, entry, commit)
             return
         if isinstance(entry, Meta):
             return  # it speaks of a pod, and of no bytes
-        file = self.files.own((entry.file_id, entry.epoch))
+        key = (entry.file_id, entry.epoch)
+        settled_bytes = self.settled_bytes(key, commit)
+        size = entry.size if isinstance(entry, Seal) else 0
+        if settled_bytes is not None and size <= settled_bytes and not isinstance(entry, Gap):
+            return  # nothing more is to be known of it
+        file = self.change(key, commit)
         if file is None:
             return
+        went_on = file.goes_on
         if isinstance(entry, Open):
             file.previous = entry.previous
             file.seen_ns = entry.seen_ns
         elif isinstance(entry, Gone):
-            file.gone_ns = file.gone_ns or now_ns
+            file.gone_ns = file.gone_ns or commit.now_ns
         elif isinstance(entry, Seal):
             file.sealed = True
             file.size = max(file.size, entry.size)
             proof = f"seal in batch {note.sequence} of run {note.run.hex()} says {entry.size} bytes"
-            _lose_missing(file, entry.size, proof, now_ns)
+            lose_missing(file, entry.size, proof, commit.now_ns)
         else:
-            _lose_reported(file, entry, note, now_ns)
+            lose_reported(file, entry, note, commit.now_ns)
+        if went_on and not file.goes_on:
+            self.totals.add(self.row(file), opened=-1)
 
     # -- lanes -------------------------------------------------------------------------------
 
     def _number(self, span: LaneSpan, now_ns: int) -> None:
         key = (span.run, span.partition)
         lane = self.lanes.own(key)
+        times = (span.first_created_ns, span.last_created_ns)
         if lane is None:
             lane = LaneEntry(run=span.run, partition=span.partition, node=span.node)
+            if span.first and now_ns - span.first_created_ns > LANE_KEPT_NS:
+                lane.seen.append(SeenNumbers(0, span.first - 1, times[0], times[0]))
             self.lanes[key] = lane
-        lane.node = lane.node or span.node  # a dead letter's headers do not name the node
-        times = (span.first_created_ns, span.last_created_ns)
+        if span.node and not lane.node:  # a dead letter's headers do not name the node
+            lane.node = span.node
+            self._index_lane(lane)
         lane.seen.append(SeenNumbers(span.first, span.last, *times))
         lane.seen = joined(lane.seen)
-        lane.oldest_unacked = max(lane.oldest_unacked, span.oldest_unacked)
-        proof = f"batch {span.last} says that every number below {span.oldest_unacked} was acked"
-        _prove_holes(lane, proof, now_ns)
+        lane.last_ns = now_ns
+        self._acked(
+            lane,
+            span.oldest_unacked,
+            now_ns,
+            f"batch {span.last} says that every number below {span.oldest_unacked} was acked",
+        )
+
+    def _acked(self, lane: LaneEntry, oldest_unacked: int, now_ns: int, proof: str) -> None:
+        lane.oldest_unacked = max(lane.oldest_unacked, oldest_unacked)
+        if prove_holes(lane, proof, now_ns):
+            self._index_lane(lane)
+
+    def _index_lane(self, lane: LaneEntry) -> None:
+        if lane.holes:
+            place = (lane.node, lane.partition)
+            key = (lane.run, lane.partition)
+            self.holed[place] = self.holed.get(place, frozenset()) | {key}
+
+    def _replace(self, note: Note, old: Replaces, now_ns: int) -> None:
+        """Close the lane of the run before: what it had acknowledged must have come."""
+        key = (old.run, note.partition)
+        if key not in self.lanes and not old.oldest_unacked:
+            return
+        new = LaneEntry(run=old.run, partition=note.partition, node=note.node)
+        lane = self.lanes.own(key) or self.lanes.setdefault(key, new)
+        lane.last_ns = now_ns
+        proof = f"run {note.run.hex()} says that numbers below {old.oldest_unacked} were acked"
+        self._acked(lane, old.oldest_unacked, now_ns, proof)
+
+    def _forget_lanes(self, now_ns: int) -> None:
+        """Forget the runs that others have followed for long, and that miss nothing."""
+        for key, lane in list(self.lanes.items()):
+            node = self.nodes.get((lane.node, lane.partition))
+            is_current = node is not None and node.run == lane.run
+            if not is_current and not lane.holes and now_ns - lane.last_ns > LANE_KEPT_NS:
+                del self.lanes[key]
 
     # -- inventories -------------------------------------------------------------------------
 
-    def _inventory(
-        self, note: Note, inventory: Inventory, now_ns: int, changed: set[FileKey]
-    ) -> None:
+    def _inventory(self, note: Note, inventory: Inventory, commit: Commit) -> None:
         key = (note.node, note.partition)
         node = self.nodes.own(key)
         partitions = list(inventory.partitions)
@@ -218,20 +282,22 @@ class Ledger(msgspec.Struct):
         node.scan_began_ns = inventory.scan_began_ns
         node.errors = list(inventory.errors)
         if inventory.replaces is not None and inventory.replaces.run != note.run:
-            self._replace(note, inventory.replaces, now_ns)
+            self._replace(note, inventory.replaces, commit.now_ns)
         proof = f"inventory in batch {note.sequence} of run {note.run.hex()}"
-        wanted = []
-        for seen in inventory.files:
-            wanted.append((seen.file_id, seen.epoch, seen.size))
-            if file := self.files.own((seen.file_id, seen.epoch)):
-                file.size = max(file.size, seen.size)
-                acked = f"{proof}: the topic acknowledged {seen.acked} bytes"
-                _lose_missing(file, seen.acked, acked, now_ns)
+        wanted = [
+            (seen.file_id, seen.epoch, seen.size)
+            for seen in inventory.files
+            if self._is_wanted(seen, proof, commit)
+        ]
         if inventory.full:
             if node.full_run != note.run:
-                changed.update(self._find_unaccounted(note, inventory, now_ns))
+                self._find_unaccounted(note, inventory, commit)
             node.full_run = note.run
             self._explain(note, inventory)
+            if key in self.settled:
+                listed = [(seen.file_id, seen.epoch) for seen in inventory.files]
+                now_s = commit.now_ns // SECOND_NS
+                self.settled[key] = self.settled[key].listed(listed, now_s)
         node.pending.append(
             PendingInventory(
                 scan_began_ns=inventory.scan_began_ns,
@@ -242,51 +308,45 @@ class Ledger(msgspec.Struct):
             )
         )
 
-    def _replace(self, note: Note, old: Replaces, now_ns: int) -> None:
-        """Close the lane of the run before: what it had acknowledged must have come."""
-        key = (old.run, note.partition)
-        if key not in self.lanes and not old.oldest_unacked:
-            return
-        new = LaneEntry(run=old.run, partition=note.partition, node=note.node)
-        lane = self.lanes.own(key) or self.lanes.setdefault(key, new)
-        lane.oldest_unacked = max(lane.oldest_unacked, old.oldest_unacked)
-        proof = f"run {note.run.hex()} says that numbers below {old.oldest_unacked} were acked"
-        _prove_holes(lane, proof, now_ns)
+    def _is_wanted(self, seen: Seen, proof: str, commit: Commit) -> bool:
+        """Take what an inventory says of a file; return whether some of it is yet to come."""
+        key = (seen.file_id, seen.epoch)
+        settled_bytes = self.settled_bytes(key, commit)
+        if settled_bytes is not None and max(seen.size, seen.acked) <= settled_bytes:
+            return False
+        file = self.files.get(key)
+        if file is None and settled_bytes is None:
+            return seen.size > 0
+        is_news = file is None or seen.size > file.size
+        if is_news or next(unaccounted(file, seen.acked), None):  # type: ignore[arg-type]
+            file = self.change(key, commit)
+            if file is not None:
+                file.size = max(file.size, seen.size)
+                acked = f"{proof}: the topic acknowledged {seen.acked} bytes"
+                lose_missing(file, seen.acked, acked, commit.now_ns)
+        return file is not None and next(unaccounted(file, seen.size), None) is not None
 
-    def _find_unaccounted(self, note: Note, inventory: Inventory, now_ns: int) -> Iterator[FileKey]:
+    def _find_unaccounted(self, note: Note, inventory: Inventory, commit: Commit) -> None:
         """A new run lists all that it knows: an unsealed file that it does not list is open."""
         listed = {(seen.file_id, seen.epoch) for seen in inventory.files}
-        for key, file in self.files.items():
-            if file.sealed or file.gone_ns or file.node != note.node:
-                continue  # this comes first: there are millions of them
-            if file.partition != note.partition or key in listed or _is_over(file):
-                continue
-            if _known_since(file) >= inventory.scan_began_ns:
-                continue  # born after the scan
-            (self.files.own(key) or file).lost.append(
-                Lost(
-                    type=UNACCOUNTED,
-                    start=file.covered_end,
-                    end=max(file.size, file.covered_end),
-                    end_exact=False,
-                    from_ns=file.last_ns or None,
-                    to_ns=inventory.scan_began_ns,
-                    reason="the collector lost its checkpoint, and the file was gone",
-                    proof=f"full inventory in batch {note.sequence} of run {note.run.hex()}",
-                    found_ns=now_ns,
-                )
-            )
-            yield key
+        for key in self.going_on.get((note.node, note.partition), frozenset()) - listed:
+            file = self.files[key]
+            if not file.goes_on or is_over(file) or known_since(file) >= inventory.scan_began_ns:
+                continue  # it was born after the scan, or has ended in this commit
+            proof = f"full inventory in batch {note.sequence} of run {note.run.hex()}"
+            reason = "the collector lost its checkpoint, and the file was gone"
+            if own := self.change(key, commit):
+                times = (inventory.scan_began_ns, commit.now_ns)
+                lose_rest(own, UNACCOUNTED, reason, proof, *times)
 
     def _explain(self, note: Note, inventory: Inventory) -> None:
         """A full inventory names every byte that an earlier hole of its node can have held."""
-        for key, lane in self.lanes.items():
-            if lane.holes and (lane.node, lane.partition) == (note.node, note.partition):
-                for hole in (self.lanes.own(key) or lane).holes:
-                    if lane.run == note.run and hole.last > note.sequence:
-                        continue  # it was made after the inventory
-                    young = inventory.scan_began_ns - (hole.from_ns or 0) < EXPLAINED_WITHIN_NS
-                    hole.explained = hole.explained or young
+        for key in self.holed.get((note.node, note.partition), ()):
+            for hole in (self.lanes.own(key) or self.lanes[key]).holes:
+                if key[0] == note.run and hole.last > note.sequence:
+                    continue  # it was made after the inventory
+                young = inventory.scan_began_ns - (hole.from_ns or 0) < EXPLAINED_WITHIN_NS
+                hole.explained = hole.explained or young
         for entry in self.jumps:
             young = inventory.scan_began_ns - (entry.jump.from_ns or 0) < EXPLAINED_WITHIN_NS
             here = entry.jump.partition == note.partition
@@ -298,10 +358,9 @@ class Ledger(msgspec.Struct):
         lane = self.lanes[node.run, node.partition]
         while node.pending:
             first = node.pending[0]
-            node.holds_back = _hole_before(lane, first.sequence)
+            node.holds_back = hole_before(lane, first.sequence)
             for file_id, epoch, size in first.wanted:
-                file = self.files.get((file_id, epoch))
-                if size and (file is None or next(_unaccounted(file, size), None)):
+                if not self._has(node, (file_id, epoch), size):
                     node.holds_back = f"file {file_id.hex()} has {size} bytes on disk"
             if node.holds_back:
                 return
@@ -309,6 +368,62 @@ class Ledger(msgspec.Struct):
                 _note_blind_spots(node, first.blind_spots)
                 node.complete_until_ns = max(node.complete_until_ns, first.scan_began_ns)
             node.pending.pop(0)
+
+    def _has(self, node: NodeEntry, key: FileKey, size: int) -> bool:
+        """Return whether so much of a file is covered or known to be lost."""
+        if (file := self.files.get(key)) is not None:
+            return next(unaccounted(file, size), None) is None
+        [settled] = self.settled.get((node.node, node.partition), NONE_SETTLED).find([key])
+        return settled is not None and settled.size >= size
+
+    def _mark(self, node: NodeEntry) -> None:
+        """Note how far the node is, of which this is an entry."""
+        self.gone.pop(node.node, None)
+        place = (node.node, node.partition)
+        if bool(node.blind_spots) != (place in self.blind):
+            self.blind = self.blind ^ {place}
+        known = self.marks.get(node.node)
+        here = tuple(sorted({node.partition, *(known.partitions if known else ())}))
+        entries = [self.nodes[node.node, partition] for partition in here]
+        named = {partition for entry in entries for partition in entry.partitions}
+        if missing := named.difference(here):
+            self.marks[node.node] = Mark(0, min(missing), here)
+        else:
+            until_ns, partition = min((e.complete_until_ns, e.partition) for e in entries)
+            self.marks[node.node] = Mark(until_ns, partition, here)
+
+    # -- nodes that have gone for good ---------------------------------------------------------
+
+    def _retire(self, retired: Retired, commit: Commit) -> None:
+        """Close a node: what was not proved of it until now is missing, as far as anybody knows."""
+        mark = self.marks.pop(retired.node, None)
+        places = [place for place in self.going_on if place[0] == retired.node]
+        if mark is None and not places:
+            return
+        self.gone[retired.node] = None
+        self.retired.append(
+            RetiredEntry(
+                node=retired.node,
+                complete_until_ns=mark.until_ns if mark else 0,
+                retired_ns=commit.now_ns,
+                partitions=list(mark.partitions) if mark else sorted({p for _, p in places}),
+                why=retired.why,
+            )
+        )
+        for partition in mark.partitions if mark else ():
+            del self.nodes[retired.node, partition]
+        self.blind = frozenset(place for place in self.blind if place[0] != retired.node)
+        proof = f"node {retired.node} was retired: {retired.why}"
+        for key in [key for place in places for key in self.going_on[place]]:
+            if (file := self.change(key, commit)) is not None:
+                file.gone_ns = commit.now_ns
+                if next(unaccounted(file, file.size), None) is not None:
+                    reason = "its node has gone for good, and this has not come"
+                    lose_rest(file, NODE_RETIRED, reason, proof, commit.now_ns, commit.now_ns)
+        self.totals.close_node(retired.node)
+        self.settle_files(commit)
+        for place in [place for place in self.settled if place[0] == retired.node]:
+            del self.settled[place]
 
 
 def _blind_spots(inventory: Inventory) -> list[BlindSpot]:
@@ -330,118 +445,3 @@ def _note_blind_spots(node: NodeEntry, found: list[BlindSpot]) -> None:
         since = [since_ns for since_ns in (within.get(spot.names), *around) if since_ns is not None]
         spot.since_ns = min(since, default=node.complete_until_ns)
     node.blind_spots = found
-
-
-def _cover(file: FileEntry, span: Span) -> None:
-    """Add a span to the covered bytes."""
-    new = Covered(span.start, span.end, span.first_ns, span.last_ns, span.parser_state)
-    rest = []
-    for old in file.covered:
-        if old.end < new.start or old.start > new.end:
-            rest.append(old)
-            continue
-        firsts = [t for t in (old.first_ns, new.first_ns) if t]
-        new = Covered(
-            min(old.start, new.start),
-            max(old.end, new.end),
-            min(firsts, default=0),
-            max(old.last_ns, new.last_ns),
-            max(old, new, key=lambda part: part.end).parser_state,
-        )
-    file.covered = sorted([*rest, new], key=lambda part: part.start)
-    if span.crc_after != CRC_UNKNOWN:
-        file.add_end(span.end, span.crc_after)
-    file.lines += span.lines
-    file.rows += span.rows
-    if span.rule:
-        file.elided += span.end - span.start
-    file.size = max(file.size, span.end)
-
-
-def _unaccounted(file: FileEntry, end: int) -> Iterator[tuple[int, int]]:
-    """Yield the holes of ``[0, end)`` that are not known to be lost either."""
-    known = sorted((lost.start, lost.end if lost.end_exact else end) for lost in file.lost)
-    for start, stop in missing(file, end):
-        yield from holes(known, start, stop)
-
-
-def _known_since(file: FileEntry) -> int:
-    """Return when the file was first seen. Its OPEN may be lost with a run that kept the rest."""
-    reports = (lost.to_ns or 0 for lost in file.lost)
-    return file.seen_ns or file.first_ns or max(reports, default=0)
-
-
-def _is_over(file: FileEntry) -> bool:
-    return any(not lost.end_exact for lost in file.lost)
-
-
-def _lose_missing(file: FileEntry, end: int, proof: str, now_ns: int) -> None:
-    """What the topic has acknowledged and the table does not cover by now is lost."""
-    for start, stop in list(_unaccounted(file, end)):
-        before = [part.last_ns for part in file.covered if part.end <= start]
-        after = [part.first_ns for part in file.covered if part.start >= stop]
-        file.lost.append(
-            Lost(
-                type=LOST_TOPIC,
-                start=start,
-                end=stop,
-                end_exact=True,
-                from_ns=max(before, default=0) or None,
-                to_ns=min((t for t in after if t), default=0) or None,
-                reason="acknowledged by the topic, and not in it",
-                proof=proof,
-                found_ns=now_ns,
-            )
-        )
-
-
-def _lose_reported(file: FileEntry, gap: Gap, note: Note, now_ns: int) -> None:
-    if any(lost.start == gap.start and lost.reason == gap.reason for lost in file.lost):
-        return  # the same entry, sent by a run that was killed before it could note that
-    # The line before the gap bounds it from below; the collector's last scan may be later.
-    before_ns = max((part.last_ns for part in file.covered if part.end <= gap.start), default=0)
-    file.lost.append(
-        Lost(
-            type=LOST_ROTATED,
-            start=gap.start,
-            end=gap.end,
-            end_exact=gap.end_exact,
-            from_ns=before_ns or gap.from_ns,
-            to_ns=gap.to_ns,
-            reason=gap.reason,
-            proof=f"gap in batch {note.sequence} of run {note.run.hex()}",
-            found_ns=now_ns,
-        )
-    )
-    file.size = max(file.size, gap.end)
-
-
-def _unseen(lane: LaneEntry, end: int) -> Iterator[tuple[int, int, int | None, int | None]]:
-    """Yield runs of numbers below ``end`` that did not come, and what bounds them in time."""
-    at, before = 0, None
-    for part in lane.seen:
-        if at < min(part.first, end):
-            yield at, min(part.first, end) - 1, before, part.first_created_ns
-        at, before = part.last + 1, part.last_created_ns
-    if at < end:
-        yield at, end - 1, before, None
-
-
-def _prove_holes(lane: LaneEntry, proof: str, now_ns: int) -> None:
-    known = _known_holes(lane)
-    for first, last, from_ns, to_ns in _unseen(lane, lane.oldest_unacked):
-        for start, end in holes(known, first, last + 1):
-            lane.holes.append(LaneHole(start, end - 1, from_ns, to_ns, proof, now_ns))
-
-
-def _hole_before(lane: LaneEntry, sequence: int) -> str:
-    """Return which number is neither here nor known to be lost; empty if there is none."""
-    known = _known_holes(lane)
-    for first, last, _, _ in _unseen(lane, sequence):
-        for start, _ in holes(known, first, last + 1):
-            return f"batch {start} of run {lane.run.hex()} has not come"
-    return ""
-
-
-def _known_holes(lane: LaneEntry) -> list[tuple[int, int]]:
-    return sorted((hole.first, hole.last + 1) for hole in lane.holes)

@@ -21,8 +21,11 @@ from indexer.ledger.entries import (
     JumpEntry,
     LaneEntry,
     NodeEntry,
+    RetiredEntry,
 )
 from indexer.ledger.ledger import Ledger
+from indexer.ledger.settled import SECOND_NS, SettledFiles
+from indexer.ledger.totals import StreamEntry
 from indexer.schema import TIME
 from indexer.table.coverage import Position
 
@@ -34,7 +37,10 @@ _KINDS = {
     "jump": JumpEntry,
     "expired": ExpiredEntry,
     "deleted": DeletedEntry,
+    "retired": RetiredEntry,
+    "stream": StreamEntry,
     "past": int,  # `past_ns` of the ledger
+    "swept": int,  # its `swept_hour`
 }
 Prefixes = npt.NDArray[np.uint64]
 LEDGER_SCHEMA = pa.schema(
@@ -55,6 +61,7 @@ LEDGER_SCHEMA = pa.schema(
         pa.field("first_time", TIME),
         pa.field("last_time", TIME),
         pa.field("gone_time", TIME),
+        pa.field("settled_time", TIME),
         pa.field("entry", pa.binary(), nullable=False),
     ]
 )
@@ -73,6 +80,7 @@ def file_rows(files: Sequence[FileEntry], version: int) -> pa.Table:
         "first_time": _times(file.first_ns for file in files),
         "last_time": _times(file.last_ns for file in files),
         "gone_time": _times(file.gone_ns for file in files),
+        "settled_time": _times(file.settled_ns for file in files),
         "lost": [len(file.lost) for file in files],
         "entry": [encode(file) for file in files],
     }
@@ -80,6 +88,18 @@ def file_rows(files: Sequence[FileEntry], version: int) -> pa.Table:
         if name not in columns:
             columns[name] = [getattr(file, name) for file in files]
     return pa.table(columns, schema=ROW_SCHEMA)
+
+
+def left_rows(files: Sequence[FileEntry], version: int) -> pa.Table:
+    """Return one row a settled file, to say among the open ones that it is there no more."""
+    rows = file_rows(files, version)
+    entry = pa.array([b""] * len(files), pa.large_binary())
+    return rows.set_column(rows.column_names.index("entry"), ROW_SCHEMA.field("entry"), entry)
+
+
+def without_left(rows: pa.Table) -> pa.Table:
+    """Return the rows of open files less those that say that a file has left."""
+    return rows.filter(pc.is_null(rows["settled_time"]))
 
 
 def _times(found_ns: Iterable[int]) -> pa.Array:
@@ -96,7 +116,10 @@ def state_rows(ledger: Ledger) -> pa.Table:
         ("jump", ledger.jumps),
         ("expired", ledger.expired.values()),
         ("deleted", ledger.deleted.values()),
+        ("retired", ledger.retired),
+        ("stream", ledger.totals.entries()),
         ("past", [ledger.past_ns]),
+        ("swept", [ledger.swept_hour]),
     ]
     rows = [
         {
@@ -138,8 +161,15 @@ def take_state(ledger: Ledger, rows: pa.Table) -> None:
             ledger.deleted[key] = entry
         elif isinstance(entry, JumpEntry):
             ledger.jumps.append(entry)
-        else:
+        elif isinstance(entry, RetiredEntry):
+            ledger.retired.append(entry)
+        elif isinstance(entry, StreamEntry):
+            ledger.totals.take(entry)
+        elif kind == "past":
             ledger.past_ns = entry
+        else:
+            ledger.swept_hour = entry
+    ledger.index()
 
 
 def take_files(ledger: Ledger, rows: pa.Table) -> None:
@@ -149,6 +179,48 @@ def take_files(ledger: Ledger, rows: pa.Table) -> None:
         for body in batch["entry"].to_pylist():
             entry = decode(body)
             ledger.files[entry.file_id, entry.epoch] = entry
+    ledger.index()
+
+
+SETTLED_COLUMNS = ["file_id", "epoch", "partition", "node", "size", "last_time", "settled_time"]
+
+
+def take_settled(ledger: Ledger, rows: pa.Table) -> None:
+    """Put settled files into a ledger as columns, those of an object at once, the oldest first."""
+    if not rows.num_rows:
+        return
+    nodes = rows["node"].combine_chunks().dictionary_encode()
+    node, partition = nodes.indices.to_numpy(), rows["partition"].to_numpy()
+    heads = pc.binary_slice(rows["file_id"], 0, 16).cast(pa.binary(16)).combine_chunks()
+    epochs = rows["epoch"].to_numpy().astype(">u4")
+    keys = np.empty(rows.num_rows, np.dtype("S20"))
+    parts = keys.view(np.uint8).reshape(-1, 20)
+    parts[:, :16] = _bytes(heads).reshape(-1, 16)
+    parts[:, 16:] = epochs.view(np.uint8).reshape(-1, 4)
+    order = np.lexsort((partition, node))
+    node, partition, keys = node[order], partition[order], keys[order]
+    sizes = rows["size"].to_numpy()[order]
+    last, seen = (_seconds(rows[name])[order] for name in ("last_time", "settled_time"))
+    begins = np.flatnonzero(np.diff(node, prepend=-1) | np.diff(partition, prepend=-1))
+    names = nodes.dictionary.to_pylist()
+    for start, end in zip(begins, [*begins[1:], len(node)], strict=True):
+        place = (names[node[start]], int(partition[start]))
+        of = slice(start, end)
+        found = SettledFiles.of(keys[of], sizes[of], last[of], seen[of])
+        before = ledger.settled.get(place)
+        ledger.settled[place] = found if before is None else before.plus(found)
+
+
+def _seconds(times: pa.ChunkedArray) -> npt.NDArray[np.int64]:
+    """Return times in whole seconds since 1970, 0 of none."""
+    found: npt.NDArray[np.int64] = pc.fill_null(times.cast(pa.int64()), 0).to_numpy()
+    return found // (SECOND_NS // 1000)
+
+
+def _bytes(fixed: pa.Array) -> npt.NDArray[np.uint8]:
+    width = fixed.type.byte_width
+    whole = np.frombuffer(fixed.buffers()[1], np.uint8)
+    return whole[fixed.offset * width :][: len(fixed) * width]
 
 
 def latest(rows: pa.Table) -> pa.Table:
@@ -160,12 +232,6 @@ def latest(rows: pa.Table) -> pa.Table:
     is_last = np.ones(rows.num_rows, np.bool_)
     is_last[:-1] = other.to_numpy(zero_copy_only=False)
     return rows.take(order.filter(pa.array(is_last)))
-
-
-def gone_before(rows: pa.Table, before_ns: int) -> pa.Array:
-    """Return for each row whether its file was gone before that time, a whole microsecond."""
-    limit = pa.scalar(before_ns // 1000, pa.int64()).cast(TIME)
-    return pc.fill_null(pc.less(rows["gone_time"], limit), False)
 
 
 def prefixes(ids: pa.ChunkedArray) -> Prefixes:

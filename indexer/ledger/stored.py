@@ -1,9 +1,8 @@
 """The ledger on storage: the Delta table ``ledger`` beside ``logs``, and how to bring it up.
 
 The keeper writes what it has folded; readers take that and fold in the coverage objects of the
-versions since, so that everybody sees the same ledger of the same version of the table. Files that
-may still come again are the live part, by partition; those gone for long are the past one, which is
-only looked up in.
+versions since, so that everybody sees the same ledger of the same version of the table. Open files
+are one part of it; settled ones are kept by the day on which they were settled, and written once.
 """
 
 import contextlib
@@ -11,7 +10,7 @@ import io
 import itertools
 import json
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -26,11 +25,9 @@ from deltalake.transaction import AddAction, RemoveAction
 from indexer.errors import (
     BucketError,
     ObjectDamaged,
-    ObjectMissing,
     TableDamaged,
     TableError,
     TableUnavailable,
-    VersionGone,
 )
 from indexer.ledger.entries import FileEntry, FileKey
 from indexer.ledger.folded import FoldedLog, folded_up_to, folded_version, sweep
@@ -38,28 +35,31 @@ from indexer.ledger.ledger import Ledger
 from indexer.ledger.rows import (
     LEDGER_SCHEMA,
     ROW_SCHEMA,
+    SETTLED_COLUMNS,
     Prefixes,
     file_rows,
-    gone_before,
     latest,
+    left_rows,
     prefixes,
     state_rows,
     take_files,
+    take_settled,
     take_state,
+    without_left,
 )
-from indexer.object_names import LIVE, PAST, STATE, folded_at, folder_uri, ledger_folder
+from indexer.ledger.settled import SECOND_NS, SETTLED_KEPT_S
+from indexer.object_names import OPEN, SETTLED, STATE, folded_at, folder_uri, ledger_folder
 from indexer.store.bucket import Bucket, put_own
 from indexer.store.checked_file import CheckedFile, add_checksums, checked_name
-from indexer.table.coverage import Coverage
-from indexer.table.table import LOG_CONFIGURATION, LogEntry, Table, one_line
-
-Lookup = Callable[[Collection[bytes]], dict[FileKey, FileEntry]]
-Seen = Callable[[LogEntry, Sequence[Coverage]], None]
+from indexer.table.table import LOG_CONFIGURATION, one_line
+from indexer.times import HOUR_NS, to_datetime
 
 _WHOLE_BYTES = 8 << 20  # an object of so few bytes is read by one request
 _TAIL_BYTES = 256 << 10  # read first of others; holds most footers
-_ROW_GROUP = 4096  # of past files, so that one of them costs little more than a page
-_VERSIONS_AT_ONCE = 64
+_ROW_GROUP = 4096  # so that a file that is looked up costs little more than a page
+_MERGED_ROWS_MAX = 500_000  # an object of more rows stays as it is
+_NO_DAY = "9999"
+_ENTRIES = ["file_id", "epoch", "version", "entry"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,13 +70,19 @@ class _Object:
     size: int
     rows: int
 
+    @property
+    def day(self) -> str:
+        """The day of a settled object."""
+        return self.name.removeprefix(SETTLED).partition("/")[0]
+
 
 class LedgerTable:
     """The Delta table ``ledger`` of one cluster.
 
-    An object of the live part holds the files that a fold has touched, or several folds; a newer
-    one overrides. A fold merges its own with the newest ones before, so that each is more than
-    twice as large as the next: few objects, and each entry is rewritten a few times only.
+    An object of a part holds the files that a fold has touched, or several folds; a newer one
+    overrides, and of a file that was settled one says among the open ones that it has left. A fold
+    merges its own with the newest ones before of the same part, so that each is more than twice as
+    large as the next: few objects, and each entry is rewritten a few times only.
     """
 
     def __init__(self, bucket: Bucket, cluster: str) -> None:
@@ -85,47 +91,83 @@ class LedgerTable:
         self._folder = ledger_folder(cluster)
         self._uri = folder_uri(bucket.uri, self._folder)
         self._log = FoldedLog(bucket, self._folder)
-        self._past_ids: dict[str, Prefixes] = {}  # by object; 8 bytes a file
+        self._settled_ids: dict[str, Prefixes] = {}  # by object; 8 bytes a file
 
     def load(self) -> Ledger:
-        """Return the ledger as it was last folded, past files too; an empty one if it never was."""
-        ledger = self._load((STATE, LIVE, PAST), None)
+        """Return the ledger as it was last folded, every file in it; an empty one if never."""
+        ledger = self._load(None, all_days=True)
         ledger.past_ns = 0
         return ledger
 
     def load_live(self, partitions: Collection[int] | None = None) -> Ledger:
-        """Return the ledger without past files, and with files of these partitions only.
+        """Return the ledger with files of these partitions only, and without past ones.
 
         Whatever is not a file is there for all partitions. ``past_ns`` says what may be missing.
         """
-        return self._load((STATE, LIVE), partitions)
+        return self._load(partitions, all_days=False)
 
-    def _load(self, parts: tuple[str, ...], partitions: Collection[int] | None) -> Ledger:
+    def load_settling(self) -> Ledger:
+        """Return the ledger as one that settles, without an entry of any settled file."""
+        with self._reading():
+            ledger = Ledger(settles=True)
+            table = self._open()
+            if table is None:
+                return ledger
+            objects = self._take_state(ledger, table)
+            take_files(ledger, self._open_rows(objects, None, _ENTRIES))
+            oldest = day_of(ledger.swept_hour * HOUR_NS - SETTLED_KEPT_S * SECOND_NS)
+            for each in objects:
+                if each.name.startswith(SETTLED) and each.day >= oldest:
+                    take_settled(ledger, self._rows(each, SETTLED_COLUMNS))
+            for file in ledger.files.values():
+                ledger.take_out(file)  # it has gone on since it was settled
+            return ledger
+
+    def _load(self, partitions: Collection[int] | None, *, all_days: bool) -> Ledger:
         with self._reading():
             table = self._open()
             if table is None:
                 return Ledger()
-            ledger = Ledger(version=folded_version(table))
+            ledger = Ledger()
+            objects = self._take_state(ledger, table)
+            oldest = "" if all_days else day_of(ledger.past_ns)
             wanted = None if partitions is None else pc.field("partition").isin(list(partitions))
-            objects = [each for each in _objects(table) if each.name.startswith(parts)]
-            for each in objects:
-                if each.name.startswith(STATE):
-                    take_state(ledger, self._rows(each, ["kind", "entry"]))
-            columns = ["file_id", "epoch", "version", "entry"]
-            files = [
-                self._rows(each, columns, wanted).cast(_some(columns))
+            settled = [
+                self._rows(each, _ENTRIES, wanted).cast(_some(_ENTRIES))
                 for each in objects
-                if not each.name.startswith(STATE)
+                if each.name.startswith(SETTLED) and each.day >= oldest
             ]
-            if files:
-                take_files(ledger, pa.concat_tables(files))
+            if settled:
+                take_files(ledger, pa.concat_tables(settled))
+            # A file of which there is such a row has gone on, if it ever was settled.
+            take_files(ledger, self._open_rows(objects, wanted, _ENTRIES))
             return ledger
 
-    def lookup(self, file_ids: Collection[bytes]) -> dict[FileKey, FileEntry]:
-        """Return the past files of these ids, every epoch; live ones are not looked for.
+    def _take_state(self, ledger: Ledger, table: DeltaTable) -> list[_Object]:
+        """Put whatever is not a file into a ledger; return the objects of the table."""
+        ledger.version = folded_version(table)
+        objects = _objects(table)
+        for each in objects:
+            if each.name.startswith(STATE):
+                take_state(ledger, self._rows(each, ["kind", "entry"]))
+        return objects
 
-        One read for all: past objects are sorted by id, so of each only the row groups are read
-        that hold one of them. The first call reads all past ids and keeps eight bytes of each.
+    def _open_rows(
+        self, objects: Iterable[_Object], wanted: pc.Expression | None, columns: list[str]
+    ) -> pa.Table:
+        columns = [*columns, "settled_time"]
+        rows = [
+            self._rows(each, columns, wanted).cast(_some(columns))
+            for each in objects
+            if each.name.startswith(OPEN)
+        ]
+        return without_left(latest(pa.concat_tables([_some(columns).empty_table(), *rows])))
+
+    def lookup(self, file_ids: Collection[bytes]) -> dict[FileKey, FileEntry]:
+        """Return the settled files of these ids, every epoch, as they were stored then.
+
+        One read for all: objects are sorted by id, so of each only the row groups are read that
+        hold one of them. The first call reads all ids and keeps eight bytes of each.
         """
         if not file_ids:
             return {}
@@ -133,23 +175,22 @@ class LedgerTable:
         with self._reading():
             table = self._open()
             objects = [] if table is None else _objects(table)
-            past_objects = [each for each in objects if each.name.startswith(PAST)]
-            self._past_ids = {
-                each.name: self._past_ids[each.name]
-                if each.name in self._past_ids
+            settled = [each for each in objects if each.name.startswith(SETTLED)]
+            self._settled_ids = {
+                each.name: self._settled_ids[each.name]
+                if each.name in self._settled_ids
                 else prefixes(self._rows(each, ["file_id"])["file_id"])
-                for each in past_objects
+                for each in settled
             }
             wanted = sorted(file_ids)
             heads = prefixes(pa.chunked_array([wanted], pa.binary()))
-            columns = ["file_id", "epoch", "version", "entry"]
-            for each in past_objects:
-                past = self._past_ids[each.name]
-                is_here = past[np.searchsorted(past[:-1], heads)] == heads
+            for each in settled:
+                ids = self._settled_ids[each.name]
+                is_here = ids[np.searchsorted(ids[:-1], heads)] == heads
                 if is_here.any():
                     here = [wanted[at] for at in np.flatnonzero(is_here)]
-                    rows = self._rows(each, columns, pc.field("file_id").isin(here))
-                    found.append(rows.cast(_some(columns)))
+                    rows = self._rows(each, _ENTRIES, pc.field("file_id").isin(here))
+                    found.append(rows.cast(_some(_ENTRIES)))
         ledger = Ledger()
         if found:
             take_files(ledger, pa.concat_tables(found))
@@ -160,44 +201,67 @@ class LedgerTable:
         ledger: Ledger,
         before: int,
         touched: Collection[FileKey] | None = None,
-        gone_before_ns: int = 0,
+        settled_before_ns: int = 0,
     ) -> bool:
         """Store the ledger if the stored one is still that of version ``before``.
 
         ``touched`` are the files that have changed since then; None: the ledger has every file,
-        and replaces all. With ``gone_before_ns`` files gone before that become past ones, and
-        leave ``ledger``. One commit shows it all or nothing; returns False if another keeper was
-        faster.
+        and replaces all. With ``settled_before_ns`` files that were settled on an earlier day
+        become past ones, and leave ``ledger``, as those do that it has settled. One commit shows
+        it all or nothing; returns False if another keeper was faster.
         """
         try:
             table = self._open() or self._make()
             if folded_version(table) != before:
                 return False
-            keys = ledger.files if touched is None else touched
-            rows = latest(file_rows([ledger.files[key] for key in keys], ledger.version))
             objects = _objects(table)
-            removed = [each for each in objects if each.name.startswith(STATE)]
-            if touched is None:
-                removed = objects
-            else:
-                merged = _to_merge(objects, rows.num_rows, whole=gone_before_ns > 0)
-                rows = self._merged(merged, rows)
-                removed += merged
-            is_past = gone_before(rows, gone_before_ns)
-            past, live = rows.filter(is_past), rows.filter(pc.invert(is_past))
-            ledger.past_ns = gone_before_ns if past.num_rows else ledger.past_ns
-            added = [self._put(STATE, state_rows(ledger), ledger.version)]
-            for part, of in ((LIVE, live.sort_by("partition")), (PAST, past)):
-                if of.num_rows:
-                    added.append(self._put(part, of, ledger.version))
+            keys = {*ledger.files, *ledger.leaving} if touched is None else touched
+            files = [ledger.files.get(key) or ledger.leaving[key] for key in keys]
+            days = {day_of(file.settled_ns) for file in files if file.settled_ns}
+            days |= {each.day for each in objects if each.name.startswith(SETTLED)}
+            if min(days, default=_NO_DAY) < day_of(settled_before_ns):
+                ledger.past_ns = settled_before_ns
+            parts, removed = self._parts(objects if touched is not None else [], files, ledger)
+            removed += [each for each in objects if each.name.startswith(STATE) or touched is None]
+            added = [self._put(part, rows, ledger.version) for part, rows in parts]
+            added.append(self._put(STATE, state_rows(ledger), ledger.version))
             self._commit(table, added, removed, ledger.version)
         except CommitFailedError:
             return False
         except (DeltaError, pa.ArrowException, OSError) as error:
             raise TableUnavailable(f"cannot write {self._uri}: {one_line(error)}") from error
-        if gone_before_ns:
-            ledger.forget(gone_before_ns)
+        ledger.leaving.clear()
+        if settled_before_ns:
+            ledger.let_go(settled_before_ns)
         return True
+
+    def _parts(
+        self, objects: Sequence[_Object], files: Sequence[FileEntry], ledger: Ledger
+    ) -> tuple[list[tuple[str, pa.Table]], list[_Object]]:
+        """Return the rows that are to be put into each part, and the objects merged with them."""
+        parts: list[tuple[str, pa.Table]] = []
+        removed: list[_Object] = []
+        days: dict[str, list[FileEntry]] = {}
+        for file in files:
+            days.setdefault(day_of(file.settled_ns) if file.settled_ns else "", []).append(file)
+        opened = days.pop("", [])
+        left = [file for of in days.values() for file in of]
+        rows = pa.concat_tables(
+            [file_rows(opened, ledger.version), left_rows(left, ledger.version)]
+        )
+        for part, new in (
+            (OPEN, rows),
+            *((_day(day), file_rows(of, ledger.version)) for day, of in sorted(days.items())),
+        ):
+            of_part = [each for each in objects if each.name.startswith(part)]
+            merged = _to_merge(of_part, new.num_rows) if new.num_rows else []
+            whole = self._merged(merged, new)
+            if part == OPEN and len(merged) == len(of_part):
+                whole = without_left(whole)  # there is no older row of which it has to be told
+            if whole.num_rows:
+                parts.append((part, whole.sort_by("partition") if part == OPEN else whole))
+            removed += merged
+        return parts, removed
 
     def _merged(self, objects: Iterable[_Object], rows: pa.Table) -> pa.Table:
         with self._reading():
@@ -268,9 +332,10 @@ class LedgerTable:
             table = self._log.opened(self._bucket.storage_options)
         except TableNotFoundError:
             return None
-        if "version" not in {field.name for field in table.schema().fields}:
+        if "settled_time" not in {field.name for field in table.schema().fields}:
             raise TableError(
-                f"{self._uri} was written by an older version; delete it, and it is folded again"
+                f"{self._uri} was written by an earlier version: stop the keeper, run "
+                "`everyline ledger --rebuild`, and start it again"
             )
         return table
 
@@ -304,74 +369,25 @@ def _objects(table: DeltaTable) -> list[_Object]:
     return sorted(itertools.starmap(_Object, zip(*columns, strict=True)), key=lambda o: o.name)
 
 
-def _to_merge(objects: Iterable[_Object], rows: int, *, whole: bool) -> list[_Object]:
-    """Return the newest live objects that new rows are merged with."""
+def _to_merge(objects: Sequence[_Object], rows: int) -> list[_Object]:
+    """Return the newest objects of a part that new rows are merged with."""
     merged: list[_Object] = []
-    for each in reversed([each for each in objects if each.name.startswith(LIVE)]):
-        if not whole and each.rows > 2 * rows:
+    for each in reversed(objects):
+        if each.rows > min(2 * rows, _MERGED_ROWS_MAX):
             break
         merged.append(each)
         rows += each.rows
     return merged
 
 
+def day_of(ns: int) -> str:
+    """Return the day of a time."""
+    return to_datetime(max(ns, 0)).date().isoformat()
+
+
+def _day(day: str) -> str:
+    return f"{SETTLED}{day}/"
+
+
 def _some(columns: Iterable[str]) -> pa.Schema:
     return pa.schema([ROW_SCHEMA.field(name) for name in columns])
-
-
-def bring_up(
-    ledger: Ledger,
-    table: Table,
-    version: int,
-    *,
-    lookup: Lookup | None = None,
-    touched: set[FileKey] | None = None,
-    seen: Seen | None = None,
-) -> Ledger:
-    """Fold the coverage of every version up to ``version`` into ``ledger``, in place; return it.
-
-    Where the log no longer reaches back to the ledger, or names objects that were merged since and
-    are gone, all coverage objects are folded again, into another ledger. ``lookup`` finds the past
-    files of a ledger that was loaded without them; the keys of files that have changed are added to
-    ``touched``, and each version that was folded goes to ``seen`` with its coverage.
-    """
-    log = table.log(ledger.version, version)
-    try:
-        while entries := list(itertools.islice(log, _VERSIONS_AT_ONCE)):
-            found = [
-                list(itertools.chain.from_iterable(map(table.coverage, entry.coverage)))
-                for entry in entries
-            ]
-            if lookup is not None and ledger.past_ns:
-                unknown = _unknown(ledger, itertools.chain.from_iterable(found))
-                for past in lookup(unknown).values():
-                    ledger.revive(past)
-            for entry, coverages in zip(entries, found, strict=True):
-                for coverage in coverages:
-                    changed = ledger.apply(coverage, entry.version)
-                    if touched is not None:
-                        touched |= changed
-                ledger.version = entry.version
-                if seen is not None:
-                    seen(entry, coverages)
-    except (VersionGone, ObjectMissing):
-        ledger = fold_again(table, version)
-    return ledger
-
-
-def fold_again(table: Table, version: int) -> Ledger:
-    """Return the fold of all coverage objects of a version; raise VersionGone if it is not kept."""
-    ledger = Ledger()
-    for coverage in table.all_coverage(table.snapshot(version)):
-        ledger.apply(coverage, version)
-    ledger.version = version
-    return ledger
-
-
-def _unknown(ledger: Ledger, found: Iterable[Coverage]) -> set[bytes]:
-    return {
-        cover.file_id
-        for coverage in found
-        for cover in coverage.files
-        if (cover.file_id, cover.epoch) not in ledger.files
-    }

@@ -22,16 +22,19 @@ from collector.wire.range import Stream
 from indexer.errors import CoverageError
 from indexer.segment.blob import read_blob, write_blob
 
-_BLOB = "coverage-2"
-_OLD_BLOB = "coverage"  # one record alone, of the first version
+_BLOBS = {3: "coverage-3", 2: "coverage-2", 1: "coverage"}  # of the first version: one record alone
 
 
 def _parsed(name: str) -> Any:
     return json.loads(resources.files("indexer.table").joinpath(name).read_text("utf-8"))
 
 
-_SCHEMA = fastavro.parse_schema({"type": "array", "items": _parsed("coverage.avsc")})
-_OLD_SCHEMA = fastavro.parse_schema({"type": "array", "items": _parsed("coverage-1.avsc")})
+def _array_of(name: str) -> Any:
+    return fastavro.parse_schema({"type": "array", "items": _parsed(name)})
+
+
+_SCHEMA = _array_of("coverage.avsc")
+_SCHEMAS = {3: _SCHEMA, 2: _array_of("coverage-2.avsc"), 1: _array_of("coverage-1.avsc")}
 
 
 class LastRecord(msgspec.Struct, frozen=True):
@@ -151,6 +154,13 @@ class Deleted(msgspec.Struct, frozen=True):
     last_ns: int
 
 
+class Retired(msgspec.Struct, frozen=True):
+    """A node that has gone for good: nothing more is waited for of it."""
+
+    node: str
+    why: str
+
+
 class Balance(msgspec.Struct, frozen=True):
     """The two equations of a commit."""
 
@@ -185,6 +195,7 @@ class Coverage(msgspec.Struct, frozen=True):
     balance: Balance
     expired: list[Expired] = []
     deleted: list[Deleted] = []
+    retired: list[Retired] = []
     version: int | None = None
 
 
@@ -206,12 +217,16 @@ def note_entry(note: Note) -> Control:
 
 
 def to_object(*commits: Coverage) -> bytes:
-    """Return the bytes of a coverage object of one commit or several."""
+    """Return the bytes of a coverage object of one commit or several.
+
+    They are of the oldest version that can hold them, so that readers of that go on.
+    """
+    version = 3 if any(commit.retired for commit in commits) else 2
     body = io.BytesIO()
     plain: Any = msgspec.to_builtins(commits, builtin_types=(bytes,))
-    fastavro.schemaless_writer(body, _SCHEMA, plain)
+    fastavro.schemaless_writer(body, _SCHEMAS[version], plain)
     compressor = zstandard.ZstdCompressor(level=3, write_checksum=True)
-    return write_blob(compressor.compress(body.getbuffer()), _BLOB)
+    return write_blob(compressor.compress(body.getbuffer()), _BLOBS[version])
 
 
 def from_object(data: bytes) -> list[Coverage]:
@@ -222,13 +237,12 @@ def from_object(data: bytes) -> list[Coverage]:
         def blob(name: str) -> bytes:
             return read_blob(metadata, name, lambda start, length: data[start : start + length])
 
-        body, written = blob(_BLOB), _SCHEMA
-        if not body:  # one record of the first version is an array of one, without its count
-            body, written = blob(_OLD_BLOB), _OLD_SCHEMA
+        found = ((version, blob(name)) for version, name in _BLOBS.items())
+        version, body = next((each for each in found if each[1]), (1, b""))
         body = zstandard.decompress(body)
-        if written is _OLD_SCHEMA:
+        if version == 1:  # one record is an array of one, without its count
             body = b"\x02" + body + b"\x00"
-        plain = fastavro.schemaless_reader(io.BytesIO(body), written, _SCHEMA)
+        plain = fastavro.schemaless_reader(io.BytesIO(body), _SCHEMAS[version], _SCHEMA)
         return msgspec.convert(plain, list[Coverage], builtin_types=(bytes,))
     except (pa.ArrowException, zstandard.ZstdError, EOFError, ValueError, KeyError) as error:
         raise CoverageError(f"{len(data)} bytes are not a coverage object: {error}") from error

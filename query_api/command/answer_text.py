@@ -101,7 +101,7 @@ def stream_lines(streams: Iterable[Mapping[str, Any]]) -> list[str]:
                 each["node"],
                 f"{each['namespace']}/{each['pod']}/{each['container']}",
                 each["restart"],
-                len(each["files"]),
+                each["files"],
                 each["rows"],
                 each["bytes"],
                 each["missing_bytes"],

@@ -6,10 +6,20 @@ same from version to version.
 """
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Set
 from dataclasses import dataclass
 
-from indexer.ledger.entries import LOST_TOPIC, FileEntry, JumpEntry, LaneEntry, LaneHole, Lost
+from indexer.ledger.entries import (
+    LOST_TOPIC,
+    NODE_RETIRED,
+    FileEntry,
+    FileKey,
+    JumpEntry,
+    LaneEntry,
+    LaneHole,
+    Lost,
+    RetiredEntry,
+)
 from indexer.ledger.intervals import holes, united
 from indexer.ledger.ledger import Ledger
 from indexer.query.scope import Scope
@@ -60,7 +70,7 @@ class Gap:
         """Return whether an answer that it touches is not complete."""
         return self.state != RECOVERED and not self.explained
 
-    def touches(self, scope: Scope, nodes: frozenset[str]) -> bool:
+    def touches(self, scope: Scope, nodes: Set[str]) -> bool:
         """Return whether it may hold rows of the scope, whose nodes are ``nodes``."""
         if not scope.overlaps(self.from_ns, self.to_ns):
             return False
@@ -79,17 +89,40 @@ def file_in_scope(file: FileEntry, scope: Scope) -> bool:
     )
 
 
-def find_gaps(ledger: Ledger) -> Iterator[Gap]:
-    """Yield every gap of a ledger, also what has come since."""
-    for file in ledger.files.values():
-        if file.lost:  # as of few among millions
-            yield from _file_gaps(file)
-    for lane in ledger.lanes.values():
+OfFiles = Mapping[FileKey, tuple[FileEntry, tuple[Gap, ...]]]
+"""The gaps of each file that has some, and the entry that they were found in."""
+
+
+def file_gaps(ledger: Ledger, before: OfFiles) -> OfFiles:
+    """Return the gaps of files, those of entries that have stayed the same as they were before."""
+    found: dict[FileKey, tuple[FileEntry, tuple[Gap, ...]]] = {}
+    for key, file in ledger.files.items():
+        if file.lost:
+            known = before.get(key)
+            is_same = known is not None and known[0] is file
+            found[key] = known if known and is_same else (file, tuple(_file_gaps(file)))
+    return found
+
+
+def other_gaps(ledger: Ledger) -> Iterator[Gap]:
+    """Yield the gaps of lanes, jumps and retired nodes, also what has come since."""
+    for key in sorted(key for keys in ledger.holed.values() for key in keys):
+        lane = ledger.lanes[key]
         for hole in lane.holes:
             yield from _lane_gaps(lane, hole)
     for entry in ledger.jumps:
         nodes = {node for node, partition in ledger.nodes if partition == entry.jump.partition}
         yield _jump_gap(entry, nodes)
+    for retired in ledger.retired:
+        mark = ledger.marks.get(retired.node)
+        yield _retired_gap(retired, 0 if mark is None else mark.until_ns)
+
+
+def find_gaps(ledger: Ledger) -> Iterator[Gap]:
+    """Yield every gap of a ledger, also what has come since."""
+    for _, gaps in file_gaps(ledger, {}).values():
+        yield from gaps
+    yield from other_gaps(ledger)
 
 
 def _id(*parts: object) -> str:
@@ -191,4 +224,23 @@ def _jump_gap(entry: JumpEntry, nodes: set[str]) -> Gap:
         explained=bool(nodes) and not unexplained,
         positions=(jump.start, jump.end),
         object=jump.object,
+    )
+
+
+def _retired_gap(entry: RetiredEntry, until_ns: int) -> Gap:
+    """Return the gap of a node that is not waited for; ``until_ns`` is how far it is by now.
+
+    What it wrote since the last proof is in it, whether it has come or not.
+    """
+    return Gap(
+        id=_id("retired", entry.node, entry.retired_ns),
+        type=NODE_RETIRED,
+        state=RECOVERED if until_ns >= entry.retired_ns else UNKNOWN,
+        reason="the node has gone for good, and nothing proves what it wrote last",
+        proof=f"retired: {entry.why}",
+        found_ns=entry.retired_ns,
+        partition=entry.partitions[0],
+        from_ns=entry.complete_until_ns or None,
+        to_ns=entry.retired_ns,
+        nodes=(entry.node,),
     )

@@ -16,11 +16,12 @@ from deltalake import DeltaTable
 from deltalake.exceptions import DeltaError
 
 from indexer.errors import TableUnavailable
+from indexer.ledger.bring_up import Seen, bring_up
 from indexer.ledger.ledger import Ledger
-from indexer.ledger.stored import LedgerTable, bring_up
+from indexer.ledger.stored import LedgerTable
 from indexer.store.bucket import Bucket
 from indexer.table.table import LogEntry, Table
-from query_api.completeness.gaps import Gap, find_gaps
+from query_api.completeness.gaps import OfFiles, file_gaps, other_gaps
 from query_api.scan.plan import Segments
 
 # From so many versions behind on, what the keeper has folded meanwhile is the shorter way.
@@ -34,19 +35,19 @@ _log = logging.getLogger(__name__)
 class Snapshot:
     """One version of the table: its segments, its ledger and the gaps in that."""
 
-    def __init__(self, version: int, segments: Segments, ledger: Ledger) -> None:
-        """Take what must not be changed afterwards."""
+    def __init__(
+        self, version: int, segments: Segments, ledger: Ledger, before: "Snapshot | None" = None
+    ) -> None:
+        """Take what must not be changed afterwards; of ``before`` gaps that are the same stay."""
         self.version = version
         self.segments = segments
         self.ledger = ledger
-        self._gaps: tuple[Gap, ...] | None = None
-
-    @property
-    def gaps(self) -> tuple[Gap, ...]:
-        """All gaps of the ledger, found at the first question for them."""
-        if self._gaps is None:
-            self._gaps = tuple(find_gaps(self.ledger))
-        return self._gaps
+        self._of_files: OfFiles = file_gaps(ledger, before._of_files if before else {})
+        self.gaps = (
+            *(gap for _, gaps in self._of_files.values() for gap in gaps),
+            *other_gaps(ledger),
+        )
+        """All gaps of the ledger."""
 
 
 class Replica:
@@ -133,9 +134,10 @@ class Replica:
         if held is not None:
             return held, held.ledger.version == version
         handle = self.table.snapshot(version)
-        ledger = max(earlier, key=lambda each: each.version, default=Ledger())
+        nothing = Ledger(settles=True)
+        ledger = max(earlier, key=lambda each: each.version, default=nothing)
         if version - ledger.version <= _FOLDED_IN_REQUEST:
-            ledger = bring_up(ledger.branch(), self.table, version)
+            ledger = self._brought_up(ledger.branch(), version)
         else:
             ledger = latest.ledger
         snapshot = Snapshot(version, self._segments(handle), ledger)
@@ -152,20 +154,25 @@ class Replica:
         if before.version < version <= before.version + _FAR_BEHIND:
             entries: list[LogEntry] = []
             ledger = before.ledger.branch()
-            if ledger is bring_up(
-                ledger, self.table, version, seen=lambda entry, _: entries.append(entry)
-            ):
+            if ledger is self._brought_up(ledger, version, lambda entry, _: entries.append(entry)):
                 with contextlib.suppress(pa.ArrowException, ValueError):  # statistics of others
-                    return Snapshot(version, before.segments.after(entries), ledger)
+                    return Snapshot(version, before.segments.after(entries), ledger, before)
         return self._open(self.table.snapshot())
+
+    def _brought_up(self, ledger: Ledger, version: int, seen: Seen | None = None) -> Ledger:
+        """Fold a ledger on, in place, and return it; another one if its log is gone."""
+        lookup = self._ledger_table.lookup
+        ledger = bring_up(ledger, self.table, version, lookup=lookup, seen=seen)
+        ledger.leaving.clear()  # the keeper stores them
+        return ledger
 
     def _newest(self, version: int) -> Ledger:
         """Return the newest ledger at hand that speaks of no later version: stored, held or empty.
 
         It may be folded on.
         """
-        stored, held = self._ledger_table.load(), self._latest
-        ledger = stored if stored.version <= version else Ledger()
+        stored, held = self._ledger_table.load_settling(), self._latest
+        ledger = stored if stored.version <= version else Ledger(settles=True)
         if held is not None and ledger.version < held.version <= version:
             return held.ledger.branch()
         return ledger
@@ -173,7 +180,7 @@ class Replica:
     def _open(self, handle: DeltaTable) -> Snapshot:
         """Return the snapshot of a version, all of it read again but the ledger to begin with."""
         version = handle.version()
-        ledger = bring_up(self._newest(version), self.table, version)
+        ledger = self._brought_up(self._newest(version), version)
         segments = self._segments(handle)
         identity = str(handle.metadata().id).encode()
         self._secret = hashlib.blake2b(identity, digest_size=32, person=b"cursor").digest()

@@ -92,7 +92,7 @@ class StreamView(Model):
     pod_uid: str
     container: str
     restart: int
-    files: list[str]
+    files: Annotated[int, Field(description="that there ever were")]
     first_time: Time | None
     last_time: Time | None
     rows: int

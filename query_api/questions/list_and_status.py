@@ -3,23 +3,25 @@
 A snapshot and a scope go in, models of the answer come out; nothing is read from storage.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 
-from indexer.ledger.entries import FileEntry
+import numpy as np
+
+from indexer.ledger.totals import BYTES, FILES, FIRST, LAST, OPEN, ROWS, Place
 from indexer.object_names import is_coverage, logs_folder
 from indexer.query.scope import Scope
 from indexer.table.damage import Damage
 from indexer.times import HOUR_NS, format_optional, format_time
-from query_api.completeness.gaps import file_in_scope
+from query_api.completeness.progress import (
+    describe,
+    nodes_in_scope,
+    progress_of,
+    progress_of_node,
+)
 from query_api.completeness.replica import Snapshot
 from query_api.completeness.statement import gap_view
-from query_api.completeness.verdict import (
-    Trouble,
-    describe,
-    judge,
-    nodes_in_scope,
-    progress_of_nodes,
-)
+from query_api.completeness.streams import streams_in_scope
+from query_api.completeness.verdict import Trouble, judge
 from query_api.questions.answer import (
     DamagedView,
     Gaps,
@@ -80,50 +82,49 @@ def _damaged_views(damaged: Mapping[str, Damage], cluster: str) -> list[DamagedV
 def list_streams(snapshot: Snapshot, scope: Scope, limit: int, cluster: str) -> StreamList:
     """Return the streams that have, or may have, lines in the scope."""
     ledger = snapshot.ledger
-    until = {
-        m.node: m.complete_until_ns
-        for m in progress_of_nodes(ledger, nodes_in_scope(ledger, scope), scope)
-    }
-    files: dict[tuple[object, ...], list[FileEntry]] = {}
-    for file in ledger.files.values():
-        spans = scope.overlaps(file.first_ns or None, file.last_ns if file.sealed else None)
-        if spans and file_in_scope(file, scope):
-            files.setdefault((file.stream, file.node), []).append(file)
-    lost: dict[bytes, int] = {}
+    totals = ledger.totals
+    progress = progress_of(ledger, nodes_in_scope(ledger, scope), scope)
+    lost: dict[Place, int] = {}
     for gap in snapshot.gaps:
         if gap.file is not None and gap.harms:
-            lost[gap.file.file_id] = lost.get(gap.file.file_id, 0) + (gap.size_bytes or 0)
-    named = sorted(files.values(), key=lambda of: (of[0].stream, of[0].node))
+            place = (gap.file.node, gap.file.stream)
+            lost[place] = lost.get(place, 0) + (gap.size_bytes or 0)
+    rows = np.flatnonzero(streams_in_scope(ledger, scope)).tolist()
+    rows.sort(key=lambda row: (totals.places[row][1], totals.places[row][0]))
     return StreamList(
-        streams=[_stream_view(of, lost, until, cluster) for of in named[:limit]],
-        total=len(named),
+        streams=[
+            _stream_view(
+                totals.places[row],
+                totals.numbers[row].tolist(),
+                lost.get(totals.places[row], 0),
+                progress.until_ns.get(totals.places[row][0]) or None,
+                cluster,
+            )
+            for row in rows[:limit]
+        ],
+        total=len(rows),
         completeness=judge(snapshot, scope, cluster, Trouble()),
         version=snapshot.version,
     )
 
 
 def _stream_view(
-    files: list[FileEntry], lost: dict[bytes, int], until: dict[str, int | None], cluster: str
+    place: Place, numbers: list[int], missing_bytes: int, until_ns: int | None, cluster: str
 ) -> StreamView:
-    one = files[0]
-    ids = dict.fromkeys(file.file_id for file in sorted(files, key=lambda each: each.first_ns))
+    node, stream = place
     return StreamView(
         cluster=cluster,
-        node=one.node,
-        **one.stream.fields(),
-        files=[file_id.hex() for file_id in ids],
-        first_time=format_optional(min((f.first_ns for f in files if f.first_ns), default=None)),
-        last_time=format_optional(max(file.last_ns for file in files) or None),
-        rows=sum(file.rows for file in files),
-        bytes=sum(_covered_bytes(files)),
-        missing_bytes=sum(lost.get(file_id, 0) for file_id in ids),
-        ended=all(file.sealed or file.gone for file in files),
-        complete_until=format_optional(until.get(one.node)),
+        node=node,
+        **stream.fields(),
+        files=numbers[FILES],
+        first_time=format_optional(numbers[FIRST] or None),
+        last_time=format_optional(numbers[LAST] or None),
+        rows=numbers[ROWS],
+        bytes=numbers[BYTES],
+        missing_bytes=missing_bytes,
+        ended=not numbers[OPEN],
+        complete_until=format_optional(until_ns),
     )
-
-
-def _covered_bytes(files: Iterable[FileEntry]) -> Iterable[int]:
-    return (part.end - part.start for file in files for part in file.covered)
 
 
 def show_status(
@@ -132,7 +133,9 @@ def show_status(
     """Return how far each node and each partition is, and what is missing."""
     ledger = snapshot.ledger
     everything = Scope(-(2**63), 2**63 - 1, {})
-    progress = progress_of_nodes(ledger, nodes_in_scope(ledger, everything), everything)
+    nodes = nodes_in_scope(ledger, everything) - ledger.gone.keys()
+    progress = [progress_of_node(ledger, node, everything) for node in nodes]
+    progress.sort(key=lambda each: (each.complete_until_ns or 0, each.node))
     errors: dict[str, dict[str, None]] = {}
     partitions: dict[str, set[int]] = {}
     for (node, _), entry in ledger.nodes.items():

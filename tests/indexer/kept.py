@@ -17,8 +17,8 @@ from indexer.keeper.jobs import Jobs
 from indexer.keeper.metrics import KeeperMetrics
 from indexer.keeper.run import Keeper
 from indexer.keeper.settings import KeeperSettings
+from indexer.ledger.bring_up import bring_up
 from indexer.ledger.ledger import Ledger
-from indexer.ledger.stored import bring_up
 from indexer.object_names import COVERAGE_FOLDER, new_name, segment_folder
 from indexer.store.bucket import Bucket
 from indexer.store.checked_file import checked_name

@@ -28,9 +28,10 @@ from indexer.errors import (
 )
 from indexer.index import Indexer
 from indexer.keeper.fold import Fold
+from indexer.ledger.bring_up import bring_up
 from indexer.ledger.entries import LOST_RETENTION, LOST_TOPIC, TOPIC_RESET, UNPARSED
 from indexer.ledger.ledger import Ledger
-from indexer.ledger.stored import LedgerTable, bring_up
+from indexer.ledger.stored import LedgerTable
 from indexer.metrics import IndexerMetrics
 from indexer.settings import IndexerSettings
 from indexer.store.bucket import Bucket

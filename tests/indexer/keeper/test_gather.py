@@ -6,8 +6,9 @@ import pytest
 
 from indexer.errors import PositionMoved
 from indexer.keeper.gather import OBJECTS_MAX, plan_gathering
+from indexer.ledger.bring_up import bring_up
 from indexer.ledger.ledger import Ledger
-from indexer.ledger.stored import LedgerTable, bring_up
+from indexer.ledger.stored import LedgerTable
 from indexer.object_names import COVERAGE_FOLDER, MERGED_FOLDER
 from indexer.store.bucket import Bucket
 from indexer.table.table import Live

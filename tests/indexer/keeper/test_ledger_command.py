@@ -7,8 +7,9 @@ import pytest
 
 from indexer.keeper.fold import Fold
 from indexer.keeper.ledger_command import main
+from indexer.ledger.bring_up import bring_up
 from indexer.ledger.ledger import Ledger
-from indexer.ledger.stored import LedgerTable, bring_up
+from indexer.ledger.stored import LedgerTable
 from indexer.store.bucket import Bucket
 from indexer.store.open import open_bucket
 from indexer.table.coverage import Coverage

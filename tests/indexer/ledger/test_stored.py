@@ -16,9 +16,10 @@ from hypothesis import strategies as st
 from collector.wire.batch import Gone
 from indexer.errors import BucketUnavailable, TableDamaged, TableError
 from indexer.keeper.fold import Fold
+from indexer.ledger.bring_up import bring_up
 from indexer.ledger.entries import FileEntry
 from indexer.ledger.ledger import Ledger
-from indexer.ledger.stored import LedgerTable, bring_up
+from indexer.ledger.stored import LedgerTable
 from indexer.store.bucket import Bucket
 from indexer.store.open import open_bucket
 from indexer.table.coverage import Coverage
@@ -35,7 +36,7 @@ LATER_NS = START_NS + 30 * DAY_NS
 
 
 def shipped(partitions: int = 2) -> list[Coverage]:
-    """Each file whole and in a commit of its own, then that the first three are gone."""
+    """Each file whole and in a commit of its own, then that the first three are gone: settled."""
     way = Way()
     for n, file in enumerate(FILES):
         run = Run(run=bytes([n]) * 16, partition=n % partitions)
@@ -65,7 +66,7 @@ def test_an_indexer_loads_only_files_of_its_partitions(store: Bucket) -> None:
     assert LedgerTable(store, CLUSTER).load_live() == LedgerTable(store, CLUSTER).load()
 
 
-def test_files_gone_for_long_are_found_by_lookup_and_not_loaded(store: Bucket) -> None:
+def test_files_settled_long_ago_are_found_by_lookup_and_not_loaded(store: Bucket) -> None:
     whole = fold(shipped())
     held = saved(store, shipped(), LATER_NS)
     assert {key[0] for key in held.files} == ids(FILES[3:])
@@ -80,7 +81,7 @@ def test_files_gone_for_long_are_found_by_lookup_and_not_loaded(store: Bucket) -
     assert table.lookup([]) == {}
 
 
-def test_a_file_that_is_gone_since_a_moment_stays_live(store: Bucket) -> None:
+def test_a_file_that_is_settled_since_a_moment_stays_live(store: Bucket) -> None:
     held = saved(store, shipped(), START_NS)
     assert {key[0] for key in held.files} == ids(FILES)
     assert held.past_ns == 0
@@ -127,7 +128,7 @@ def goodbyes(commits: Sequence[Coverage]) -> list[Coverage]:
     return [*way.commits, *commits]
 
 
-def test_a_past_file_that_is_spoken_of_again_goes_on_from_what_it_was(store: Bucket) -> None:
+def test_a_settled_file_that_goes_on_goes_on_from_what_it_was(store: Bucket) -> None:
     logs = Table(store, CLUSTER)
     logs.make()
     commits = shipped()
@@ -137,11 +138,22 @@ def test_a_past_file_that_is_spoken_of_again_goes_on_from_what_it_was(store: Buc
     assert keeper.advance(logs)
     assert keeper.ledger is not None
     assert (FILES[0].id, 0) not in keeper.ledger.files
-    add_coverage(logs, commits[0])
+    add_coverage(logs, commits[0])  # sent again: it says nothing new
+    assert keeper.advance(logs)
+    assert (FILES[0].id, 0) not in keeper.ledger.files
+    longer = File(lines(0, 20), pod="pod-0")
+    assert longer.id == FILES[0].id
+    way, run = Way(), Run(run=b"later".ljust(16))
+    way.commit(
+        run.batch(*longer.ranges([], start=len(lines(0, 12)), end=len(lines(0, 16))), of=[longer]),
+        run.inventory([(longer, len(longer.data), len(lines(0, 18)))]),
+    )
+    add_coverage(logs, way.commits[0])
     assert keeper.advance(logs)
     version = logs.snapshot().version()
     whole = bring_up(Ledger(), logs, version)
     assert keeper.ledger.files[FILES[0].id, 0] == whole.files[FILES[0].id, 0]
+    assert len(whole.files[FILES[0].id, 0].lost) == 1
     assert LedgerTable(store, CLUSTER).load() == whole
     assert Fold(store, CLUSTER, 24, lambda: LATER_NS + DAY_NS).advance(logs) is False
 
@@ -157,21 +169,21 @@ def test_folds_leave_few_objects_and_the_older_ones_alone(tmp_path: Path) -> Non
         way.commit(Run().batch(*file.ranges([]), of=[file]))
         ledger.apply(way.commits[0], version)
         assert table.save(ledger, version - 1, {(file.id, 0)} if version else None)
-        names.append(set(bucket.names(f"{CLUSTER}/ledger/live/")))
+        names.append(set(bucket.names(f"{CLUSTER}/ledger/open/")))
     assert table.load() == ledger
-    live = live_objects(table)
-    assert len(live) <= 5
-    assert sum(rows for _, rows in live) <= 24 * 1.1
+    opened = open_objects(table)
+    assert len(opened) <= 5
+    assert sum(rows for _, rows in opened) <= 24 * 1.1
     written = names[-1]
     assert len(written) == 24
 
 
-def live_objects(table: LedgerTable) -> list[tuple[str, int]]:
+def open_objects(table: LedgerTable) -> list[tuple[str, int]]:
     opened = table._open()
     assert opened is not None
     actions = opened.get_add_actions()
     found = zip(*(actions.column(n).to_pylist() for n in ("path", "num_records")), strict=True)
-    return [(name, rows) for name, rows in found if name.startswith("live/")]
+    return [(name, rows) for name, rows in found if name.startswith("open/")]
 
 
 class Failing:
@@ -205,7 +217,7 @@ def test_a_fold_that_fails_half_way_shows_nothing(tmp_path: Path, left: int) -> 
 
 
 def test_many_files_come_back_from_several_row_groups(tmp_path: Path) -> None:
-    """The past part is read by row groups; each file is in one, whatever its id."""
+    """Settled files are read by row groups; each file is in one, whatever its id."""
     bucket = open_bucket(str(tmp_path))
     ledger = Ledger(version=0)
     for n in range(10_000):
@@ -213,12 +225,12 @@ def test_many_files_come_back_from_several_row_groups(tmp_path: Path) -> None:
         for epoch in range(1 + (n % 100 == 0)):
             ledger.files[file_id, epoch] = FileEntry(
                 file_id=file_id, epoch=epoch, partition=n % 4, node="n", namespace="a", pod="p",
-                pod_uid="u", container="c", restart=0, gone_ns=DAY_NS + n % 2 * LATER_NS,
+                pod_uid="u", container="c", restart=0, settled_ns=DAY_NS if n % 2 else 0,
             )  # fmt: skip
     whole = dict(ledger.files)
     table = LedgerTable(bucket, CLUSTER)
     assert table.save(ledger, -1, None, START_NS)
-    past = {key: file for key, file in whole.items() if file.gone_ns == DAY_NS}
+    past = {key: file for key, file in whole.items() if file.settled_ns == DAY_NS}
     some = {file_id for file_id, _ in list(past)[::7]}
     assert table.lookup(some) == {key: file for key, file in past.items() if key[0] in some}
     assert table.lookup({key[0] for key in whole}) == past
@@ -228,7 +240,7 @@ def test_many_files_come_back_from_several_row_groups(tmp_path: Path) -> None:
 
 def test_a_ledger_of_an_older_form_says_what_to_do(tmp_path: Path) -> None:
     write_deltalake(str(tmp_path / CLUSTER / "ledger"), pa.table({"kind": ["file"]}))
-    with pytest.raises(TableError, match="older version; delete it"):
+    with pytest.raises(TableError, match=r"earlier version: .*--rebuild"):
         LedgerTable(open_bucket(str(tmp_path)), CLUSTER).load()
 
 

@@ -257,7 +257,7 @@ class Table:
         self.coverage = sorted(
             (name for name in names if "__HIVE" in name), key=bucket.size, reverse=True
         )
-        self.live = next(name for name in names if "/live/" in name)
+        self.opened = next(name for name in names if "/open/" in name)
         self.state = next(name for name in names if "/state/" in name)
 
     def path(self, name: str) -> str:
@@ -324,7 +324,7 @@ def test_segments_of_every_version_are_shown(capsys: Out, version: int) -> None:
 
 
 def test_an_object_of_the_ledger_is_shown_entry_by_entry(table: Table, capsys: Out) -> None:
-    found = items(capsys, "ledger", table.path(table.live))
+    found = items(capsys, "ledger", table.path(table.opened))
     assert found["ledger"][0]["rows"] == len(found["file"]) == 2
     lost = [each for file in found["file"] for each in file["lost"]]
     assert [each["type"] for each in lost] == ["LOST_ROTATED"]
@@ -334,7 +334,7 @@ def test_an_object_of_the_ledger_is_shown_entry_by_entry(table: Table, capsys: O
 
 
 def test_damaged_objects_are_named_with_what_to_do(table: Table, capsys: Out) -> None:
-    kinds = {"segment": table.segment, "coverage": table.coverage[0], "ledger": table.live}
+    kinds = {"segment": table.segment, "coverage": table.coverage[0], "ledger": table.opened}
     for kind, name in kinds.items():
         path = Path(table.path(name))
         path.write_bytes(path.read_bytes()[:-20])
@@ -351,7 +351,7 @@ def test_a_damaged_page_is_said_after_what_can_be_read(table: Table, capsys: Out
 
 
 def test_an_entry_of_a_later_version_is_said(table: Table, capsys: Out, tmp_path: Path) -> None:
-    rows = pq.read_table(table.path(table.live))
+    rows = pq.read_table(table.path(table.opened))
     kinds = pa.array(["wish"] * len(rows))
     later = rows.set_column(rows.schema.get_field_index("kind"), "kind", kinds)
     pq.write_table(later, tmp_path / "later.parquet")
@@ -378,7 +378,7 @@ def test_a_file_of_another_kind_is_an_error(
     paths = {
         "segment": table.path(table.segment),
         "coverage": table.path(table.coverage[0]),
-        "ledger": table.path(table.live),
+        "ledger": table.path(table.opened),
         "batch": str(batch),
         "checkpoint": str(checkpoint),
     }
@@ -404,7 +404,7 @@ def test_objects_are_read_from_the_bucket(any_bucket: Bucket, capsys: Out) -> No
     table = Table(any_bucket)
     assert items(capsys, "segment", table.path(table.segment))["segment"][0]["rows"] == 3
     assert "commit" in items(capsys, "coverage", table.path(table.coverage[0]))
-    assert "file" in items(capsys, "ledger", table.path(table.live))
+    assert "file" in items(capsys, "ledger", table.path(table.opened))
     assert "check its name" in said(capsys, "segment", table.path("none"))
 
 

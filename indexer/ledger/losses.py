@@ -1,0 +1,116 @@
+"""What of one file is covered and what is lost: spans and reports go in, intervals come out.
+
+Nothing here knows of any other file. Bytes are lost by a report of the collector, or since the
+topic has acknowledged them and the table does not have them.
+"""
+
+from collections.abc import Iterator
+
+from collector.wire.batch import Gap
+from collector.wire.range import CRC_UNKNOWN
+from indexer.ledger.entries import LOST_ROTATED, LOST_TOPIC, Covered, FileEntry, Lost, missing
+from indexer.ledger.intervals import holes
+from indexer.table.coverage import Note, Span
+
+
+def cover(file: FileEntry, span: Span) -> None:
+    """Add a span to the covered bytes."""
+    new = Covered(span.start, span.end, span.first_ns, span.last_ns, span.parser_state)
+    rest = []
+    for old in file.covered:
+        if old.end < new.start or old.start > new.end:
+            rest.append(old)
+            continue
+        firsts = [t for t in (old.first_ns, new.first_ns) if t]
+        new = Covered(
+            min(old.start, new.start),
+            max(old.end, new.end),
+            min(firsts, default=0),
+            max(old.last_ns, new.last_ns),
+            max(old, new, key=lambda part: part.end).parser_state,
+        )
+    file.covered = sorted([*rest, new], key=lambda part: part.start)
+    if span.crc_after != CRC_UNKNOWN:
+        file.add_end(span.end, span.crc_after)
+    file.lines += span.lines
+    file.rows += span.rows
+    if span.rule:
+        file.elided += span.end - span.start
+    file.size = max(file.size, span.end)
+
+
+def unaccounted(file: FileEntry, end: int) -> Iterator[tuple[int, int]]:
+    """Yield the holes of ``[0, end)`` that are not known to be lost either."""
+    known = sorted((lost.start, lost.end if lost.end_exact else end) for lost in file.lost)
+    for start, stop in missing(file, end):
+        yield from holes(known, start, stop)
+
+
+def known_since(file: FileEntry) -> int:
+    """Return when the file was first seen. Its OPEN may be lost with a run that kept the rest."""
+    reports = (lost.to_ns or 0 for lost in file.lost)
+    return file.seen_ns or file.first_ns or max(reports, default=0)
+
+
+def is_over(file: FileEntry) -> bool:
+    return any(not lost.end_exact for lost in file.lost)
+
+
+def lose_missing(file: FileEntry, end: int, proof: str, now_ns: int) -> None:
+    """What the topic has acknowledged and the table does not cover by now is lost."""
+    for start, stop in list(unaccounted(file, end)):
+        before = [part.last_ns for part in file.covered if part.end <= start]
+        after = [part.first_ns for part in file.covered if part.start >= stop]
+        file.lost.append(
+            Lost(
+                type=LOST_TOPIC,
+                start=start,
+                end=stop,
+                end_exact=True,
+                from_ns=max(before, default=0) or None,
+                to_ns=min((t for t in after if t), default=0) or None,
+                reason="acknowledged by the topic, and not in it",
+                proof=proof,
+                found_ns=now_ns,
+            )
+        )
+
+
+def lose_rest(
+    file: FileEntry, kind: str, reason: str, proof: str, until_ns: int, now_ns: int
+) -> None:
+    """What has not come of a file was never said to be acknowledged, and will not come any more."""
+    file.lost.append(
+        Lost(
+            type=kind,
+            start=file.covered_end,
+            end=max(file.size, file.covered_end),
+            end_exact=False,
+            from_ns=file.last_ns or None,
+            to_ns=until_ns,
+            reason=reason,
+            proof=proof,
+            found_ns=now_ns,
+        )
+    )
+
+
+def lose_reported(file: FileEntry, gap: Gap, note: Note, now_ns: int) -> None:
+    if any(lost.start == gap.start and lost.reason == gap.reason for lost in file.lost):
+        return  # the same entry, sent by a run that was killed before it could note that
+    # The line before the gap bounds it from below; the collector's last scan may be later.
+    before_ns = max((part.last_ns for part in file.covered if part.end <= gap.start), default=0)
+    file.lost.append(
+        Lost(
+            type=LOST_ROTATED,
+            start=gap.start,
+            end=gap.end,
+            end_exact=gap.end_exact,
+            from_ns=before_ns or gap.from_ns,
+            to_ns=gap.to_ns,
+            reason=gap.reason,
+            proof=f"gap in batch {note.sequence} of run {note.run.hex()}",
+            found_ns=now_ns,
+        )
+    )
+    file.size = max(file.size, gap.end)
