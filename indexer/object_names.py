@@ -11,7 +11,7 @@ name is never used twice, and those of one folder sort as what they stand for.
             _delta_log/VERSION.json                       what a version has added and removed
             _delta_log/VERSION.checkpoint.parquet         what was there at a version
             _delta_log/_last_checkpoint                   which version that was last
-        ledger/                                       the ledger as it was folded: a Delta table
+        ledger-2/                                     the ledger as it was folded: a Delta table
             state/VERSION-RANDOM-CRC-END.parquet          whatever is not a file
             open/VERSION-RANDOM-CRC-END.parquet           files that are not settled
             settled/DATE/VERSION-RANDOM-CRC-END.parquet   files that were settled on that day
@@ -70,8 +70,8 @@ def logs_folder(cluster: str) -> str:
 
 
 def ledger_folder(cluster: str) -> str:
-    """Return where the table ``ledger`` is."""
-    return f"{cluster}/ledger/"
+    """Return where the table ``ledger`` is; programs of the version before have one of theirs."""
+    return f"{cluster}/ledger-2/"
 
 
 def streams_folder(cluster: str) -> str:

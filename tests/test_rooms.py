@@ -106,7 +106,10 @@ CONTRACTS: Mapping[str, Mapping[str, str]] = {
 
 # The command line starts any role: inside a function, it may import its module.
 STARTS_ROLES = "query_api/command/cli.py"
-ROLES = {"collector.run", "indexer.run", "indexer.keeper.run", "indexer.keeper.ledger_command"}
+ROLES = {
+    "collector.run", "indexer.run", "indexer.keeper.run", "indexer.keeper.ledger_command",
+    "indexer.keeper.retire_command",
+}  # fmt: skip
 ROLES |= {"query_api.run", "query_api.local.up"}
 
 FILES_MAX = 15

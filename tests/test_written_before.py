@@ -176,12 +176,18 @@ async def test_what_the_version_before_has_lost_and_removed_is_told(taken: Taken
     assert answer["completeness"]["verdict"] == "complete"
 
 
-def test_a_ledger_of_the_version_before_equals_its_coverage(
-    taken: Taken, capsys: pytest.CaptureFixture[str]
+def test_a_ledger_of_the_version_before_is_folded_again_beside_it(
+    taken: Taken, kept: Kept, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    before = {name: kept.bucket.get(name) for name in kept.bucket.names(f"{CLUSTER}/ledger/")}
+    kept.jobs().fold()
     assert taken.check_ledger() == 0
-    said = "the ledger of golden (8 files, version 29) equals its coverage folded again\n"
+    said = "the ledger of golden (8 files, version 32) equals its coverage folded again\n"
     assert capsys.readouterr().out == said
+    assert before  # programs of that version go on with it
+    assert before == {
+        name: kept.bucket.get(name) for name in kept.bucket.names(f"{CLUSTER}/ledger/")
+    }
 
 
 async def test_an_indexer_goes_on_from_the_stored_position(taken: Taken) -> None:

@@ -19,6 +19,7 @@ from indexer.ledger.bring_up import fold_again
 from indexer.ledger.entries import JumpEntry
 from indexer.ledger.ledger import Ledger
 from indexer.ledger.stored import LedgerTable
+from indexer.ledger.totals import StreamEntry
 from indexer.store.bucket import Bucket
 from indexer.store.open import open_bucket
 from indexer.table.table import Table
@@ -86,6 +87,9 @@ def differences(stored: Ledger, refolded: Ledger) -> Iterator[str]:
     for kind in ("positions", "files", "lanes", "nodes", "expired", "deleted"):
         yield from _compared(kind, getattr(stored, kind), getattr(refolded, kind))
     yield from _compared("jumps", _jumps(stored), _jumps(refolded))
+    yield from _compared("streams", _streams(stored), _streams(refolded))
+    if stored.retired != refolded.retired:
+        yield f"retired nodes: {stored.retired!r}, folded again {refolded.retired!r}"
 
 
 def _jumps(ledger: Ledger) -> dict[tuple[Any, ...], JumpEntry]:
@@ -93,6 +97,13 @@ def _jumps(ledger: Ledger) -> dict[tuple[Any, ...], JumpEntry]:
     return {
         (each.jump.partition, each.jump.start, each.jump.end, each.jump.type, each.found_ns): each
         for each in ledger.jumps
+    }
+
+
+def _streams(ledger: Ledger) -> dict[tuple[Any, ...], StreamEntry]:
+    return {
+        (each.node, each.namespace, each.pod, each.pod_uid, each.container, each.restart): each
+        for each in ledger.totals.entries()
     }
 
 

@@ -4,7 +4,7 @@ A ledger and the table go in; the ledger of a newer version comes out, whoever f
 """
 
 import itertools
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Sequence
 
 from indexer.errors import ObjectMissing, VersionGone
 from indexer.ledger.commit import Commit
@@ -42,47 +42,48 @@ def bring_up(
                 list(itertools.chain.from_iterable(map(table.coverage, entry.coverage)))
                 for entry in entries
             ]
-            commits = [(entry.version, list(map(Commit.of, of)))
-                       for entry, of in zip(entries, found, strict=True)]  # fmt: skip
-            changed = _fold(ledger, commits, lookup)
-            if touched is not None:
-                touched |= changed
             for entry, coverages in zip(entries, found, strict=True):
+                for coverage in coverages:
+                    changed = _fold(ledger, Commit.of(coverage), entry.version, lookup)
+                    if touched is not None:
+                        touched |= changed
+                ledger.version = entry.version
                 if seen is not None:
                     seen(entry, coverages)
     except (VersionGone, ObjectMissing):
-        ledger = fold_again(table, version, settles=ledger.settles)
+        ledger = fold_again(table, version, Ledger(settles=ledger.settles), lookup)
     return ledger
 
 
-def fold_again(table: Table, version: int, *, settles: bool = False) -> Ledger:
-    """Return the fold of all coverage objects of a version; raise VersionGone if it is not kept."""
-    ledger = Ledger(settles=settles)
+def fold_again(
+    table: Table, version: int, ledger: Ledger | None = None, lookup: Lookup | None = None
+) -> Ledger:
+    """Fold all coverage objects of a version into an empty ledger and return it.
+
+    Raises VersionGone if the version is not kept.
+    """
+    ledger = Ledger() if ledger is None else ledger
     for coverage in table.all_coverage(table.snapshot(version)):
-        ledger.apply(coverage, version)
+        _fold(ledger, Commit.of(coverage), version, lookup)
     ledger.version = version
     return ledger
 
 
-def _fold(
-    ledger: Ledger, versions: Iterable[tuple[int, list[Commit]]], lookup: Lookup | None
-) -> set[FileKey]:
-    """Fold the commits of some versions; return the files that have changed.
+def _fold(ledger: Ledger, commit: Commit, version: int, lookup: Lookup | None) -> set[FileKey]:
+    """Fold a commit; return the files that have changed.
 
     What only the entry of a file can tell, and the ledger does not have, is looked up before.
     """
     revived: dict[FileKey, FileEntry] = {}
-    if lookup is not None:
-        revived = lookup(ledger.unknown(itertools.chain(*(of for _, of in versions))))
-        for key, past in revived.items():
+    if lookup is not None and (unknown := ledger.unknown(commit)):
+        for key, past in lookup(unknown).items():
             known = ledger.files.get(key)
             if key not in ledger.leaving and (known is None or not known.is_begun):
+                revived[key] = past
                 ledger.revive(past)
-    changed: set[FileKey] = set()
-    for version, commits in versions:
-        for commit in commits:
-            changed |= ledger.fold(commit, version)
-        ledger.version = version
+                if commit.settled is not None:
+                    commit.settled.pop(key, None)
+    changed = ledger.fold(commit, version)
     if ledger.settles:
         ledger.put_back(revived)
     return changed

@@ -21,7 +21,7 @@ class Commit:
     coverage: Coverage
     notes: list[tuple[Note, Control]]
     covers: dict[FileKey, FileCover]
-    settled: dict[FileKey, SettledFile] = field(default_factory=dict)
+    settled: dict[FileKey, SettledFile] | None = None  # those of its files, once it was asked
     changed: set[FileKey] = field(default_factory=set)
 
     @classmethod
@@ -36,6 +36,10 @@ class Commit:
     def now_ns(self) -> int:
         """When it was made."""
         return self.coverage.committed_ns
+
+    def begins(self, key: FileKey) -> bool:
+        """Return whether it has the beginning of a file."""
+        return key in self.covers and any(span.start == 0 for span in self.covers[key].spans)
 
     def claims(self) -> Iterator[tuple[FileKey, int, int]]:
         """Yield of files up to where they are said to have come, and how large they are at least.

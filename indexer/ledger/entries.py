@@ -109,13 +109,9 @@ class FileEntry(msgspec.Struct, kw_only=True):
 
     @property
     def is_whole(self) -> bool:
-        """Return whether all that it will ever hold is covered."""
-        if self.lost or self.goes_on or len(self.covered) > 1:
+        """Return whether all that it will ever hold is covered; collectors name no empty file."""
+        if self.lost or self.goes_on or len(self.covered) != 1:
             return False
-        return self.size == 0 or (bool(self.covered) and self._covers_all)
-
-    @property
-    def _covers_all(self) -> bool:
         return self.covered[0].start == 0 and self.covered[0].end >= self.size
 
     @property

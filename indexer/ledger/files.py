@@ -34,30 +34,24 @@ class FileLedger(msgspec.Struct):
     going_on: dict[NodeKey, frozenset[FileKey]] = {}
     swept_hour: int = 0
 
-    def unknown(self, commits: Iterable[Commit]) -> set[bytes]:
-        """Return the files of which the commits claim what only their entry can tell of.
+    def unknown(self, commit: Commit) -> set[bytes]:
+        """Return the files of which a commit claims what only their entry can tell of.
 
         That is no longer, or not yet, here: of a settled file that goes on, and of one that was
         known before and is forgotten, or whose beginning has not come.
         """
+        commit.settled = self.settled_of(commit.covers)
         found: set[bytes] = set()
-        for commit in commits:
-            settled = self.settled_of(commit.covers)
-            begun = {
-                (each.file_id, each.epoch)
-                for each in commit.coverage.files
-                if any(span.start == 0 for span in each.spans)
-            }
-            for key, end, size in commit.claims():
-                if key in self.leaving or key[0] in found:
-                    continue
-                if (known := settled.get(key)) is not None:
-                    is_told = size <= known.size
-                else:
-                    file = self.files.get(key)
-                    is_told = not end or key in begun or (file is not None and file.is_begun)
-                if not is_told:
-                    found.add(key[0])
+        for key, end, size in commit.claims():
+            if key in self.leaving:
+                continue
+            if (known := commit.settled.get(key)) is not None:
+                is_told = size <= known.size
+            else:
+                file = self.files.get(key)
+                is_told = not end or commit.begins(key) or (file is not None and file.is_begun)
+            if not is_told:
+                found.add(key[0])
         return found
 
     def put_back(self, keys: Iterable[FileKey]) -> None:
@@ -138,13 +132,13 @@ class FileLedger(msgspec.Struct):
         """Return the size of a file that is settled; None of any other."""
         if (file := self.files.get(key)) is not None:
             return file.size if file.settled_ns else None
-        settled = commit.settled.get(key)
+        settled = (commit.settled or {}).get(key)
         return None if settled is None else settled.size
 
     def change(self, key: FileKey, commit: Commit) -> FileEntry | None:
         """Return the entry of a file to change it, also of a settled one; None if it is unknown."""
         file = self.files.own(key)
-        if file is None and (settled := commit.settled.pop(key, None)) is not None:
+        if file is None and (settled := (commit.settled or {}).pop(key, None)) is not None:
             each = commit.covers[key]
             file = self.leaving.pop(key, None) or FileEntry(
                 file_id=each.file_id,

@@ -121,7 +121,8 @@ class Ledger(FileLedger):
     def fold(self, commit: Commit, version: int) -> set[FileKey]:
         """Do the same with a commit whose notes are decoded."""
         coverage, now_ns = commit.coverage, commit.now_ns
-        commit.settled = self.settled_of(commit.covers)
+        if commit.settled is None:
+            commit.settled = self.settled_of(commit.covers)
         for position in coverage.positions:
             self.positions[position.partition] = position
         for each in coverage.files:
@@ -146,7 +147,7 @@ class Ledger(FileLedger):
             self._delete(deleted, now_ns)
         if now_ns // _HOUR_NS > self.swept_hour:
             self.swept_hour = now_ns // _HOUR_NS
-            self._forget_lanes(now_ns)
+            self._forget(now_ns)
         self.version = version
         return commit.changed
 
@@ -257,8 +258,15 @@ class Ledger(FileLedger):
         proof = f"run {note.run.hex()} says that numbers below {old.oldest_unacked} were acked"
         self._acked(lane, old.oldest_unacked, now_ns, proof)
 
-    def _forget_lanes(self, now_ns: int) -> None:
-        """Forget the runs that others have followed for long, and that miss nothing."""
+    def _forget(self, now_ns: int) -> None:
+        """Forget the runs that others have followed for long, and that miss nothing.
+
+        Of nodes that have gone for good no inventory comes any more, by which settled files are.
+        """
+        for place in [place for place in self.settled if place[0] in self.gone]:
+            self.settled[place] = self.settled[place].listed([], now_ns // SECOND_NS)
+            if not len(self.settled[place]):
+                del self.settled[place]
         for key, lane in list(self.lanes.items()):
             node = self.nodes.get((lane.node, lane.partition))
             is_current = node is not None and node.run == lane.run
@@ -422,8 +430,6 @@ class Ledger(FileLedger):
                     lose_rest(file, NODE_RETIRED, reason, proof, commit.now_ns, commit.now_ns)
         self.totals.close_node(retired.node)
         self.settle_files(commit)
-        for place in [place for place in self.settled if place[0] == retired.node]:
-            del self.settled[place]
 
 
 def _blind_spots(inventory: Inventory) -> list[BlindSpot]:

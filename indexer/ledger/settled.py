@@ -114,7 +114,7 @@ class SettledFiles:
     ) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.bool_]]:
         """Return of each key a place in the rows, and whether it is there."""
         if not len(self.rows):
-            return np.zeros(0, np.intp), np.zeros(len(keys), np.bool_)
+            return np.zeros(len(keys), np.intp), np.zeros(len(keys), np.bool_)
         ours = self.rows["key"]
         at = np.minimum(np.searchsorted(ours, keys), len(ours) - 1)
         return at, ours[at] == keys

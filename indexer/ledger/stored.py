@@ -26,7 +26,6 @@ from indexer.errors import (
     BucketError,
     ObjectDamaged,
     TableDamaged,
-    TableError,
     TableUnavailable,
 )
 from indexer.ledger.entries import FileEntry, FileKey
@@ -329,15 +328,9 @@ class LedgerTable:
 
     def _open(self) -> DeltaTable | None:
         try:
-            table = self._log.opened(self._bucket.storage_options)
+            return self._log.opened(self._bucket.storage_options)
         except TableNotFoundError:
             return None
-        if "settled_time" not in {field.name for field in table.schema().fields}:
-            raise TableError(
-                f"{self._uri} was written by an earlier version: stop the keeper, run "
-                "`everyline ledger --rebuild`, and start it again"
-            )
-        return table
 
     def _make(self) -> DeltaTable:
         return DeltaTable.create(

@@ -57,6 +57,11 @@ PROCESSES = {
         "compare the ledger with its coverage, or rebuild it",
         "indexer",
     ),
+    "retire": Process(
+        "indexer.keeper.retire_command",
+        "wait no longer for a node that is gone for good",
+        "indexer",
+    ),
     "query": Process("query_api.run", "answer searches over HTTP", "query-api"),
     "up": Process(
         "query_api.local.up",

@@ -28,7 +28,7 @@ from indexer.store.bucket import Bucket
 from load_tests.generate import EVERYTHING, START_NS, generate
 from tests.indexer.shipped import CLUSTER, COMPRESSOR, File, Run
 
-TABLES = ("logs", "ledger", "streams")
+TABLES = ("logs", "ledger-2", "streams")
 NULL, BETWEEN = "-", "|"
 _HOUR_NS = 3600 * 10**9
 

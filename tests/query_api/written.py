@@ -113,10 +113,13 @@ class Written:
         errors: Sequence[str] = (),
         unborn: Sequence[Unborn] = (),
         unseen: Sequence[Unseen] = (),
+        acked: int | None = None,
     ) -> int:
-        """Commit what a full scan of the node found."""
+        """Commit what a full scan of the node found; ``acked`` of each file, or all."""
         files = self.node(node).files.values()
-        seen = tuple(Seen(f.id, 0, f.size, f.size, f.size) for f in files)
+        seen = tuple(
+            Seen(f.id, 0, f.size, f.size, f.size if acked is None else acked) for f in files
+        )
         told = (tuple(unborn), 0, tuple(errors), None, tuple(unseen))
         found = Inventory(began_ns, tuple(partitions), True, seen, *told)
         named = {f.id: f.stream for f in files}

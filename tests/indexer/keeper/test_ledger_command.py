@@ -74,7 +74,7 @@ def test_what_differs_is_named_and_rebuilt(
 
 def test_a_ledger_that_is_lost_is_rebuilt_past_files_and_all(bucket: Bucket) -> None:
     table = folded(bucket, shipped(), START_NS)
-    for name in list(bucket.names(f"{CLUSTER}/ledger/")):
+    for name in list(bucket.names(f"{CLUSTER}/ledger-2/")):
         bucket.delete(name)
     assert run(bucket, "--check") == 1
     assert run(bucket, "--rebuild") == 0

@@ -7,14 +7,12 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-import pyarrow as pa
 import pytest
-from deltalake import write_deltalake
 from hypothesis import given
 from hypothesis import strategies as st
 
 from collector.wire.batch import Gone
-from indexer.errors import BucketUnavailable, TableDamaged, TableError
+from indexer.errors import BucketUnavailable, TableDamaged
 from indexer.keeper.fold import Fold
 from indexer.ledger.bring_up import bring_up
 from indexer.ledger.entries import FileEntry
@@ -169,7 +167,7 @@ def test_folds_leave_few_objects_and_the_older_ones_alone(tmp_path: Path) -> Non
         way.commit(Run().batch(*file.ranges([]), of=[file]))
         ledger.apply(way.commits[0], version)
         assert table.save(ledger, version - 1, {(file.id, 0)} if version else None)
-        names.append(set(bucket.names(f"{CLUSTER}/ledger/open/")))
+        names.append(set(bucket.names(f"{CLUSTER}/ledger-2/open/")))
     assert table.load() == ledger
     opened = open_objects(table)
     assert len(opened) <= 5
@@ -238,12 +236,6 @@ def test_many_files_come_back_from_several_row_groups(tmp_path: Path) -> None:
     assert table.load().files == whole
 
 
-def test_a_ledger_of_an_older_form_says_what_to_do(tmp_path: Path) -> None:
-    write_deltalake(str(tmp_path / CLUSTER / "ledger"), pa.table({"kind": ["file"]}))
-    with pytest.raises(TableError, match=r"earlier version: .*--rebuild"):
-        LedgerTable(open_bucket(str(tmp_path)), CLUSTER).load()
-
-
 @pytest.mark.parametrize("data", [b"", b'{"commitInfo":{"ti', b"17"])
 @pytest.mark.parametrize("which", [-1, -2])
 def test_a_damaged_log_of_the_ledger_is_named_with_what_to_do(
@@ -252,12 +244,12 @@ def test_a_damaged_log_of_the_ledger_is_named_with_what_to_do(
     commits = shipped()
     whole = saved(store, commits)
     LedgerTable(store, CLUSTER).save(whole, whole.version, set(whole.files))
-    log = f"{CLUSTER}/ledger/_delta_log/"
+    log = f"{CLUSTER}/ledger-2/_delta_log/"
     name = sorted(each for each in store.names(log) if each.endswith(".json"))[which]
     store.delete(name)
     store.put(name, data)
     for use in (LedgerTable.load, LedgerTable.load_live, LedgerTable.sweep):
-        with pytest.raises(TableDamaged, match=f"{name}.*delete all of .*/ledger"):
+        with pytest.raises(TableDamaged, match=f"{name}.*delete all of .*/ledger-2"):
             use(LedgerTable(store, CLUSTER))
 
 
@@ -266,5 +258,5 @@ def test_two_that_make_the_ledger_make_one_of_one_schema(store: Bucket) -> None:
         made = [pool.submit(LedgerTable(store, CLUSTER)._make) for _ in range(8)]
     failed = [each for each in made if each.exception()]
     assert len(failed) < 8
-    log = f"{CLUSTER}/ledger/_delta_log/"
+    log = f"{CLUSTER}/ledger-2/_delta_log/"
     assert [each for each in store.names(log) if each.endswith(".json")] == [f"{log}{0:020d}.json"]

@@ -113,7 +113,7 @@ def test_what_they_read_holds_all_that_could_disturb_them(written: Bucket) -> No
     objects = Counter(path.startswith(COVERAGE_FOLDER) for path in paths)
     # Two files and an inventory an hour; after the compaction one segment an hour.
     assert objects in ({False: 8, True: 12}, {False: 4, True: 1})
-    assert opened(written, "ledger").to_pyarrow_table()["file_id"].null_count
+    assert opened(written, "ledger-2").to_pyarrow_table()["file_id"].null_count
     labels = opened(written, "streams").to_pyarrow_table()["labels"].to_pylist()
     assert ("app", "Zürich") in labels[0]
 
