@@ -268,7 +268,14 @@ _Entry = TypeVar("_Entry", bound=msgspec.Struct)
 
 
 def copied(entry: _Entry) -> _Entry:
-    """Return an entry that shares nothing with the given one."""
+    """Return an entry that can be changed while the given one stays as it is.
+
+    They share what the fold replaces and never changes: spans, losses, waiting inventories.
+    """
+    if isinstance(entry, FileEntry):
+        return msgspec.structs.replace(entry, lost=list(entry.lost))
+    if isinstance(entry, NodeEntry):
+        return msgspec.structs.replace(entry, pending=list(entry.pending))
     return msgspec.msgpack.decode(msgspec.msgpack.encode(entry), type=type(entry))
 
 

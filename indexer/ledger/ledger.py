@@ -36,12 +36,12 @@ from indexer.ledger.files import FileLedger
 from indexer.ledger.intervals import united
 from indexer.ledger.lanes import hole_before, prove_holes
 from indexer.ledger.losses import (
+    is_accounted,
     is_over,
     known_since,
     lose_missing,
     lose_reported,
     lose_rest,
-    unaccounted,
 )
 from indexer.ledger.settled import NONE_SETTLED, SECOND_NS
 from indexer.table.coverage import (
@@ -325,14 +325,13 @@ class Ledger(FileLedger):
         file = self.files.get(key)
         if file is None and settled_bytes is None:
             return seen.size > 0
-        is_news = file is None or seen.size > file.size
-        if is_news or next(unaccounted(file, seen.acked), None):  # type: ignore[arg-type]
+        if file is None or seen.size > file.size or not is_accounted(file, seen.acked):
             file = self.change(key, commit)
             if file is not None:
                 file.size = max(file.size, seen.size)
                 acked = f"{proof}: the topic acknowledged {seen.acked} bytes"
                 lose_missing(file, seen.acked, acked, commit.now_ns)
-        return file is not None and next(unaccounted(file, seen.size), None) is not None
+        return file is not None and not is_accounted(file, seen.size)
 
     def _find_unaccounted(self, note: Note, inventory: Inventory, commit: Commit) -> None:
         """A new run lists all that it knows: an unsealed file that it does not list is open."""
@@ -380,7 +379,7 @@ class Ledger(FileLedger):
     def _has(self, node: NodeEntry, key: FileKey, size: int) -> bool:
         """Return whether so much of a file is covered or known to be lost."""
         if (file := self.files.get(key)) is not None:
-            return next(unaccounted(file, size), None) is None
+            return is_accounted(file, size)
         [settled] = self.settled.get((node.node, node.partition), NONE_SETTLED).find([key])
         return settled is not None and settled.size >= size
 
@@ -425,7 +424,7 @@ class Ledger(FileLedger):
         for key in [key for place in places for key in self.going_on[place]]:
             if (file := self.change(key, commit)) is not None:
                 file.gone_ns = commit.now_ns
-                if next(unaccounted(file, file.size), None) is not None:
+                if not is_accounted(file, file.size):
                     reason = "its node has gone for good, and this has not come"
                     lose_rest(file, NODE_RETIRED, reason, proof, commit.now_ns, commit.now_ns)
         self.totals.close_node(retired.node)
@@ -446,6 +445,7 @@ def _note_blind_spots(node: NodeEntry, found: list[BlindSpot]) -> None:
     for names, since_ns in at.items():
         for place in (names[:length] for length in range(len(names) + 1)):
             within[place] = min(within.get(place, since_ns), since_ns)
+    found = [copied(spot) for spot in found]
     for spot in found:
         around = (at.get(spot.names[:length]) for length in range(len(spot.names)))
         since = [since_ns for since_ns in (within.get(spot.names), *around) if since_ns is not None]

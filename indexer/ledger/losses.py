@@ -16,7 +16,7 @@ from indexer.table.coverage import Note, Span
 def cover(file: FileEntry, span: Span) -> None:
     """Add a span to the covered bytes."""
     new = Covered(span.start, span.end, span.first_ns, span.last_ns, span.parser_state)
-    rest = []
+    rest: list[Covered] = []
     for old in file.covered:
         if old.end < new.start or old.start > new.end:
             rest.append(old)
@@ -39,6 +39,14 @@ def cover(file: FileEntry, span: Span) -> None:
     file.size = max(file.size, span.end)
 
 
+def is_accounted(file: FileEntry, end: int) -> bool:
+    """Return whether all of ``[0, end)`` is covered or known to be lost."""
+    covered = file.covered
+    if covered and covered[0].start == 0 and covered[0].end >= end:
+        return True  # as most are
+    return next(unaccounted(file, end), None) is None
+
+
 def unaccounted(file: FileEntry, end: int) -> Iterator[tuple[int, int]]:
     """Yield the holes of ``[0, end)`` that are not known to be lost either."""
     known = sorted((lost.start, lost.end if lost.end_exact else end) for lost in file.lost)
@@ -58,6 +66,8 @@ def is_over(file: FileEntry) -> bool:
 
 def lose_missing(file: FileEntry, end: int, proof: str, now_ns: int) -> None:
     """What the topic has acknowledged and the table does not cover by now is lost."""
+    if is_accounted(file, end):
+        return
     for start, stop in list(unaccounted(file, end)):
         before = [part.last_ns for part in file.covered if part.end <= start]
         after = [part.first_ns for part in file.covered if part.start >= stop]

@@ -21,13 +21,18 @@ from indexer.ledger.ledger import Ledger
 from indexer.ledger.stored import LedgerTable
 from indexer.store.bucket import Bucket
 from indexer.table.table import LogEntry, Table
-from query_api.completeness.gaps import OfFiles, file_gaps, other_gaps
+from query_api.completeness.gap_columns import GapColumns
+from query_api.completeness.gaps import Gap, OfFiles, file_gaps, other_gaps
+from query_api.completeness.progress import Marks
+from query_api.completeness.statement import GapView, gap_view
 from query_api.scan.plan import Segments
 
 # From so many versions behind on, what the keeper has folded meanwhile is the shorter way.
 _FAR_BEHIND = 50
 # So many commits may a request fold, for the exact ledger of a version that is not held.
 _FOLDED_IN_REQUEST = 16
+
+_VIEWS_MAX = 10_000
 
 _log = logging.getLogger(__name__)
 
@@ -43,11 +48,24 @@ class Snapshot:
         self.segments = segments
         self.ledger = ledger
         self._of_files: OfFiles = file_gaps(ledger, before._of_files if before else {})
-        self.gaps = (
-            *(gap for _, gaps in self._of_files.values() for gap in gaps),
-            *other_gaps(ledger),
-        )
-        """All gaps of the ledger."""
+        self.marks = Marks(ledger)
+        of_files = (gap for _, gaps in self._of_files.values() for gap in gaps)
+        self.columns = GapColumns((*of_files, *other_gaps(ledger)), ledger.totals)
+        self._views: dict[str, tuple[Gap, GapView]] = before._views if before else {}
+
+    @property
+    def gaps(self) -> list[Gap]:
+        """All gaps of the ledger, the latest found first."""
+        return self.columns.gaps
+
+    def view(self, gap: Gap, cluster: str) -> GapView:
+        """Return a gap as answers show it, made once as long as it stays the same."""
+        known = self._views.get(gap.id)
+        if known is None or known[0] is not gap:
+            if len(self._views) > _VIEWS_MAX:
+                self._views.clear()
+            self._views[gap.id] = known = gap, gap_view(gap, cluster)
+        return known[1]
 
 
 class Replica:

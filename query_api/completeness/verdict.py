@@ -11,7 +11,6 @@ from dataclasses import dataclass, field
 from indexer.ledger.ledger import Ledger
 from indexer.query.scope import Scope
 from indexer.times import format_optional, format_time
-from query_api.completeness.gaps import Gap
 from query_api.completeness.progress import (
     NodeProgress,
     blind_spots,
@@ -26,7 +25,6 @@ from query_api.completeness.statement import (
     HeldBack,
     RemovedView,
     Scan,
-    gap_view,
 )
 from query_api.completeness.streams import count_streams
 
@@ -45,21 +43,15 @@ class Trouble:
     cut_off: str = ""
 
 
-def harmful_gaps(snapshot: Snapshot, scope: Scope, nodes: Set[str]) -> list[Gap]:
-    """Return the gaps that make an answer of this scope incomplete, the latest found first."""
-    found = [gap for gap in snapshot.gaps if gap.harms and gap.touches(scope, nodes)]
-    return sorted(found, key=lambda gap: (-gap.found_ns, gap.id))
-
-
 def judge(snapshot: Snapshot, scope: Scope, cluster: str, trouble: Trouble) -> Completeness:
     """Return the completeness statement of an answer."""
-    nodes = nodes_in_scope(snapshot.ledger, scope)
-    progress = progress_of(snapshot.ledger, nodes, scope)
-    gaps = harmful_gaps(snapshot, scope, nodes)
+    nodes = nodes_in_scope(snapshot.marks, scope)
+    progress = progress_of(snapshot.marks, nodes, scope)
+    gaps = snapshot.columns.harmful(scope, nodes)
     holder = progress.last
     until_ns = holder.complete_until_ns if holder else None
     gone = removals(snapshot.ledger, scope)
-    loss = _losses(gaps, gone, trouble)
+    loss = _losses(len(gaps), gone, trouble)
     doubt = _doubts(holder, nodes, scope) + _blind(snapshot.ledger, nodes, scope)
     return Completeness(
         verdict="incomplete" if loss else "unknown" if doubt else "complete",
@@ -68,11 +60,11 @@ def judge(snapshot: Snapshot, scope: Scope, cluster: str, trouble: Trouble) -> C
         if holder
         else None,
         reasons=loss + doubt,
-        gaps=[gap_view(gap, cluster) for gap in gaps[:GAPS_SHOWN]],
+        gaps=[snapshot.view(snapshot.gaps[at], cluster) for at in gaps[:GAPS_SHOWN]],
         gaps_total=len(gaps),
         removed=[_removed_view(each) for each in gone[:GAPS_SHOWN]],
         removed_total=len(gone),
-        streams=count_streams(snapshot.ledger, scope, progress, gaps),
+        streams=count_streams(snapshot.ledger, scope, progress, snapshot.columns, gaps),
         scan=Scan(
             segments_failed=len(trouble.failed),
             errors=list(trouble.failed.values())[:GAPS_SHOWN],
@@ -105,10 +97,10 @@ def _removed_view(removal: Removal) -> RemovedView:
     )
 
 
-def _losses(gaps: Sequence[Gap], gone: Sequence[Removal], trouble: Trouble) -> list[str]:
+def _losses(gaps: int, gone: Sequence[Removal], trouble: Trouble) -> list[str]:
     found = []
     if gaps:
-        found.append(f"{len(gaps)} gap{'s' if len(gaps) > 1 else ''} in what was asked")
+        found.append(f"{gaps} gap{'s' if gaps > 1 else ''} in what was asked")
     for kind, how in (("EXPIRED", "have expired"), ("DELETED", "were deleted on request")):
         if whose := sorted({each.namespace for each in gone if each.kind == kind}):
             more = f" and {len(whose) - 3} more" if len(whose) > 3 else ""

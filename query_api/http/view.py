@@ -5,6 +5,7 @@ that look. It waits for it without a thread, so that a slow store holds up no mo
 """
 
 import asyncio
+import gc
 import logging
 from collections.abc import Callable
 
@@ -75,6 +76,9 @@ class View:
             try:
                 snapshot = await asyncio.to_thread(self._replica.refresh)
                 self._metrics.version.set(snapshot.version)
+                if self._began_s == float("-inf"):
+                    # A full collection would walk all of the ledger, a second in a large fleet.
+                    gc.freeze()
                 self._error = None
             except Exception as error:  # whatever it is: a later look may succeed, requests say it
                 self._error = error

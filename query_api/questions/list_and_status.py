@@ -51,7 +51,7 @@ def list_gaps(
     planned = {segment.name for segment in snapshot.segments.plan(scope)}
     failed = {folder + name: damaged[name].fault for name in damaged if name in planned}
     here = {name: damaged[name] for name in damaged if name in planned or is_coverage(name)}
-    nodes = nodes_in_scope(snapshot.ledger, scope)
+    nodes = nodes_in_scope(snapshot.marks, scope)
     found = [
         gap
         for gap in snapshot.gaps
@@ -83,7 +83,8 @@ def list_streams(snapshot: Snapshot, scope: Scope, limit: int, cluster: str) -> 
     """Return the streams that have, or may have, lines in the scope."""
     ledger = snapshot.ledger
     totals = ledger.totals
-    progress = progress_of(ledger, nodes_in_scope(ledger, scope), scope)
+    marks = snapshot.marks
+    progress = progress_of(marks, nodes_in_scope(marks, scope), scope)
     lost: dict[Place, int] = {}
     for gap in snapshot.gaps:
         if gap.file is not None and gap.harms:
@@ -133,8 +134,8 @@ def show_status(
     """Return how far each node and each partition is, and what is missing."""
     ledger = snapshot.ledger
     everything = Scope(-(2**63), 2**63 - 1, {})
-    nodes = nodes_in_scope(ledger, everything) - ledger.gone.keys()
-    progress = [progress_of_node(ledger, node, everything) for node in nodes]
+    waited_for = snapshot.marks.until_ns
+    progress = [progress_of_node(ledger, node, everything) for node in waited_for]
     progress.sort(key=lambda each: (each.complete_until_ns or 0, each.node))
     errors: dict[str, dict[str, None]] = {}
     partitions: dict[str, set[int]] = {}
