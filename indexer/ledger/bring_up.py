@@ -75,15 +75,18 @@ def _fold(ledger: Ledger, commit: Commit, version: int, lookup: Lookup | None) -
     What only the entry of a file can tell, and the ledger does not have, is looked up before.
     """
     revived: dict[FileKey, FileEntry] = {}
+    otherwise: set[FileKey] = set()
     if lookup is not None and (unknown := ledger.unknown(commit)):
         for key, past in lookup(unknown).items():
             known = ledger.files.get(key)
             if key not in ledger.leaving and (known is None or not known.is_begun):
                 revived[key] = past
+                if known is not None:
+                    otherwise.add(key)
                 ledger.revive(past)
                 if commit.settled is not None:
                     commit.settled.pop(key, None)
     changed = ledger.fold(commit, version)
     if ledger.settles:
-        ledger.put_back(revived)
+        changed |= ledger.put_back(revived, otherwise)
     return changed

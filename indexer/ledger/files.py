@@ -4,7 +4,7 @@ Commits go in; entries of the files that are open, columns of those that are set
 their streams come out. What a settled file may still be asked for is answered by a few bytes.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Set
 
 import msgspec
 from msgspec import field
@@ -54,14 +54,22 @@ class FileLedger(msgspec.Struct):
                 found.add(key[0])
         return found
 
-    def put_back(self, keys: Iterable[FileKey]) -> None:
-        """Let go again of the entries that were revived and are settled as they were."""
+    def put_back(self, keys: Iterable[FileKey], known: Set[FileKey]) -> set[FileKey]:
+        """Let go again of the entries that were revived and are settled as they were.
+
+        Those that were ``known`` otherwise before have changed by that, and are returned.
+        """
+        changed = set()
         for key in keys:
             if (file := self.files.get(key)) is not None and file.settled_ns:
                 place = (file.node, file.partition)
                 new = SettledFiles.of_entries([file], self.swept_hour * 3600)
                 self.settled[place] = self.settled.get(place, NONE_SETTLED).plus(new)
                 del self.files[key]
+                if key in known:
+                    self.leaving[key] = file
+                    changed.add(key)
+        return changed
 
     def revive(self, past: FileEntry) -> None:
         """Take a file in again as it was stored, with what has been covered of it since."""
@@ -76,6 +84,8 @@ class FileLedger(msgspec.Struct):
             for end in known.ends.items():
                 past.add_end(*end)
             self.totals.add(self.row(known), files=-1, opened=-known.goes_on)
+        elif self.totals.find((past.node, past.stream)) is None:  # it was forgotten
+            self.totals.add(self.row(past), files=1, opened=int(past.goes_on))
         self.files[key] = past
         self.take_out(past)
         self.index_file(past)
@@ -148,7 +158,8 @@ class FileLedger(msgspec.Struct):
                 **each.stream.fields(),
                 covered=[Covered(0, settled.size, 0, settled.last_s * SECOND_NS)],
                 size=settled.size,
-                sealed=True,
+                sealed=settled.sealed,
+                gone_ns=0 if settled.sealed else commit.now_ns,
             )
             self.take_out(file)
             self.files[key] = file
@@ -165,21 +176,32 @@ class FileLedger(msgspec.Struct):
 
     def settle_files(self, commit: Commit) -> None:
         """Note which of the files that were changed are settled; let go of their entries."""
-        settled: dict[NodeKey, list[FileEntry]] = {}
+        whole: list[FileEntry] = []
         for key in commit.changed:
             file = self.files.get(key)
-            if file is None:
-                continue
-            if file.is_whole and (own := self.files.own(key)) is not None:
-                file = own
-                file.settled_ns = commit.now_ns
-                if self.settles:
-                    settled.setdefault((file.node, file.partition), []).append(file)
-                    self.leaving[key] = file
-                    del self.files[key]
-            self.index_file(file)
-        for place, files in settled.items():
-            new = SettledFiles.of_entries(files, commit.now_ns // SECOND_NS)
+            if file is not None and file.is_whole and (own := self.files.own(key)) is not None:
+                whole.append(file := own)
+            if file is not None:
+                self.index_file(file)
+        self._settle_all(whole, commit.now_ns)
+
+    def let_settle(self, keys: Iterable[FileKey], commit: Commit) -> None:
+        """Take files for settled of which some is missing, and nobody will ask for that."""
+        own = [file for key in keys if (file := self.files.own(key)) is not None]
+        commit.changed.update((file.file_id, file.epoch) for file in own)
+        self._settle_all(own, commit.now_ns)
+
+    def _settle_all(self, files: Iterable[FileEntry], now_ns: int) -> None:
+        settled: dict[NodeKey, list[FileEntry]] = {}
+        for file in files:
+            file.settled_ns = now_ns
+            if self.settles:
+                settled.setdefault((file.node, file.partition), []).append(file)
+                key = (file.file_id, file.epoch)
+                self.leaving[key] = file
+                del self.files[key]
+        for place, of in settled.items():
+            new = SettledFiles.of_entries(of, now_ns // SECOND_NS)
             self.settled[place] = self.settled.get(place, NONE_SETTLED).plus(new)
 
     def index_file(self, file: FileEntry) -> None:

@@ -33,6 +33,7 @@ from indexer.ledger.entries import (
     joined,
 )
 from indexer.ledger.files import FileLedger
+from indexer.ledger.forget import LANE_KEPT_NS, forget
 from indexer.ledger.intervals import united
 from indexer.ledger.lanes import hole_before, prove_holes
 from indexer.ledger.losses import (
@@ -54,17 +55,12 @@ from indexer.table.coverage import (
     Position,
     Retired,
 )
+from indexer.times import HOUR_NS
 
 # Collectors list a closed file for an hour or longer after it has left the disk (the least that
 # their `gone_after_ms` may be), so a later full inventory still speaks of every file that a hole
 # younger than this can have held.
 EXPLAINED_WITHIN_NS = 3_600_000_000_000
-
-LANE_KEPT_NS = 7 * 86_400_000_000_000
-"""How long the numbers of a run are remembered that another run has followed: as long as batches of
-it may wait in a spool. What comes of it later is taken for all that is missing before it."""
-
-_HOUR_NS = 3_600_000_000_000
 
 
 class Mark(NamedTuple):
@@ -145,9 +141,9 @@ class Ledger(FileLedger):
             self._expire(expired)
         for deleted in coverage.deleted:
             self._delete(deleted, now_ns)
-        if now_ns // _HOUR_NS > self.swept_hour:
-            self.swept_hour = now_ns // _HOUR_NS
-            self._forget(now_ns)
+        if now_ns // HOUR_NS > self.swept_hour:
+            self.swept_hour = now_ns // HOUR_NS
+            forget(self, commit)
         self.version = version
         return commit.changed
 
@@ -257,21 +253,6 @@ class Ledger(FileLedger):
         lane.last_ns = now_ns
         proof = f"run {note.run.hex()} says that numbers below {old.oldest_unacked} were acked"
         self._acked(lane, old.oldest_unacked, now_ns, proof)
-
-    def _forget(self, now_ns: int) -> None:
-        """Forget the runs that others have followed for long, and that miss nothing.
-
-        Of nodes that have gone for good no inventory comes any more, by which settled files are.
-        """
-        for place in [place for place in self.settled if place[0] in self.gone]:
-            self.settled[place] = self.settled[place].listed([], now_ns // SECOND_NS)
-            if not len(self.settled[place]):
-                del self.settled[place]
-        for key, lane in list(self.lanes.items()):
-            node = self.nodes.get((lane.node, lane.partition))
-            is_current = node is not None and node.run == lane.run
-            if not is_current and not lane.holes and now_ns - lane.last_ns > LANE_KEPT_NS:
-                del self.lanes[key]
 
     # -- inventories -------------------------------------------------------------------------
 

@@ -62,6 +62,7 @@ LEDGER_SCHEMA = pa.schema(
         pa.field("last_time", TIME),
         pa.field("gone_time", TIME),
         pa.field("settled_time", TIME),
+        pa.field("sealed", pa.bool_()),
         pa.field("entry", pa.binary(), nullable=False),
     ]
 )
@@ -182,7 +183,9 @@ def take_files(ledger: Ledger, rows: pa.Table) -> None:
     ledger.index()
 
 
-SETTLED_COLUMNS = ["file_id", "epoch", "partition", "node", "size", "last_time", "settled_time"]
+SETTLED_COLUMNS = [
+    "file_id", "epoch", "partition", "node", "size", "last_time", "settled_time", "sealed",
+]  # fmt: skip
 
 
 def take_settled(ledger: Ledger, rows: pa.Table) -> None:
@@ -201,12 +204,13 @@ def take_settled(ledger: Ledger, rows: pa.Table) -> None:
     node, partition, keys = node[order], partition[order], keys[order]
     sizes = rows["size"].to_numpy()[order]
     last, seen = (_seconds(rows[name])[order] for name in ("last_time", "settled_time"))
+    sealed = rows["sealed"].to_numpy()[order]
     begins = np.flatnonzero(np.diff(node, prepend=-1) | np.diff(partition, prepend=-1))
     names = nodes.dictionary.to_pylist()
     for start, end in zip(begins, [*begins[1:], len(node)], strict=True):
         place = (names[node[start]], int(partition[start]))
         of = slice(start, end)
-        found = SettledFiles.of(keys[of], sizes[of], last[of], seen[of])
+        found = SettledFiles.of(keys[of], sizes[of], last[of], seen[of], sealed[of])
         before = ledger.settled.get(place)
         ledger.settled[place] = found if before is None else before.plus(found)
 

@@ -20,15 +20,21 @@ SETTLED_KEPT_S = 48 * 3600
 a collector's spool may come late. One that is spoken of after that is looked up on storage."""
 
 _KEY = np.dtype("S20")  # file_id and epoch; NumPy pads with the zeros that it has taken off
-_ROW = np.dtype([("key", _KEY), ("size", "<i8"), ("last_s", "<u4"), ("seen_s", "<u4")])
+_ROW = np.dtype(
+    [("key", _KEY), ("size", "<i8"), ("last_s", "<u4"), ("seen_s", "<u4"), ("sealed", "?")]
+)
 
 
 class SettledFile(NamedTuple):
-    """One of them: its size, and the time of its last line in whole seconds (0: not known)."""
+    """One of them: its size, and the time of its last line in whole seconds (0: not known).
+
+    ``sealed``: by its collector; else it was only said to be gone.
+    """
 
     key: FileKey
     size: int
     last_s: int
+    sealed: bool
 
 
 def packed(keys: Iterable[FileKey]) -> npt.NDArray[np.bytes_]:
@@ -53,10 +59,12 @@ class SettledFiles:
         sizes: npt.NDArray[np.int64],
         last_s: npt.NDArray[np.int64],
         seen_s: npt.NDArray[np.int64],
+        sealed: npt.NDArray[np.bool_],
     ) -> "SettledFiles":
         """Make one of columns; of several rows of one key the last one holds."""
         rows = np.empty(len(keys), _ROW)
         rows["key"], rows["size"], rows["last_s"], rows["seen_s"] = keys, sizes, last_s, seen_s
+        rows["sealed"] = sealed
         return cls(_latest(rows))
 
     @classmethod
@@ -67,6 +75,7 @@ class SettledFiles:
         rows["size"] = [file.size for file in files]
         rows["last_s"] = [seconds(file.last_ns) for file in files]
         rows["seen_s"] = now_s
+        rows["sealed"] = [file.sealed for file in files]
         return cls(_latest(rows))
 
     def __eq__(self, other: object) -> bool:
@@ -84,10 +93,10 @@ class SettledFiles:
         if not len(self.rows):
             return [None] * len(keys)
         at, here = self._at(packed(keys))
-        sizes, last = self.rows["size"][at].tolist(), self.rows["last_s"][at].tolist()
+        columns = (self.rows[name][at].tolist() for name in ("size", "last_s", "sealed"))
         return [
-            SettledFile(key, size, last_s) if is_here else None
-            for key, size, last_s, is_here in zip(keys, sizes, last, here.tolist(), strict=True)
+            SettledFile(key, *values) if is_here else None
+            for key, is_here, *values in zip(keys, here.tolist(), *columns, strict=True)
         ]
 
     def plus(self, others: "SettledFiles") -> "SettledFiles":

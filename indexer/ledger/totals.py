@@ -76,6 +76,16 @@ class StreamTotals:
         return self._codes["node"]
 
     @property
+    def namespaces(self) -> Mapping[str, int]:
+        """Every namespace that has had a file, and its code in ``namespace_codes``."""
+        return self._codes["namespace"]
+
+    @property
+    def namespace_codes(self) -> npt.NDArray[np.int32]:
+        """The code of the namespace of each row."""
+        return self._names[: len(self.places), 1]
+
+    @property
     def node_codes(self) -> npt.NDArray[np.int32]:
         """The code of the node of each row."""
         return self._names[: len(self.places), 0]
@@ -138,10 +148,10 @@ class StreamTotals:
                 chosen &= np.isin(self._names[: len(self.places), column], codes)
         return chosen
 
-    def forget(self, kept: Mask) -> "StreamTotals":
-        """Return the rows that are kept, alone."""
-        return StreamTotals.of(entry for entry, is_kept in zip(self.entries(), kept, strict=True)
-                               if is_kept)  # fmt: skip
+    def only(self, kept: Mask) -> "StreamTotals":
+        """Return some of the rows, alone."""
+        rows = zip(self.entries(), kept.tolist(), strict=True)
+        return StreamTotals.of(entry for entry, is_kept in rows if is_kept)
 
     def entries(self) -> Iterator[StreamEntry]:
         """Yield every row as it is stored."""

@@ -15,11 +15,14 @@ from query_api.completeness.gaps import Gap
 
 Found = npt.NDArray[np.intp]
 _EVER = np.iinfo(np.int64)
-_NO_FILE = -1
+_NO_ROW = -1
 
 
 class GapColumns:
-    """The gaps of one ledger, the latest found first; ``rows`` are those of their streams."""
+    """The gaps of one ledger, the latest found first; ``rows`` are those of their streams.
+
+    A gap that is of no file has none.
+    """
 
     def __init__(self, gaps: Iterable[Gap], totals: StreamTotals) -> None:
         """Take the gaps of a ledger with these totals; neither may be changed afterwards."""
@@ -31,12 +34,9 @@ class GapColumns:
         self.rows = np.array([self._row(gap) for gap in self.gaps], np.intp)
 
     def _row(self, gap: Gap) -> int:
-        if gap.file is None:
-            return _NO_FILE
-        row = self._totals.find((gap.file.node, gap.file.stream))
-        if row is None:
-            raise AssertionError(f"a file of {gap.file.stream} is in no total")
-        return row
+        place = None if gap.file is None else (gap.file.node, gap.file.stream)
+        row = None if place is None else self._totals.find(place)
+        return _NO_ROW if row is None else row
 
     def harmful(self, scope: Scope, nodes: Set[str]) -> Found:
         """Return the places of those that make an answer of this scope incomplete."""
@@ -46,7 +46,7 @@ class GapColumns:
         if not len(found):
             return found
         rows = self.rows[found]
-        is_file = rows != _NO_FILE
+        is_file = rows != _NO_ROW
         touches = np.ones(len(found), np.bool_)
         if scope.equals:
             touches[is_file] = self._totals.select(scope.equals)[rows[is_file]]
@@ -57,8 +57,8 @@ class GapColumns:
     def streams(self, found: Found) -> tuple[npt.NDArray[np.intp], list[Gap]]:
         """Return the rows of the streams of some gaps, and those gaps that are of no file."""
         rows = self.rows[found]
-        others = [self.gaps[at] for at in found[rows == _NO_FILE]]
-        return np.unique(rows[rows != _NO_FILE]), others
+        others = [self.gaps[at] for at in found[rows == _NO_ROW]]
+        return np.unique(rows[rows != _NO_ROW]), others
 
 
 def _bound(ns: int | None, unknown: int) -> int:

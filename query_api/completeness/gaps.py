@@ -97,7 +97,7 @@ def file_gaps(ledger: Ledger, before: OfFiles) -> OfFiles:
     """Return the gaps of files, those of entries that have stayed the same as they were before."""
     found: dict[FileKey, tuple[FileEntry, tuple[Gap, ...]]] = {}
     for key, file in ledger.files.items():
-        if file.lost:
+        if file.lost and not file.settled_ns:
             known = before.get(key)
             is_same = known is not None and known[0] is file
             found[key] = known if known and is_same else (file, tuple(_file_gaps(file)))
