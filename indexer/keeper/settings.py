@@ -18,7 +18,7 @@ class KeeperSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     gone_live_hours: Annotated[
         int,
         setting(
-            "how long indexers go on loading a deleted file; the topic's retention and a day", ge=1
+            "how long indexers go on loading a settled file; the topic's retention and a day", ge=1
         ),
     ] = 192
     sweep_interval_ms: Annotated[

@@ -7,8 +7,8 @@ import itertools
 from collections.abc import Callable, Collection, Sequence
 
 from indexer.errors import ObjectMissing, VersionGone
-from indexer.ledger.commit import Commit
 from indexer.ledger.entries import FileEntry, FileKey
+from indexer.ledger.files import Commit
 from indexer.ledger.ledger import Ledger
 from indexer.table.coverage import Coverage
 from indexer.table.table import LogEntry, Table

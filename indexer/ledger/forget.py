@@ -6,17 +6,14 @@ ever, so is what is missing among them.
 """
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
 
 import numpy as np
 
-from indexer.ledger.commit import Commit
+from indexer.ledger.files import Commit
 from indexer.ledger.settled import SECOND_NS
+from indexer.ledger.state import LedgerState
 from indexer.ledger.totals import LAST, OPEN
 from indexer.times import HOUR_NS
-
-if TYPE_CHECKING:
-    from indexer.ledger.ledger import Ledger
 
 LANE_KEPT_NS = 7 * 24 * HOUR_NS
 """How long the numbers of a run are remembered that another run has followed: as long as batches of
@@ -26,7 +23,7 @@ it may wait in a spool. What comes of it later is taken for all that is missing 
 _FORGOTTEN_SHARE = 16
 
 
-def forget(ledger: "Ledger", commit: Commit) -> None:
+def forget(ledger: LedgerState, commit: Commit) -> None:
     """Forget whatever it is time for as of a commit."""
     expired = expired_until(ledger)
     _forget_losses(ledger, expired, commit)
@@ -45,7 +42,7 @@ def forget(ledger: "Ledger", commit: Commit) -> None:
         del ledger.deleted[key]
 
 
-def expired_until(ledger: "Ledger") -> dict[str, int]:
+def expired_until(ledger: LedgerState) -> dict[str, int]:
     """Return before when each namespace has no rows any more, of those that a rule has reached.
 
     A rule takes whole hours, and never one while an older one is still there.
@@ -57,12 +54,13 @@ def expired_until(ledger: "Ledger") -> dict[str, int]:
     return found
 
 
-def expired_everywhere(ledger: "Ledger", expired: Mapping[str, int]) -> int:
+def expired_everywhere(ledger: LedgerState, expired: Mapping[str, int]) -> int:
     """Return before when no namespace has rows any more; 0 if one of them keeps its rows."""
-    return min((expired.get(name, 0) for name in ledger.totals.namespaces), default=0)
+    named = [expired.get(name, 0) for name in ledger.totals.namespaces]
+    return min(named) if named else max(expired.values(), default=0)
 
 
-def _forget_losses(ledger: "Ledger", expired: Mapping[str, int], commit: Commit) -> None:
+def _forget_losses(ledger: LedgerState, expired: Mapping[str, int], commit: Commit) -> None:
     """Let go of files whose lines, those that came and those that are missing, have all expired."""
     gone = []
     for key, file in ledger.files.items():
@@ -75,7 +73,7 @@ def _forget_losses(ledger: "Ledger", expired: Mapping[str, int], commit: Commit)
     ledger.let_settle(gone, commit)
 
 
-def _forget_streams(ledger: "Ledger", expired: Mapping[str, int]) -> None:
+def _forget_streams(ledger: LedgerState, expired: Mapping[str, int]) -> None:
     totals = ledger.totals
     until_ns = np.array([expired.get(name, 0) for name in totals.namespaces], np.int64)
     if not until_ns.any():
@@ -88,7 +86,7 @@ def _forget_streams(ledger: "Ledger", expired: Mapping[str, int]) -> None:
         ledger.totals = totals.only(kept)
 
 
-def _forget_settled(ledger: "Ledger", now_ns: int) -> None:
+def _forget_settled(ledger: LedgerState, now_ns: int) -> None:
     """Forget settled files of nodes that have gone for good: no inventory lists them any more."""
     for place in [place for place in ledger.settled if place[0] in ledger.gone]:
         ledger.settled[place] = ledger.settled[place].listed([], now_ns // SECOND_NS)
@@ -96,7 +94,7 @@ def _forget_settled(ledger: "Ledger", now_ns: int) -> None:
             del ledger.settled[place]
 
 
-def _forget_lanes(ledger: "Ledger", until_ns: int, now_ns: int) -> None:
+def _forget_lanes(ledger: LedgerState, until_ns: int, now_ns: int) -> None:
     for place, keys in list(ledger.holed.items()):
         for key in keys:
             lane = ledger.lanes.own(key) or ledger.lanes[key]

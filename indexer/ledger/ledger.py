@@ -6,45 +6,40 @@ fold is a plain function of what went before, so it can be done again and must c
 what a question asks for is kept up beside it, so that nothing is searched among all files.
 """
 
-from typing import NamedTuple
-
 import msgspec
-from msgspec import field
 
 from collector.wire.batch import Gap, Gone, Inventory, Meta, Open, Replaces, Seal, Seen
-from indexer.ledger.commit import Commit
 from indexer.ledger.entries import (
     NODE_RETIRED,
     UNACCOUNTED,
     BlindSpot,
     DeletedEntry,
-    Entries,
     ExpiredEntry,
     FileKey,
     JumpEntry,
     LaneEntry,
-    LaneKey,
     NodeEntry,
-    NodeKey,
     PendingInventory,
     RetiredEntry,
     SeenNumbers,
     copied,
     joined,
 )
-from indexer.ledger.files import FileLedger
+from indexer.ledger.files import Commit
 from indexer.ledger.forget import LANE_KEPT_NS, forget
 from indexer.ledger.intervals import united
-from indexer.ledger.lanes import hole_before, prove_holes
 from indexer.ledger.losses import (
+    hole_before,
     is_accounted,
     is_over,
     known_since,
     lose_missing,
     lose_reported,
     lose_rest,
+    prove_holes,
 )
 from indexer.ledger.settled import NONE_SETTLED, SECOND_NS
+from indexer.ledger.state import LedgerState, Mark
 from indexer.table.coverage import (
     Control,
     Coverage,
@@ -52,7 +47,6 @@ from indexer.table.coverage import (
     Expired,
     LaneSpan,
     Note,
-    Position,
     Retired,
 )
 from indexer.times import HOUR_NS
@@ -63,39 +57,15 @@ from indexer.times import HOUR_NS
 EXPLAINED_WITHIN_NS = 3_600_000_000_000
 
 
-class Mark(NamedTuple):
-    """How far a node is complete (0: nothing is proved), and in which partition it is no further.
-
-    ``partitions`` are those in which it has an entry.
-    """
-
-    until_ns: int
-    partition: int
-    partitions: tuple[int, ...]
+EXPIRED_SPANS = 64
+"""So many stretches of hours are told apart whose rows a rule has taken from a namespace."""
 
 
-class Ledger(FileLedger):
+class Ledger(LedgerState):
     """The fold of all coverage up to a version of the table (-1: of none).
 
     Files that were settled before ``past_ns`` may be on storage only (0: all are here).
     """
-
-    version: int = -1
-    positions: dict[int, Position] = field(default_factory=dict)
-    lanes: Entries[LaneKey, LaneEntry] = field(default_factory=Entries)
-    nodes: Entries[NodeKey, NodeEntry] = field(default_factory=Entries)
-    jumps: list[JumpEntry] = field(default_factory=list)
-    retired: list[RetiredEntry] = field(default_factory=list)
-    # By namespace and rule; by request and container.
-    expired: Entries[tuple[str, str], ExpiredEntry] = field(default_factory=Entries)
-    deleted: Entries[tuple[str, str, str, str], DeletedEntry] = field(default_factory=Entries)
-    past_ns: int = 0
-    # Kept up by the fold, and made again by ``index``.
-    holed: dict[NodeKey, frozenset[LaneKey]] = field(default_factory=dict)  # lanes with holes
-    marks: dict[str, Mark] = field(default_factory=dict)  # by node
-    blind: frozenset[NodeKey] = frozenset()  # entries with blind spots
-    # Nodes that were retired, and of which no inventory has come since.
-    gone: dict[str, None] = field(default_factory=dict)
 
     def branch(self) -> "Ledger":
         """Return a ledger to fold on while this one stays as it is; it costs what is changed."""
@@ -163,7 +133,10 @@ class Ledger(FileLedger):
     def _expire(self, expired: Expired) -> None:
         key = (expired.namespace, expired.rule)
         entry = self.expired.own(key) or self.expired.setdefault(key, ExpiredEntry(*key, [], 0))
-        entry.hours = united([*entry.hours, (expired.hour, expired.hour + 1)])
+        hours = united([*entry.hours, (expired.hour, expired.hour + 1)])
+        while len(hours) > EXPIRED_SPANS:  # between the oldest there is nothing any more either
+            hours[:2] = [(hours[0][0], hours[1][1])]
+        entry.hours = hours
         entry.rows += expired.rows
 
     def _delete(self, deleted: Deleted, now_ns: int) -> None:

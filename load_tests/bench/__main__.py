@@ -17,7 +17,7 @@ from pathlib import Path
 import load_tests.bench
 from indexer.allocator import keep_pages
 from indexer.object_names import logs_folder
-from load_tests.bench import clickhouse, collector, growth, indexer, rsyslog, table
+from load_tests.bench import clickhouse, collector, fleet, growth, indexer, rsyslog, table
 from load_tests.bench.broker import Kafka, open_kafka
 from load_tests.bench.cost import Cost, median, print_costs, run_zstd
 from load_tests.bench.logs import Logs, copy_logs, log_files, wrap_text
@@ -154,6 +154,7 @@ def stored(folder: Path, logs: Logs, kafka: Kafka | None) -> None:
 def grown(folder: Path, logs: Logs, kafka: Kafka | None) -> None:
     """Measure commits and plans on tables of many segments."""
     growth.print_grown([growth.grow(folder, count) for count in growth.SEGMENTS])
+    fleet.print_measured([fleet.measure(folder, files) for files in fleet.FILES])
 
 
 _MEASURES = {

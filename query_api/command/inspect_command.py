@@ -23,7 +23,7 @@ KINDS = {
     "checkpoint": (_NODE, "STATE/checkpoint*"),
     "coverage": (_BUCKET, "CLUSTER/logs/date=__HIVE_DEFAULT_PARTITION__/*/*.parquet"),
     "segment": (_BUCKET, "CLUSTER/logs/date=*/hour=*/*.parquet"),
-    "ledger": (_BUCKET, "CLUSTER/ledger-2/*/*.parquet"),
+    "ledger": (_BUCKET, "CLUSTER/ledger-2/**/*.parquet"),
 }
 
 
