@@ -1,7 +1,8 @@
-"""One allocator for NumPy, Arrow and Python that keeps its pages.
+"""When freed memory stays with the process, and when it goes back to the system.
 
-Called once when an indexer starts; from then on the memory of one commit is that of the next. Taken
-from the system each time, as by default, page faults take about half of its system CPU time.
+An indexer keeps its pages from its start on: the memory of one commit is that of the next. Taken
+from the system each time, as by default, page faults take about half of its system CPU time. Who
+has read a whole ledger gives back what only that took.
 """
 
 import ctypes
@@ -25,3 +26,11 @@ def keep_pages() -> None:
     for option, value in ((_M_TRIM_THRESHOLD, _NEVER), (_M_MMAP_MAX, 0), (_M_ARENA_MAX, 1)):
         mallopt(option, value)
     pa.set_memory_pool(pa.system_memory_pool())
+
+
+def give_pages_back() -> None:
+    """Return freed memory to the system, as far as the C library and Arrow can."""
+    pa.default_memory_pool().release_unused()
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # GNU's
+    if trim is not None:
+        trim(0)

@@ -57,7 +57,7 @@ PLAN: Mapping[str, Mapping[str, str]] = {
         "query": "errors kernels schema",
         "segment": "errors kernels parse equal_runs schema store times",
         "table": "errors object_names query schema segment store",
-        "ledger": "errors object_names schema store table times",
+        "ledger": "allocator errors object_names schema store table times",
         "deletable": "query table times",
         "keeper": "deletable errors equal_runs ledger object_names schema segment store table "
         "times transition",

@@ -22,6 +22,7 @@ from deltalake import CommitProperties, DeltaTable
 from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
 from deltalake.transaction import AddAction, RemoveAction
 
+from indexer.allocator import give_pages_back
 from indexer.errors import (
     BucketError,
     ObjectDamaged,
@@ -120,7 +121,8 @@ class LedgerTable:
                     take_settled(ledger, self._rows(each, SETTLED_COLUMNS))
             for file in ledger.files.values():
                 ledger.take_out(file)  # it has gone on since it was settled
-            return ledger
+        give_pages_back()
+        return ledger
 
     def _load(self, partitions: Collection[int] | None, *, all_days: bool) -> Ledger:
         with self._reading():

@@ -42,3 +42,24 @@ def test_what_was_given_back_is_used_again_by_any_thread_and_arrow_has_the_same_
     kept, pool = run("keep")
     assert kept < again / 10
     assert pool == "system"
+
+
+_GIVEN_BACK = """\
+import psutil
+from indexer.allocator import give_pages_back
+
+held = [bytes(1000) for _ in range(200_000)]
+last = held[-1]  # at the end of the heap, so that the rest cannot go by itself
+del held
+before = psutil.Process().memory_info().rss
+give_pages_back()
+print(before - psutil.Process().memory_info().rss)
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="the C library is not GNU's")
+def test_memory_that_was_freed_goes_back_to_the_system() -> None:
+    given_back = subprocess.run(
+        [sys.executable, "-c", _GIVEN_BACK], cwd=ROOT, check=True, capture_output=True, text=True
+    )
+    assert int(given_back.stdout) > 100_000_000
