@@ -78,17 +78,18 @@ def ask(bucket: Bucket, cluster: str, request: DeletionRequest) -> None:
 def _known(bucket: Bucket, cluster: str) -> dict[str, set[str]]:
     """Return the values that streams have had, by column."""
     table = Table(bucket, cluster)
-    files = _ledger(bucket, cluster, table).files.values()
+    streams = list(_state(bucket, cluster, table).totals.entries())
     history = StreamsTable(bucket, cluster).read()
     names = [name for name in WORDS if name != "level"]
     return {
-        name: {*history[name].to_pylist(), *(str(getattr(file, name)) for file in files)}
+        name: {*history[name].to_pylist(), *(str(getattr(each, name)) for each in streams)}
         for name in names
     }
 
 
-def _ledger(bucket: Bucket, cluster: str, table: Table) -> Ledger:
-    return bring_up(LedgerTable(bucket, cluster).load(), table, table.version())
+def _state(bucket: Bucket, cluster: str, table: Table) -> Ledger:
+    """Return the ledger of the newest version as far as it is not about single files."""
+    return bring_up(LedgerTable(bucket, cluster).load_live([]), table, table.version())
 
 
 def listed(bucket: Bucket, cluster: str) -> list[dict[str, Any]]:
@@ -96,7 +97,7 @@ def listed(bucket: Bucket, cluster: str) -> list[dict[str, Any]]:
     found = list(Requests(bucket, cluster).all())
     gone: dict[str, int] = {}
     if any(done is None for _, done in found):
-        for entry in _ledger(bucket, cluster, Table(bucket, cluster)).deleted.values():
+        for entry in _state(bucket, cluster, Table(bucket, cluster)).deleted.values():
             gone[entry.request] = gone.get(entry.request, 0) + entry.rows
     return [_view(request, done, gone) for request, done in found]
 
