@@ -57,7 +57,8 @@ class HandOver:
         """Wait until the topic has answered something, but not for long."""
         self._answered.clear()
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._answered.wait(), timeout_s)
+            async with asyncio.timeout(timeout_s):
+                await self._answered.wait()
 
     async def hand(self, pending: PendingBatch) -> None:
         """Give a batch to the topic; whatever it says to that, the batch stays."""

@@ -118,7 +118,8 @@ class Connection(Generic[_Client]):
             return False
         asked = _network(self._client).force_metadata_update()
         try:
-            answered: bool = await asyncio.wait_for(asked, REQUEST_S)
+            async with asyncio.timeout(REQUEST_S):
+                answered: bool = await asked
         except TimeoutError:
             return False
         return answered
@@ -136,7 +137,8 @@ class Connection(Generic[_Client]):
         )
         try:
             # Addresses are tried one after the other, and one may never answer.
-            await asyncio.wait_for(client.start(), REQUEST_S * (len(self._brokers) + 1))
+            async with asyncio.timeout(REQUEST_S * (len(self._brokers) + 1)):
+                await client.start()
             if not _network(client).cluster.brokers():  # a token that was refused looks like this
                 raise aiokafka.errors.SaslAuthenticationFailed
         except asyncio.CancelledError:

@@ -69,7 +69,8 @@ class KafkaMembership:
         if not offsets:
             return
         try:
-            await asyncio.wait_for(client.commit(offsets), _TELL_S)
+            async with asyncio.timeout(_TELL_S):
+                await client.commit(offsets)
         except (kafka.KafkaError, TimeoutError) as error:
             _log.debug("offsets were not committed to the group", extra={"error": str(error)})
 

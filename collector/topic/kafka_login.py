@@ -60,7 +60,8 @@ def host_and_port(broker: str) -> tuple[str, int]:
 async def cause(host: str, port: int, login: Login) -> Exception | None:
     """Return the error of a connection with this login; None if it works."""
     try:
-        connection = await asyncio.wait_for(create_conn(host, port, **arguments(login)), _CAUSE_S)
+        async with asyncio.timeout(_CAUSE_S):
+            connection = await create_conn(host, port, **arguments(login))
     except kafka.KafkaConnectionError as error:  # what closed it is its cause
         return error.__cause__ if isinstance(error.__cause__, Exception) else error
     except Exception as error:  # a login can fail with any error of the library behind it

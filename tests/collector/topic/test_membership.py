@@ -12,7 +12,9 @@ from aiokafka.admin import AIOKafkaAdminClient, NewPartitions
 
 from collector.errors import TopicUnavailable
 from collector.topic.interface import Membership, Topic
+from collector.topic.kafka import KafkaTopic
 from collector.topic.open import open_topic
+from tests.cancelling import cancelled_at
 from tests.real_parts.guard import free_port
 from tests.real_parts.kafka import Broker
 
@@ -141,4 +143,19 @@ async def test_a_group_that_cannot_be_reached_is_no_trouble_for_ever() -> None:
         await member.mine()
     assert away.value.retriable
     await member.leave()
+    await topic.close()
+
+
+async def test_a_call_that_is_cancelled_just_as_it_is_answered_does_not_go_on() -> None:
+    topic = open_topic(f"kafka://127.0.0.1:{free_port()}/logs")
+    assert isinstance(topic, KafkaTopic)
+    went_on = False
+
+    async def work() -> None:
+        nonlocal went_on
+        await topic._answer(topic._consumer, asyncio.sleep(0.01))
+        went_on = True
+
+    assert await cancelled_at(1, work(), late=True)
+    assert not went_on
     await topic.close()
