@@ -13,7 +13,8 @@ from indexer.ledger.ledger import Ledger
 from indexer.table.coverage import Coverage
 from indexer.table.table import LogEntry, Table
 
-Lookup = Callable[[Collection[bytes]], dict[FileKey, FileEntry]]
+Lookup = Callable[[Collection[bytes], int | None], dict[FileKey, FileEntry]]
+"""Return files as they were settled up to a version; None: up to the newest."""
 Seen = Callable[[LogEntry, Sequence[Coverage]], None]
 
 _VERSIONS_AT_ONCE = 64
@@ -77,7 +78,7 @@ def _fold(ledger: Ledger, commit: Commit, version: int, lookup: Lookup | None) -
     revived: dict[FileKey, FileEntry] = {}
     otherwise: set[FileKey] = set()
     if lookup is not None and (unknown := ledger.unknown(commit)):
-        for key, past in lookup(unknown).items():
+        for key, past in _looked_up(ledger, unknown, lookup).items():
             known = ledger.files.get(key)
             if key not in ledger.leaving and (known is None or not known.is_begun):
                 revived[key] = past
@@ -90,3 +91,17 @@ def _fold(ledger: Ledger, commit: Commit, version: int, lookup: Lookup | None) -
     if ledger.settles:
         changed |= ledger.put_back(revived, otherwise)
     return changed
+
+
+def _looked_up(
+    ledger: Ledger, unknown: Collection[bytes], lookup: Lookup
+) -> dict[FileKey, FileEntry]:
+    """Return files as they were settled by now, or later if nothing earlier is stored any more.
+
+    A ledger that is behind the stored one knows itself what it has an entry of.
+    """
+    found = lookup(unknown, ledger.version)
+    if missing := {*unknown} - {file_id for file_id, _ in found}:
+        later = lookup(missing, None)
+        found |= {key: file for key, file in later.items() if key not in ledger.files}
+    return found

@@ -164,8 +164,12 @@ class LedgerTable:
         ]
         return without_left(latest(pa.concat_tables([_some(columns).empty_table(), *rows])))
 
-    def lookup(self, file_ids: Collection[bytes]) -> dict[FileKey, FileEntry]:
+    def lookup(
+        self, file_ids: Collection[bytes], version: int | None = None
+    ) -> dict[FileKey, FileEntry]:
         """Return the settled files of these ids, every epoch, as they were stored then.
+
+        With a ``version`` only what was folded up to that: who is behind must learn nothing yet.
 
         One read for all: objects are sorted by id, so of each only the row groups are read that
         hold one of them. The first call reads all ids and keeps eight bytes of each.
@@ -191,6 +195,8 @@ class LedgerTable:
                 if is_here.any():
                     here = [wanted[at] for at in np.flatnonzero(is_here)]
                     rows = self._rows(each, _ENTRIES, pc.field("file_id").isin(here))
+                    if version is not None:
+                        rows = rows.filter(pc.less_equal(rows["version"], version))
                     found.append(rows.cast(_some(_ENTRIES)))
         ledger = Ledger()
         if found:
