@@ -11,7 +11,13 @@ from collections.abc import Iterator, Mapping, Sequence
 import uvicorn
 
 from collector.errors import SettingError
-from collector.process import address_of, listening, load_settings, log_to_stderr
+from collector.process import (
+    address_of,
+    listening,
+    load_settings,
+    log_to_stderr,
+    look_for_cycles_rarely,
+)
 from query_api.http.app import make_app
 from query_api.settings import QuerySettings
 
@@ -32,6 +38,7 @@ def main(argv: Sequence[str], environ: Mapping[str, str]) -> int:
     """Run the query service until it is told to stop; return the exit code."""
     settings = load_settings(QuerySettings, "query", argv, environ)
     log_to_stderr(settings.log_level)
+    look_for_cycles_rarely()
     for name in ("uvicorn.access", "uvicorn.error"):
         logging.getLogger(name).setLevel(logging.WARNING)
     with _listening(settings.listen) as listener:

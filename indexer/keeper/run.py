@@ -13,7 +13,7 @@ from typing import Any
 
 import prometheus_client
 
-from collector.process import StatusServer, load_settings, log_to_stderr
+from collector.process import StatusServer, load_settings, log_to_stderr, look_for_cycles_rarely
 from indexer.errors import BucketUnavailable, IndexerError, PositionMoved
 from indexer.keeper.fence import Fence
 from indexer.keeper.jobs import Job, Jobs, Progress
@@ -156,6 +156,7 @@ def main(argv: Sequence[str], environ: Mapping[str, str]) -> int:
     """Run the keeper until it is told to stop; return the exit code."""
     settings = load_settings(KeeperSettings, "keeper", argv, environ)
     log_to_stderr(settings.log_level)
+    look_for_cycles_rarely()
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())

@@ -93,13 +93,13 @@ class FileLedger(msgspec.Struct):
         commit.settled = self.settled_of(commit.covers)
         found: set[bytes] = set()
         for key, end, size in commit.claims():
-            if key in self.leaving:
+            file = self.files.get(key)
+            if (file is not None and file.is_begun) or key in self.leaving:
                 continue
             if (known := commit.settled.get(key)) is not None:
                 is_told = size <= known.size
             else:
-                file = self.files.get(key)
-                is_told = not end or commit.begins(key) or (file is not None and file.is_begun)
+                is_told = not end or commit.begins(key)
             if not is_told:
                 found.add(key[0])
         return found
@@ -166,9 +166,7 @@ class FileLedger(msgspec.Struct):
             if settled_bytes is not None and span.end <= settled_bytes:
                 continue  # it is there already
             if (file := self.change(key, commit)) is not None:
-                before = file.covered_bytes
-                cover(file, span)
-                new_bytes = file.covered_bytes - before
+                new_bytes = cover(file, span)
                 times = (span.first_ns, span.last_ns)
                 self.totals.cover(self.row(file), span.rows, new_bytes, *times)
 

@@ -195,8 +195,10 @@ class Ledger(LedgerState):
         if span.node and not lane.node:  # a dead letter's headers do not name the node
             lane.node = span.node
             self._index_lane(lane)
-        lane.seen.append(SeenNumbers(span.first, span.last, *times))
-        lane.seen = joined(lane.seen)
+        if lane.seen and span.first == lane.seen[-1].last + 1:  # as most are
+            lane.seen[-1].last, lane.seen[-1].last_created_ns = span.last, times[1]
+        else:
+            lane.seen = joined([*lane.seen, SeenNumbers(span.first, span.last, *times)])
         lane.last_ns = now_ns
         self._acked(
             lane,
@@ -344,7 +346,9 @@ class Ledger(LedgerState):
         if bool(node.blind_spots) != (place in self.blind):
             self.blind = self.blind ^ {place}
         known = self.marks.get(node.node)
-        here = tuple(sorted({node.partition, *(known.partitions if known else ())}))
+        here = known.partitions if known else ()
+        if node.partition not in here:
+            here = tuple(sorted({node.partition, *here}))
         entries = [self.nodes[node.node, partition] for partition in here]
         named = {partition for entry in entries for partition in entry.partitions}
         if missing := named.difference(here):
@@ -387,6 +391,8 @@ class Ledger(LedgerState):
 
 def _blind_spots(inventory: Inventory) -> list[BlindSpot]:
     """Return one for each container, pod or namespace of which something was not seen or named."""
+    if not (inventory.unseen or inventory.unborn):
+        return []
     spots = [BlindSpot(*place.whose, why=str(place)) for place in inventory.unseen]
     spots += [BlindSpot(*unborn.stream.whose) for unborn in inventory.unborn]
     return sorted({spot.whose: spot for spot in reversed(spots)}.values(), key=lambda s: s.whose)
@@ -394,6 +400,9 @@ def _blind_spots(inventory: Inventory) -> list[BlindSpot]:
 
 def _note_blind_spots(node: NodeEntry, found: list[BlindSpot]) -> None:
     """Take what is not seen as of the inventory that the node's mark moves to."""
+    if not found:
+        node.blind_spots = []
+        return
     at = {spot.names: spot.since_ns for spot in node.blind_spots}
     within: dict[tuple[str, ...], int] = {}  # the earliest of those that lie there or below
     for names, since_ns in at.items():

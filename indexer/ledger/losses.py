@@ -23,23 +23,24 @@ from indexer.ledger.intervals import holes
 from indexer.table.coverage import Note, Span
 
 
-def cover(file: FileEntry, span: Span) -> None:
-    """Add a span to the covered bytes."""
+def cover(file: FileEntry, span: Span) -> int:
+    """Add a span to the covered bytes; return how many of them are new."""
     new = Covered(span.start, span.end, span.first_ns, span.last_ns, span.parser_state)
+    new_bytes = span.end - span.start
     rest: list[Covered] = []
     for old in file.covered:
         if old.end < new.start or old.start > new.end:
             rest.append(old)
             continue
-        firsts = [t for t in (old.first_ns, new.first_ns) if t]
+        new_bytes -= max(0, min(old.end, span.end) - max(old.start, span.start))
         new = Covered(
             min(old.start, new.start),
             max(old.end, new.end),
-            min(firsts, default=0),
+            min(old.first_ns or new.first_ns, new.first_ns or old.first_ns),
             max(old.last_ns, new.last_ns),
-            max(old, new, key=lambda part: part.end).parser_state,
+            (old if old.end >= new.end else new).parser_state,
         )
-    file.covered = sorted([*rest, new], key=lambda part: part.start)
+    file.covered = sorted([*rest, new], key=lambda part: part.start) if rest else [new]
     if span.crc_after != CRC_UNKNOWN:
         file.add_end(span.end, span.crc_after)
     file.lines += span.lines
@@ -47,6 +48,7 @@ def cover(file: FileEntry, span: Span) -> None:
     if span.rule:
         file.elided += span.end - span.start
     file.size = max(file.size, span.end)
+    return new_bytes
 
 
 def is_accounted(file: FileEntry, end: int) -> bool:
@@ -150,8 +152,15 @@ def _unseen(lane: LaneEntry, end: int) -> Iterator[tuple[int, int, int | None, i
         yield at, end - 1, before, None
 
 
+def _is_seen(lane: LaneEntry, end: int) -> bool:
+    """Return whether all numbers below ``end`` came without a hole, as most do."""
+    return bool(lane.seen) and lane.seen[0].first == 0 and lane.seen[0].last >= end - 1
+
+
 def prove_holes(lane: LaneEntry, proof: str, now_ns: int) -> bool:
     """Note what is lost of the numbers that the topic has acknowledged; return whether any is."""
+    if _is_seen(lane, lane.oldest_unacked):
+        return False
     known, before = _known_holes(lane), len(lane.holes)
     for first, last, from_ns, to_ns in _unseen(lane, lane.oldest_unacked):
         for start, end in holes(known, first, last + 1):
@@ -161,6 +170,8 @@ def prove_holes(lane: LaneEntry, proof: str, now_ns: int) -> bool:
 
 def hole_before(lane: LaneEntry, sequence: int) -> str:
     """Return which number is neither here nor known to be lost; empty if there is none."""
+    if _is_seen(lane, sequence):
+        return ""
     known = _known_holes(lane)
     for first, last, _, _ in _unseen(lane, sequence):
         for start, _ in holes(known, first, last + 1):

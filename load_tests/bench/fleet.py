@@ -19,6 +19,7 @@ from pathlib import Path
 
 import psutil
 
+from collector.process import look_for_cycles_rarely
 from collector.wire.batch import Inventory, Replaces, Seen
 from collector.wire.range import Stream
 from indexer.ledger.entries import LOST_ROTATED, Covered, FileEntry, LaneEntry, Lost, NodeEntry
@@ -250,6 +251,7 @@ def _held_bytes() -> int:
 
 def _measure(folder: str, files: int) -> Measured:
     """Be a keeper and then a replica of the fleet; a process of its own calls this."""
+    look_for_cycles_rarely()  # as keepers and the query service do
     bucket = open_bucket(folder)
     each = files // (NODES * STREAMS_A_NODE)
     before = _held_bytes()
