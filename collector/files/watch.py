@@ -211,17 +211,18 @@ class Watch:
         """Return whether all that a file holds was read, or is read, from another one."""
         if tail.format == "plain" or not tail.compressed:
             return bool(tail.moved_ns) and self._is_copy_of_read(tail, now_ns)
-        key = self._read_elsewhere(tail)
+        key = self._read_elsewhere(tail, now_ns)
         if key is not None:
             self.files.note_copy(tail, key)
         return key is not None
 
-    def _read_elsewhere(self, tail: Tail) -> FileKey | None:
+    def _read_elsewhere(self, tail: Tail, now_ns: int) -> FileKey | None:
         """Return which file a compressed one is, if that is held open or was sealed."""
         line = first_line(tail, ended=True)
         if line is None:
             return None
         name = self._name_of(tail, line)
+        self._name_empty(tail.stream, line, now_ns)
         for epoch in range(self.files.next_epoch(name)):
             key = (name, epoch)
             if other := self.files.named.get(key):
@@ -235,6 +236,13 @@ class Watch:
             if part == mark.tail or (isinstance(tail.content, GzipContent) and tail.content.damage):
                 return key
         return None
+
+    def _name_empty(self, stream: Stream, line: bytes, now_ns: int) -> None:
+        """Name the file that was empty when it was opened, and begins with this line by now."""
+        for tail in self.tails.values():
+            is_empty = tail.stage is Stage.UNBORN and tail.stream == stream
+            if is_empty and first_line(tail, ended=True) == line:
+                self._take_name(tail, line, now_ns)
 
     def _is_copy_of_read(self, tail: Tail, now_ns: int) -> bool:
         """Return whether all of a rotated file, copied or compressed, is read elsewhere.

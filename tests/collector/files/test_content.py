@@ -170,6 +170,27 @@ async def test_a_file_that_is_compressed_while_it_is_followed_is_not_read_again(
     assert not gaps_of(batches)
 
 
+@pytest.mark.parametrize("written", [lines(0, 50), lines(0, 50)[:-1], lines(0, 1)[:-1]])
+async def test_a_file_that_was_empty_at_one_scan_and_compressed_at_the_next_is_read_once(
+    make: Make, written: bytes
+) -> None:
+    node = make()
+    path = node.file()
+    node.write(path, b"")
+    await node.start()
+    await node.pass_time()
+    node.write(path, written)
+    moved = node.file(rotated="20240301-000010")
+    path.rename(moved)
+    compress(moved)
+    after = node.write(path, lines(3000, 10))
+    await node.pass_time(60)
+    batches = await node.batches()
+    assert sorted(content_of(batches).values()) == sorted([written, after])
+    assert sum(len(r.data) for batch in batches for r in batch.ranges) == len(written + after)
+    assert not gaps_of(batches)
+
+
 @pytest.mark.parametrize("crash", [True, False])
 async def test_what_was_rotated_and_compressed_while_the_collector_was_down_is_read_on(
     make: Make, crash: bool
