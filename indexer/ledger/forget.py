@@ -87,8 +87,8 @@ def _forget_streams(ledger: LedgerState, expired: Mapping[str, int]) -> None:
 
 
 def _forget_settled(ledger: LedgerState, now_ns: int) -> None:
-    """Forget settled files of nodes that have gone for good: no inventory lists them any more."""
-    for place in [place for place in ledger.settled if place[0] in ledger.gone]:
+    """Forget settled files of nodes that no inventory speaks of, or any more: none lists them."""
+    for place in [place for place in ledger.settled if place not in ledger.nodes]:
         ledger.settled[place] = ledger.settled[place].listed([], now_ns // SECOND_NS)
         if not len(ledger.settled[place]):
             del ledger.settled[place]

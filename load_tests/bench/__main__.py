@@ -17,7 +17,16 @@ from pathlib import Path
 import load_tests.bench
 from indexer.allocator import keep_pages
 from indexer.object_names import logs_folder
-from load_tests.bench import clickhouse, collector, fleet, growth, indexer, rsyslog, table
+from load_tests.bench import (
+    clickhouse,
+    collector,
+    come_and_go,
+    fleet,
+    growth,
+    indexer,
+    rsyslog,
+    table,
+)
 from load_tests.bench.broker import Kafka, open_kafka
 from load_tests.bench.cost import Cost, median, print_costs, run_zstd
 from load_tests.bench.logs import Logs, copy_logs, log_files, wrap_text
@@ -155,6 +164,7 @@ def grown(folder: Path, logs: Logs, kafka: Kafka | None) -> None:
     """Measure commits and plans on tables of many segments."""
     growth.print_grown([growth.grow(folder, count) for count in growth.SEGMENTS])
     fleet.print_measured([fleet.measure(folder, files) for files in fleet.FILES])
+    come_and_go.print_simulated(list(come_and_go.simulate()))
 
 
 _MEASURES = {
