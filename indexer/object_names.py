@@ -10,6 +10,7 @@ name is never used twice, and those of one folder sort as what they stand for.
             date=NONE/hour=NONE/merged-RANDOM-CRC.parquet the coverage of many commits
             _delta_log/VERSION.json                       what a version has added and removed
             _delta_log/VERSION.checkpoint.parquet         what was there at a version
+            _delta_log/VERSION.checkpoint.crc32           the CRC-32 of that
             _delta_log/_last_checkpoint                   which version that was last
         ledger-2/                                     the ledger as it was folded: a Delta table
             state/VERSION-RANDOM-CRC-END.parquet          whatever is not a file
@@ -53,6 +54,7 @@ _NAMED_CRC = re.compile(
     rf"(?:merged-|\d{{{_DIGITS}}}-)?[0-9a-f]{{32}}-([0-9a-f]{{8}})(?:-([0-9a-f]{{8}}))?\.parquet"
 )
 _CHECKPOINT = re.compile(rf"(\d{{{_DIGITS}}})\.checkpoint\.parquet")
+_CHECKPOINT_CRC = re.compile(rf"(\d{{{_DIGITS}}})\.checkpoint\.crc32")
 _VERSION = re.compile(rf"(\d{{{_DIGITS}}})\.json")
 
 
@@ -159,6 +161,17 @@ def version_name(version: int) -> str:
 def checkpoint_name(version: int) -> str:
     """Return the name of a checkpoint in the log's folder."""
     return f"{version:0{_DIGITS}d}.checkpoint.parquet"
+
+
+def checkpoint_crc_name(version: int) -> str:
+    """Return the name of what vouches for a checkpoint in the log's folder."""
+    return f"{version:0{_DIGITS}d}.checkpoint.crc32"
+
+
+def vouched_version(name: str) -> int | None:
+    """Return the version whose checkpoint an object of the log vouches for; None: it does not."""
+    named = _CHECKPOINT_CRC.fullmatch(name.rpartition("/")[2])
+    return None if named is None else int(named[1])
 
 
 def named_version(name: str) -> int | None:

@@ -20,10 +20,22 @@ from collector.files.checkpoint import decode as decode_checkpoint
 from collector.topic.record_frame import frames
 from indexer.errors import BucketError, IndexerError
 from indexer.ledger.stored import LedgerTable
-from indexer.object_names import is_coverage, ledger_folder, logs_folder
+from indexer.ledger.streams import StreamsTable
+from indexer.object_names import (
+    checkpoint_version,
+    delta_log_folder,
+    is_coverage,
+    ledger_folder,
+    logs_folder,
+    named_end_crc,
+    named_version,
+    streams_folder,
+    vouched_version,
+)
 from indexer.segment.reader import SegmentReader
 from indexer.store.bucket import Bucket
 from indexer.store.local import LocalBucket
+from indexer.table.delta_log import DeltaLog
 from indexer.table.table import Table
 
 SAME, REFUSED, UNNAMED, ALTERED, ENDED = "same", "refused", "refused unnamed", "altered", "ended"
@@ -74,13 +86,19 @@ def objects(folder: Path) -> Iterator[Stored]:
             data = path.read_bytes()
             if "_delta_log" in name:
                 continue
-            if name.startswith(ledger_folder(cluster)):
+            if name.startswith(streams_folder(cluster)):
+                if named_end_crc(name) is None:
+                    continue  # of an earlier version, and nothing vouches for it
+                yield Stored("streams", name, data, _streams_reader(bucket, cluster, name))
+            elif name.startswith(ledger_folder(cluster)):
                 yield Stored("ledger", name, data, _ledger_reader(bucket, cluster, name))
             elif name.startswith(logs_folder(cluster)):
                 is_segment = not is_coverage(name.removeprefix(logs_folder(cluster)))
                 reader = _segment_reader if is_segment else _coverage_reader
                 kind = "segment" if is_segment else "coverage"
                 yield Stored(kind, name, data, reader(bucket, cluster, name))
+        for of in (logs_folder(cluster), ledger_folder(cluster), streams_folder(cluster)):
+            yield from _log_objects(bucket, of)
     for path in sorted(folder.rglob("*")):
         name = path.relative_to(folder).as_posix()
         if path.name in ("checkpoint", "checkpoint.previous"):
@@ -88,6 +106,36 @@ def objects(folder: Path) -> Iterator[Stored]:
         elif path.suffix == ".log" and ("spool" in name or name.startswith("topic")):
             kind = "spool" if "spool" in name else "topic"
             yield Stored(kind, name, path.read_bytes(), _records)
+
+
+def _log_objects(bucket: Bucket, folder: str) -> Iterator[Stored]:
+    """Yield what a log has that says of itself what it is: others have written the rest."""
+    names = sorted(bucket.names(delta_log_folder(folder)))
+    vouched = {vouched_version(name) for name in names} - {None}
+    for name in names:
+        data = bucket.get(name)
+        is_version = named_version(name) is not None and b'"crc32"' in data
+        if is_version or checkpoint_version(name) in vouched:
+            yield Stored("log", name, data, _log_reader(bucket, folder, name))
+
+
+def _log_reader(bucket: Bucket, folder: str, name: str) -> Callable[[bytes], object]:
+    def read(data: bytes) -> object:
+        log = DeltaLog(cast(Bucket, Harmed(bucket, name, data)), folder)
+        log.check_checkpoint()
+        log.refresh()
+        log.check(log.version)
+        number = named_version(name)
+        return repr([log.version, log.transactions, None if number is None else log.read(number)])
+
+    return read
+
+
+def _streams_reader(bucket: Bucket, cluster: str, name: str) -> Callable[[bytes], object]:
+    def read(data: bytes) -> object:
+        return StreamsTable(cast(Bucket, Harmed(bucket, name, data)), cluster).read().to_pylist()
+
+    return read
 
 
 def _segment_reader(bucket: Bucket, cluster: str, name: str) -> Callable[[bytes], object]:

@@ -224,13 +224,7 @@ class CheckpointJob(Job):
         done = table.last_checkpoint()
         if ledger is None or ledger.version - done < self._means.settings.checkpoint_commits:
             return
-        snapshot = table.snapshot()
-        try:
-            snapshot.create_checkpoint()
-            snapshot.cleanup_metadata()
-        except (DeltaError, OSError) as error:
-            said = one_line(error)
-            raise TableUnavailable(f"cannot write a checkpoint of {table.uri}: {said}") from error
+        table.write_checkpoint()
         self._means.metrics.checkpoints.inc()
 
 

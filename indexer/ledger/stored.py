@@ -5,32 +5,18 @@ versions since, so that everybody sees the same ledger of the same version of th
 are one part of it; settled ones are kept by the day on which they were settled, and written once.
 """
 
-import contextlib
-import io
-import itertools
-import json
-import time
-from collections.abc import Collection, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Sequence
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.dataset as ds
-import pyarrow.parquet as pq
-from deltalake import CommitProperties, DeltaTable
-from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
-from deltalake.transaction import AddAction, RemoveAction
+from deltalake import DeltaTable
+from deltalake.exceptions import DeltaError, TableNotFoundError
 
 from indexer.allocator import give_pages_back
-from indexer.errors import (
-    BucketError,
-    ObjectDamaged,
-    TableDamaged,
-    TableUnavailable,
-)
+from indexer.errors import PositionMoved, TableUnavailable
 from indexer.ledger.entries import FileEntry, FileKey
-from indexer.ledger.folded import FoldedLog, folded_up_to, folded_version, sweep
+from indexer.ledger.folded import FoldedTable, Member, folded_version, members
 from indexer.ledger.ledger import Ledger
 from indexer.ledger.rows import (
     LEDGER_SCHEMA,
@@ -48,32 +34,15 @@ from indexer.ledger.rows import (
     without_left,
 )
 from indexer.ledger.settled import SECOND_NS, SETTLED_KEPT_S
-from indexer.object_names import OPEN, SETTLED, STATE, folded_at, folder_uri, ledger_folder
-from indexer.store.bucket import Bucket, put_own
-from indexer.store.checked_file import CheckedFile, add_checksums, checked_name
-from indexer.table.table import LOG_CONFIGURATION, one_line
+from indexer.object_names import OPEN, SETTLED, STATE, folded_at, ledger_folder
+from indexer.store.bucket import Bucket
+from indexer.table.table import one_line
 from indexer.times import HOUR_NS, to_datetime
 
-_WHOLE_BYTES = 8 << 20  # an object of so few bytes is read by one request
-_TAIL_BYTES = 256 << 10  # read first of others; holds most footers
 _ROW_GROUP = 4096  # so that a file that is looked up costs little more than a page
 _MERGED_ROWS_MAX = 500_000  # an object of more rows stays as it is
 _NO_DAY = "9999"
 _ENTRIES = ["file_id", "epoch", "version", "entry"]
-
-
-@dataclass(frozen=True, slots=True)
-class _Object:
-    """A member of the table: ``name`` starts with its part and the version of its fold."""
-
-    name: str
-    size: int
-    rows: int
-
-    @property
-    def day(self) -> str:
-        """The day of a settled object."""
-        return self.name.removeprefix(SETTLED).partition("/")[0]
 
 
 class LedgerTable:
@@ -87,10 +56,7 @@ class LedgerTable:
 
     def __init__(self, bucket: Bucket, cluster: str) -> None:
         """Name the table; nothing is read yet."""
-        self._bucket = bucket
-        self._folder = ledger_folder(cluster)
-        self._uri = folder_uri(bucket.uri, self._folder)
-        self._log = FoldedLog(bucket, self._folder)
+        self._table = FoldedTable(bucket, ledger_folder(cluster), LEDGER_SCHEMA)
         self._settled_ids: dict[str, Prefixes] = {}  # by object; 8 bytes a file
 
     def load(self) -> Ledger:
@@ -108,7 +74,7 @@ class LedgerTable:
 
     def load_settling(self) -> Ledger:
         """Return the ledger as one that settles, without an entry of any settled file."""
-        with self._reading():
+        with self._table.reading():
             ledger = Ledger(settles=True)
             table = self._open()
             if table is None:
@@ -117,15 +83,15 @@ class LedgerTable:
             take_files(ledger, self._open_rows(objects, None, _ENTRIES))
             oldest = day_of(ledger.swept_hour * HOUR_NS - SETTLED_KEPT_S * SECOND_NS)
             for each in objects:
-                if each.name.startswith(SETTLED) and each.day >= oldest:
-                    take_settled(ledger, self._rows(each, SETTLED_COLUMNS))
+                if each.name.startswith(SETTLED) and _settled_on(each) >= oldest:
+                    take_settled(ledger, self._table.rows(each, SETTLED_COLUMNS))
             for file in ledger.files.values():
                 ledger.take_out(file)  # it has gone on since it was settled
         give_pages_back()
         return ledger
 
     def _load(self, partitions: Collection[int] | None, *, all_days: bool) -> Ledger:
-        with self._reading():
+        with self._table.reading():
             table = self._open()
             if table is None:
                 return Ledger()
@@ -134,9 +100,9 @@ class LedgerTable:
             oldest = "" if all_days else day_of(ledger.past_ns)
             wanted = None if partitions is None else pc.field("partition").isin(list(partitions))
             settled = [
-                self._rows(each, _ENTRIES, wanted).cast(_some(_ENTRIES))
+                self._table.rows(each, _ENTRIES, wanted).cast(_some(_ENTRIES))
                 for each in objects
-                if each.name.startswith(SETTLED) and each.day >= oldest
+                if each.name.startswith(SETTLED) and _settled_on(each) >= oldest
             ]
             if settled:
                 take_files(ledger, pa.concat_tables(settled))
@@ -144,21 +110,21 @@ class LedgerTable:
             take_files(ledger, self._open_rows(objects, wanted, _ENTRIES))
             return ledger
 
-    def _take_state(self, ledger: Ledger, table: DeltaTable) -> list[_Object]:
+    def _take_state(self, ledger: Ledger, table: DeltaTable) -> list[Member]:
         """Put whatever is not a file into a ledger; return the objects of the table."""
         ledger.version = folded_version(table)
-        objects = _objects(table)
+        objects = members(table)
         for each in objects:
             if each.name.startswith(STATE):
-                take_state(ledger, self._rows(each, ["kind", "entry"]))
+                take_state(ledger, self._table.rows(each, ["kind", "entry"]))
         return objects
 
     def _open_rows(
-        self, objects: Iterable[_Object], wanted: pc.Expression | None, columns: list[str]
+        self, objects: Iterable[Member], wanted: pc.Expression | None, columns: list[str]
     ) -> pa.Table:
         columns = [*columns, "settled_time"]
         rows = [
-            self._rows(each, columns, wanted).cast(_some(columns))
+            self._table.rows(each, columns, wanted).cast(_some(columns))
             for each in objects
             if each.name.startswith(OPEN)
         ]
@@ -177,14 +143,14 @@ class LedgerTable:
         if not file_ids:
             return {}
         found: list[pa.Table] = []
-        with self._reading():
+        with self._table.reading():
             table = self._open()
-            objects = [] if table is None else _objects(table)
+            objects = [] if table is None else members(table)
             settled = [each for each in objects if each.name.startswith(SETTLED)]
             self._settled_ids = {
                 each.name: self._settled_ids[each.name]
                 if each.name in self._settled_ids
-                else prefixes(self._rows(each, ["file_id"])["file_id"])
+                else prefixes(self._table.rows(each, ["file_id"])["file_id"])
                 for each in settled
             }
             wanted = sorted(file_ids)
@@ -194,7 +160,7 @@ class LedgerTable:
                 is_here = ids[np.searchsorted(ids[:-1], heads)] == heads
                 if is_here.any():
                     here = [wanted[at] for at in np.flatnonzero(is_here)]
-                    rows = self._rows(each, _ENTRIES, pc.field("file_id").isin(here))
+                    rows = self._table.rows(each, _ENTRIES, pc.field("file_id").isin(here))
                     if version is not None:
                         rows = rows.filter(pc.less_equal(rows["version"], version))
                     found.append(rows.cast(_some(_ENTRIES)))
@@ -218,36 +184,36 @@ class LedgerTable:
         it all or nothing; returns False if another keeper was faster.
         """
         try:
-            table = self._open() or self._make()
+            table = self._table.made()
             if folded_version(table) != before:
                 return False
-            objects = _objects(table)
+            objects = members(table)
             keys = {*ledger.files, *ledger.leaving} if touched is None else touched
             files = [ledger.files.get(key) or ledger.leaving[key] for key in keys]
             days = {day_of(file.settled_ns) for file in files if file.settled_ns}
-            days |= {each.day for each in objects if each.name.startswith(SETTLED)}
+            days |= {_settled_on(each) for each in objects if each.name.startswith(SETTLED)}
             if min(days, default=_NO_DAY) < day_of(settled_before_ns):
                 ledger.past_ns = settled_before_ns
             parts, removed = self._parts(objects if touched is not None else [], files, ledger)
             removed += [each for each in objects if each.name.startswith(STATE) or touched is None]
             added = [self._put(part, rows, ledger.version) for part, rows in parts]
             added.append(self._put(STATE, state_rows(ledger), ledger.version))
-            self._commit(table, added, removed, ledger.version)
-        except CommitFailedError:
+            self._table.commit(added, removed, before, ledger.version)
+        except PositionMoved:
             return False
         except (DeltaError, pa.ArrowException, OSError) as error:
-            raise TableUnavailable(f"cannot write {self._uri}: {one_line(error)}") from error
+            raise TableUnavailable(f"cannot write {self._table.uri}: {one_line(error)}") from error
         ledger.leaving.clear()
         if settled_before_ns:
             ledger.let_go(settled_before_ns)
         return True
 
     def _parts(
-        self, objects: Sequence[_Object], files: Sequence[FileEntry], ledger: Ledger
-    ) -> tuple[list[tuple[str, pa.Table]], list[_Object]]:
+        self, objects: Sequence[Member], files: Sequence[FileEntry], ledger: Ledger
+    ) -> tuple[list[tuple[str, pa.Table]], list[Member]]:
         """Return the rows that are to be put into each part, and the objects merged with them."""
         parts: list[tuple[str, pa.Table]] = []
-        removed: list[_Object] = []
+        removed: list[Member] = []
         days: dict[str, list[FileEntry]] = {}
         for file in files:
             days.setdefault(day_of(file.settled_ns) if file.settled_ns else "", []).append(file)
@@ -270,109 +236,30 @@ class LedgerTable:
             removed += merged
         return parts, removed
 
-    def _merged(self, objects: Iterable[_Object], rows: pa.Table) -> pa.Table:
-        with self._reading():
-            found = [self._rows(each).cast(ROW_SCHEMA) for each in objects]
+    def _merged(self, objects: Iterable[Member], rows: pa.Table) -> pa.Table:
+        with self._table.reading():
+            found = [self._table.rows(each).cast(ROW_SCHEMA) for each in objects]
         return latest(pa.concat_tables([*found, rows]))
 
-    def _rows(
-        self, each: _Object, columns: list[str] | None = None, wanted: pc.Expression | None = None
-    ) -> pa.Table:
-        """Return columns of an object, of the row groups that may hold rows that are wanted.
-
-        What is read is checked before Arrow decodes it.
-        """
-        file = CheckedFile(self._bucket, self._folder + each.name, each.size)
-        file.footer(each.size if each.size <= _WHOLE_BYTES else _TAIL_BYTES)
-        fragment = ds.ParquetFileFormat().make_fragment(file)
-        return fragment.to_table(schema=LEDGER_SCHEMA, columns=columns, filter=wanted)
-
-    def _put(self, part: str, rows: pa.Table, version: int) -> AddAction:
-        body = io.BytesIO()
-        pq.write_table(
-            rows,
-            body,
-            row_group_size=_ROW_GROUP,
-            compression="zstd",
-            use_dictionary=["kind", "node", "namespace", "pod", "container"],
-            store_schema=False,
-        )
-        add_checksums(body)
-        data = body.getvalue()
-        name = checked_name(folded_at(part, version), data)
-        put_own(self._bucket, self._folder + name, data)
-        stats = json.dumps({"numRecords": rows.num_rows})
-        return AddAction(name, len(data), {}, 0, True, stats)
-
-    def _commit(
-        self,
-        table: DeltaTable,
-        added: Collection[AddAction],
-        removed: Collection[_Object],
-        version: int,
-    ) -> None:
-        now_ms = time.time_ns() // 1_000_000
-        actions: list[AddAction | RemoveAction] = [
-            *added,
-            *(RemoveAction(each.name, True, now_ms, each.size, {}) for each in removed),
-        ]
-        table.create_write_transaction(
-            actions,
-            mode="append",
-            schema=LEDGER_SCHEMA,
-            # The number of every commit of a keeper is one of the table's versions already.
-            commit_properties=folded_up_to(version),
-        )
+    def _put(self, part: str, rows: pa.Table, version: int) -> Member:
+        names = ["kind", "node", "namespace", "pod", "container"]
+        start = folded_at(part, version)
+        return self._table.put(start, rows, row_group_size=_ROW_GROUP, use_dictionary=names)
 
     def sweep(self) -> int:
         """Delete objects that no ledger of the last day uses; return how many."""
-        try:
-            table = self._log.opened(self._bucket.storage_options)
-            return sweep(table)
-        except TableNotFoundError:
-            return 0
-        except (DeltaError, OSError) as error:
-            raise TableUnavailable(f"cannot sweep {self._uri}: {one_line(error)}") from error
+        return self._table.sweep()
 
     def _open(self) -> DeltaTable | None:
         try:
-            return self._log.opened(self._bucket.storage_options)
+            return self._table.opened()
         except TableNotFoundError:
             return None
 
-    def _make(self) -> DeltaTable:
-        return DeltaTable.create(
-            self._uri,
-            LEDGER_SCHEMA,
-            mode="ignore",
-            configuration=LOG_CONFIGURATION,
-            # A second try would put the same schema, under another id, into version 1.
-            commit_properties=CommitProperties(max_commit_retries=0),
-            storage_options=self._bucket.storage_options,
-        )
 
-    @contextlib.contextmanager
-    def _reading(self) -> Iterator[None]:
-        try:
-            yield
-        except ObjectDamaged as error:
-            raise TableDamaged(
-                f"{error}; delete all of {self._uri}: the keeper folds it again"
-            ) from error
-        except (BucketError, DeltaError, pa.ArrowException, OSError) as error:
-            raise TableUnavailable(f"cannot read {self._uri}: {one_line(error)}") from error
-
-
-def _objects(table: DeltaTable) -> list[_Object]:
-    """Return the members of a snapshot, in each part the oldest first."""
-    actions = pa.table(table.get_add_actions())
-    columns = (actions[name].to_pylist() for name in ("path", "size_bytes", "num_records"))
-    return sorted(itertools.starmap(_Object, zip(*columns, strict=True)), key=lambda o: o.name)
-
-
-def _to_merge(objects: Sequence[_Object], rows: int) -> list[_Object]:
+def _to_merge(objects: Sequence[Member], rows: int) -> list[Member]:
     """Return the newest objects of a part that new rows are merged with."""
-    merged: list[_Object] = []
+    merged: list[Member] = []
     for each in reversed(objects):
         if each.rows > min(2 * rows, _MERGED_ROWS_MAX):
             break
@@ -384,6 +271,11 @@ def _to_merge(objects: Sequence[_Object], rows: int) -> list[_Object]:
 def day_of(ns: int) -> str:
     """Return the day of a time."""
     return to_datetime(max(ns, 0)).date().isoformat()
+
+
+def _settled_on(each: Member) -> str:
+    """Return the day of an object of settled files."""
+    return each.name.removeprefix(SETTLED).partition("/")[0]
 
 
 def _day(day: str) -> str:

@@ -8,7 +8,7 @@ neither the order in which indexers commit nor a crash of the keeper leaves a tr
 import bisect
 import logging
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -17,21 +17,21 @@ import msgspec
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from deltalake import CommitProperties, DeltaTable, write_deltalake
-from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
+from deltalake.exceptions import DeltaError, TableNotFoundError
 
 from collector.wire.batch import Meta
-from indexer.errors import ObjectMissing, TableUnavailable, VersionGone
-from indexer.ledger.folded import FoldedLog, folded_up_to, folded_version, sweep
-from indexer.object_names import folder_uri, streams_folder
+from indexer.errors import ObjectMissing, PositionMoved, TableUnavailable, VersionGone
+from indexer.ledger.folded import FoldedTable, Member, folded_version, members
+from indexer.object_names import folded_at, streams_folder
 from indexer.schema import TIME
 from indexer.store.bucket import Bucket
 from indexer.table.coverage import Coverage, FileCover, note_entry
-from indexer.table.table import LOG_CONFIGURATION, LogEntry, Table, one_line
+from indexer.table.table import LogEntry, Table, one_line
 from indexer.times import from_datetime, to_datetime
 
 _log = logging.getLogger(__name__)
 
+_SMALL_BYTES = 32 << 20  # an object of so many bytes stays as it is
 _WORDS = pa.map_(pa.string(), pa.string())
 _ALWAYS = np.iinfo(np.int64)
 
@@ -258,13 +258,16 @@ class StreamsTable:
 
     def __init__(self, bucket: Bucket, cluster: str) -> None:
         """Name the table; nothing is read yet."""
-        self.uri = folder_uri(bucket.uri, streams_folder(cluster))
-        self._options = bucket.storage_options
-        self._log = FoldedLog(bucket, streams_folder(cluster))
+        self._table = FoldedTable(bucket, streams_folder(cluster), STREAMS_SCHEMA)
         self._streams: StreamHistory | None = None
         self._version = -1
         self._news = News()
         self._noted = (-1, -1)  # after which version the news begin, and which is the last
+
+    @property
+    def uri(self) -> str:
+        """What Delta Lake's readers call the table."""
+        return self._table.uri
 
     def note(self, entry: LogEntry, coverages: Sequence[Coverage]) -> None:
         """Take what somebody else has read of a version, so that ``fold`` need not read it."""
@@ -279,10 +282,10 @@ class StreamsTable:
         """Fold in what ``logs`` has gained up to ``version``; return how many rows were added.
 
         Adds nothing if another keeper is faster. Raises TableUnavailable if one of the tables
-        cannot be read or written, VersionGone if ``logs`` was recreated.
+        cannot be read or written, TableDamaged, and VersionGone if ``logs`` was recreated.
         """
         try:
-            handle = self._made()
+            handle = self._table.made()
             folded = folded_version(handle)
             if folded == version:
                 return 0
@@ -293,7 +296,7 @@ class StreamsTable:
                 )
             streams, self._streams = self._streams, None
             if streams is None or self._version != folded:
-                streams = StreamHistory.from_rows(handle.to_pyarrow_table())
+                streams = StreamHistory.from_rows(self._rows(members(handle)))
             after, until = self._noted
             if until <= folded or after > version:
                 self._news, after, until = News(), folded, folded
@@ -302,8 +305,8 @@ class StreamsTable:
                 for coverage in _coverage(table, *unread):
                     self._news.learn(coverage)
             added = streams.fold(self._news)
-            _commit(handle, added, version)
-        except CommitFailedError:
+            self._table.commit(self._put(added, version), [], folded, version)
+        except PositionMoved:
             _log.warning("another keeper wrote first; taking its streams")
             return 0
         except (DeltaError, OSError) as error:
@@ -312,51 +315,39 @@ class StreamsTable:
         self._news, self._noted = News(), (version, version)
         return int(added.num_rows)
 
+    def _put(self, rows: pa.Table, version: int) -> list[Member]:
+        return [self._table.put(folded_at("", version), rows)] if rows.num_rows else []
+
+    def _rows(self, objects: Iterable[Member]) -> pa.Table:
+        with self._table.reading():
+            found = [self._table.rows(each) for each in objects]
+        return pa.concat_tables([STREAMS_SCHEMA.empty_table(), *found])
+
     def read(self) -> pa.Table:
         """Return the streams as ``history`` does; none if nothing was folded yet."""
         try:
-            rows = self._log.opened(self._options).to_pyarrow_table()
+            objects = members(self._table.opened())
         except TableNotFoundError:
-            rows = STREAMS_SCHEMA.empty_table()
+            objects = []
         except (DeltaError, OSError) as error:
             raise TableUnavailable(f"cannot read {self.uri}: {one_line(error)}") from error
-        return history(rows)
+        return history(self._rows(objects))
 
     def sweep(self) -> int:
         """Join small objects, delete those that nothing of the last day uses; return how many."""
         try:
-            handle = self._log.opened(self._options)
-            # As in a fold: of two commits that go on from one version, one is refused.
-            handle.optimize.compact(commit_properties=folded_up_to(folded_version(handle)))
-            return sweep(handle)
-        except (TableNotFoundError, CommitFailedError):
+            handle = self._table.opened()
+            small = [each for each in members(handle) if each.size < _SMALL_BYTES]
+            if len(small) > 1:
+                # As in a fold: of two commits that go on from one version, one is refused.
+                version = folded_version(handle)
+                joined = self._put(self._rows(small), version)
+                self._table.commit(joined, small, version, version)
+        except (TableNotFoundError, PositionMoved):
             return 0
         except (DeltaError, OSError) as error:
             raise TableUnavailable(f"cannot sweep {self.uri}: {one_line(error)}") from error
-
-    def _made(self) -> DeltaTable:
-        try:
-            return self._log.opened(self._options)
-        except TableNotFoundError:
-            return DeltaTable.create(
-                self.uri,
-                STREAMS_SCHEMA,
-                mode="ignore",
-                configuration=LOG_CONFIGURATION,
-                # A second try would put the same schema, under another id, into version 1.
-                commit_properties=CommitProperties(max_commit_retries=0),
-                storage_options=self._options,
-            )
-
-
-def _commit(handle: DeltaTable, added: pa.Table, version: int) -> None:
-    """Add rows, or only note the version."""
-    if added.num_rows:
-        write_deltalake(handle, added, mode="append", commit_properties=folded_up_to(version))
-    else:
-        handle.create_write_transaction(
-            [], mode="append", schema=handle.schema(), commit_properties=folded_up_to(version)
-        )
+        return self._table.sweep()
 
 
 def _coverage(table: Table, after: int, until: int) -> Iterator[Coverage]:

@@ -9,6 +9,7 @@ Source: the Delta transaction log protocol (github.com/delta-io/delta, PROTOCOL.
 import contextlib
 import json
 import logging
+import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -27,12 +28,14 @@ from indexer.errors import (
 )
 from indexer.object_names import (
     LAST_CHECKPOINT,
+    checkpoint_crc_name,
     checkpoint_name,
     checkpoint_version,
     delta_log_folder,
     folder_uri,
     named_version,
     version_name,
+    vouched_version,
 )
 from indexer.store.bucket import Bucket
 
@@ -76,6 +79,7 @@ class DeltaLog:
         self.transactions: dict[str, int] = {}
         """Of each ``app_id`` the version last stored, as of ``version``."""
         self._checked = -1  # up to where entries were looked at for readers
+        self._checked_checkpoint = -1
         self.removed: set[str] | None = None
         """Objects that versions read since it was made have removed; None: nobody asks."""
 
@@ -131,6 +135,16 @@ class DeltaLog:
                     f"{self._name(self.version + 1)} in {self._bucket.uri} is missing, and later "
                     f"versions are there; {RESTORE}"
                 ) from error
+
+    def check_checkpoint(self) -> None:
+        """Look at the last checkpoint before a library decodes it; raise TableDamaged.
+
+        One that was looked at before is not read again.
+        """
+        version = self.checkpoint()
+        if version not in (-1, self._checked_checkpoint):
+            self._read_checkpoint(version)
+            self._checked_checkpoint = version
 
     def check(self, version: int) -> None:
         """Look at what a reader of ``version`` reads that was not looked at before.
@@ -204,19 +218,52 @@ class DeltaLog:
         version = self.checkpoint()
         self.transactions = {}
         if version >= 0:
-            name = self._folder + checkpoint_name(version)
+            data = self._read_checkpoint(version)
             try:
-                data = self._bucket.get(name)
                 column = pq.read_table(pa.BufferReader(data), columns=["txn"]).column("txn")
-            except (ObjectMissing, pa.ArrowException, OSError) as error:
-                raise TableDamaged(
-                    f"{name} in {self._bucket.uri} is damaged or missing "
-                    f"({' '.join(str(error).split())}); {self._instead_of(version)}"
-                ) from error
+            except (pa.ArrowException, OSError) as error:
+                raise self._damaged_checkpoint(version, error) from error
             for each in column.drop_null().to_pylist():
                 if each["appId"] is not None:
                     self.transactions[each["appId"]] = each["version"]
         self.version = version
+
+    def vouch_for_checkpoint(self) -> None:
+        """Store the CRC-32 of the last checkpoint, and delete those of checkpoints that are gone.
+
+        Whoever has written it calls this; one that nobody vouches for is believed as it is.
+        """
+        version = self.checkpoint()
+        data = self._bucket.get(self._folder + checkpoint_name(version))
+        with contextlib.suppress(ObjectExists):
+            name = self._folder + checkpoint_crc_name(version)
+            self._bucket.put(name, f"{crc32(data):08x}".encode())
+        names = list(self._bucket.names(self._folder))
+        kept = {checkpoint_version(name) for name in names}
+        for name in names:
+            if (of := vouched_version(name)) is not None and of not in kept:
+                self._bucket.delete(name)
+
+    def _read_checkpoint(self, version: int) -> bytes:
+        """Return the bytes of a checkpoint, once they are what was written; raise TableDamaged."""
+        try:
+            data = self._bucket.get(self._folder + checkpoint_name(version))
+        except ObjectMissing as error:
+            raise self._damaged_checkpoint(version, error) from error
+        try:
+            crc = self._bucket.get(self._folder + checkpoint_crc_name(version))
+        except ObjectMissing:
+            return data  # of an earlier version, or of somebody else
+        if crc != f"{crc32(data):08x}".encode():
+            why = ValueError(f"{checkpoint_crc_name(version)} gives another CRC-32")
+            raise self._damaged_checkpoint(version, why)
+        return data
+
+    def _damaged_checkpoint(self, version: int, error: Exception) -> TableDamaged:
+        return TableDamaged(
+            f"{self._folder}{checkpoint_name(version)} in {self._bucket.uri} is damaged or missing "
+            f"({' '.join(str(error).split())}); {self._instead_of(version)}"
+        )
 
     def checkpoint(self) -> int:
         """Return the version of the last checkpoint; -1 if there is none.
@@ -303,3 +350,59 @@ def _version(number: int, actions: Sequence[Action]) -> Version:
         tuple(each["path"] for each in of("remove")),
         {each["appId"]: each["version"] for each in of("txn")},
     )
+
+
+# -- the actions of a commit ---------------------------------------------------------------------
+
+Values = Mapping[str, str | None]
+"""What an object has of each column that partitions the table."""
+
+
+def commit_info(now_ms: int, mode: str, partition_by: Sequence[str] = ()) -> Action:
+    """Return who commits, when and how; no two are the same."""
+    return {
+        "commitInfo": {
+            "timestamp": now_ms,
+            "operation": "WRITE",
+            "operationParameters": {"mode": mode, "partitionBy": json.dumps(partition_by)},
+            "engineInfo": ENGINE,
+            "txnId": uuid.uuid4().hex,
+        }
+    }
+
+
+def add_action(
+    name: str, size: int, stats: str, values: Values, now_ms: int, *, data_change: bool = True
+) -> Action:
+    """Return that an object is there from now on."""
+    return {
+        "add": {
+            "path": name,
+            "partitionValues": values,
+            "size": size,
+            "modificationTime": now_ms,
+            "dataChange": data_change,
+            "stats": stats,
+        }
+    }
+
+
+def remove_action(
+    name: str, size: int, values: Values, now_ms: int, *, data_change: bool = True
+) -> Action:
+    """Return that an object is no longer there."""
+    return {
+        "remove": {
+            "path": name,
+            "deletionTimestamp": now_ms,
+            "dataChange": data_change,
+            "extendedFileMetadata": True,
+            "partitionValues": values,
+            "size": size,
+        }
+    }
+
+
+def txn_action(app_id: str, version: int, now_ms: int) -> Action:
+    """Return how far something stands."""
+    return {"txn": {"appId": app_id, "version": version, "lastUpdated": now_ms}}

@@ -10,7 +10,6 @@ import itertools
 import json
 import re
 import time
-import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -32,7 +31,14 @@ from indexer.object_names import folder_uri, is_coverage, is_merged, logs_folder
 from indexer.schema import PARTITION_COLUMNS, SEGMENT_SCHEMA
 from indexer.store.bucket import Bucket
 from indexer.table.coverage import Coverage, from_object
-from indexer.table.delta_log import ENGINE, RESTORE, Action, DeltaLog
+from indexer.table.delta_log import (
+    RESTORE,
+    DeltaLog,
+    add_action,
+    commit_info,
+    remove_action,
+    txn_action,
+)
 
 NO_ROWS = json.dumps({"numRecords": 0})
 """The statistics of a coverage object."""
@@ -159,9 +165,12 @@ class Table:
         TableDamaged if an object of its log is not what was written.
         """
         try:
+            self._log.check_checkpoint()
             table = DeltaTable(
                 self.uri, version=version, storage_options=self.bucket.storage_options
             )
+        except BucketUnavailable as error:
+            raise TableUnavailable(f"cannot read {self.uri}: {error}") from error
         except (DeltaError, OSError) as error:
             if version is None and isinstance(error, TableNotFoundError):
                 raise TableError(f"no table at {self.uri}; start an indexer first") from error
@@ -196,11 +205,13 @@ class Table:
         """
         now_ms = self._clock() // 1_000_000
         actions = [
-            _commit_info(now_ms, "Overwrite" if removed else "Append"),
-            *(_add_action(each, now_ms, data_change=not same_rows) for each in added),
-            *(_remove_action(each, now_ms, data_change=not same_rows) for each in removed),
-            *(_txn_action(app_id, version, now_ms) for app_id, version in reached.items()),
-        ]
+            commit_info(now_ms, "Overwrite" if removed else "Append", PARTITION_COLUMNS),
+            *(add_action(each.name, each.size, each.stats, _values(each), now_ms,
+                         data_change=not same_rows) for each in added),
+            *(remove_action(each.name, each.size, _values(each), now_ms,
+                            data_change=not same_rows) for each in removed),
+            *(txn_action(app_id, version, now_ms) for app_id, version in reached.items()),
+        ]  # fmt: skip
         try:
             self._log.commit(actions, expected)
         except BucketUnavailable as error:
@@ -210,6 +221,17 @@ class Table:
     def last_checkpoint(self) -> int:
         """Return the version of the last checkpoint; -1 if there is none."""
         return self._log.checkpoint()
+
+    def write_checkpoint(self) -> None:
+        """Write down what is there at the newest version, and clean up the log before it."""
+        snapshot = self.snapshot()
+        try:
+            snapshot.create_checkpoint()
+            snapshot.cleanup_metadata()
+            self._log.vouch_for_checkpoint()
+        except (DeltaError, OSError, BucketUnavailable) as error:
+            said = one_line(error)
+            raise TableUnavailable(f"cannot write a checkpoint of {self.uri}: {said}") from error
 
     def version(self) -> int:
         """Return the newest version; raise TableError if there is no table."""
@@ -305,47 +327,5 @@ def live(table: DeltaTable) -> list[Live]:
     return found
 
 
-def _values(date: str | None, hour: int | None) -> dict[str, str | None]:
-    return {"date": date, "hour": None if hour is None else str(hour)}
-
-
-def _commit_info(now_ms: int, mode: str) -> Action:
-    return {
-        "commitInfo": {
-            "timestamp": now_ms,
-            "operation": "WRITE",
-            "operationParameters": {"mode": mode, "partitionBy": json.dumps(PARTITION_COLUMNS)},
-            "engineInfo": ENGINE,
-            "txnId": uuid.uuid4().hex,  # no two commits have the same bytes
-        }
-    }
-
-
-def _add_action(added: Added, now_ms: int, *, data_change: bool) -> Action:
-    return {
-        "add": {
-            "path": added.name,
-            "partitionValues": _values(added.date, added.hour),
-            "size": added.size,
-            "modificationTime": now_ms,
-            "dataChange": data_change,
-            "stats": added.stats,
-        }
-    }
-
-
-def _remove_action(removed: Live, now_ms: int, *, data_change: bool) -> Action:
-    return {
-        "remove": {
-            "path": removed.name,
-            "deletionTimestamp": now_ms,
-            "dataChange": data_change,
-            "extendedFileMetadata": True,
-            "partitionValues": _values(removed.date, removed.hour),
-            "size": removed.size,
-        }
-    }
-
-
-def _txn_action(app_id: str, version: int, now_ms: int) -> Action:
-    return {"txn": {"appId": app_id, "version": version, "lastUpdated": now_ms}}
+def _values(each: Added | Live) -> dict[str, str | None]:
+    return {"date": each.date, "hour": None if each.hour is None else str(each.hour)}

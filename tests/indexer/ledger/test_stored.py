@@ -16,8 +16,11 @@ from indexer.errors import BucketUnavailable, TableDamaged
 from indexer.keeper.fold import Fold
 from indexer.ledger.bring_up import bring_up
 from indexer.ledger.entries import FileEntry
+from indexer.ledger.folded import FoldedTable
 from indexer.ledger.ledger import Ledger
+from indexer.ledger.rows import LEDGER_SCHEMA
 from indexer.ledger.stored import LedgerTable
+from indexer.object_names import ledger_folder
 from indexer.store.bucket import Bucket
 from indexer.store.open import open_bucket
 from indexer.table.coverage import Coverage
@@ -255,7 +258,10 @@ def test_a_damaged_log_of_the_ledger_is_named_with_what_to_do(
 
 def test_two_that_make_the_ledger_make_one_of_one_schema(store: Bucket) -> None:
     with ThreadPoolExecutor(8) as pool:
-        made = [pool.submit(LedgerTable(store, CLUSTER)._make) for _ in range(8)]
+        made = [
+            pool.submit(FoldedTable(store, ledger_folder(CLUSTER), LEDGER_SCHEMA).made)
+            for _ in range(8)
+        ]
     failed = [each for each in made if each.exception()]
     assert len(failed) < 8
     log = f"{CLUSTER}/ledger-2/_delta_log/"

@@ -327,6 +327,37 @@ def test_a_damaged_checkpoint_is_named_with_what_to_do(
         assert paths(other) == {"0", "1", "2", "3"}
 
 
+def test_a_flipped_bit_of_a_checkpoint_is_named_before_a_library_decodes_it(
+    table: Table, store: Bucket
+) -> None:
+    for number in range(4):
+        table.commit([added(str(number))], {}, {"x": number})
+    table.write_checkpoint()
+    name = f"{4:020d}.checkpoint.parquet"
+    whole = store.get(f"{table.folder}_delta_log/{name}")
+    for at in range(0, len(whole), 97):
+        flipped = whole[:at] + bytes([whole[at] ^ 1 << at % 8]) + whole[at + 1 :]
+        other = spoilt(table, store, name, flipped)
+        for use in USES:
+            with pytest.raises(TableDamaged, match=name):
+                use(other)
+    assert paths(spoilt(table, store, name, whole)) == {"0", "1", "2", "3"}
+
+
+def test_what_vouches_for_a_checkpoint_goes_with_it(table: Table, store: Bucket) -> None:
+    log = f"{table.folder}_delta_log/"
+    for number in range(3):
+        table.commit([added(str(number))], {}, {"x": number})
+        table.write_checkpoint()
+    store.delete(f"{log}{1:020d}.checkpoint.parquet")
+    table.commit([added("3")], {}, {})
+    table.write_checkpoint()
+    names = {name.removeprefix(log) for name in store.names(log)}
+    vouched = {name.removesuffix("crc32") for name in names if name.endswith(".crc32")}
+    assert vouched == {f"{number:020d}.checkpoint." for number in (2, 3, 4)}
+    assert DeltaTable(table.uri, storage_options=store.storage_options).version() == 4
+
+
 def test_no_flipped_bit_of_a_version_and_no_cut_says_anything_else(
     table: Table, store: Bucket
 ) -> None:
