@@ -32,6 +32,7 @@ from indexer.table.coverage import (
     LastRecord,
     Note,
     Position,
+    Retired,
     Span,
     from_object,
     note_entry,
@@ -244,13 +245,19 @@ def test_a_coverage_object_of_the_first_version_is_still_read() -> None:
     assert entry == Seal(b"f" * 16, 0, 900, 9, 77, "rotated")
 
 
-def test_a_coverage_object_of_the_second_version_is_still_read(
+def test_a_coverage_object_of_the_second_version_is_still_read() -> None:
+    path = GOLDEN / "coverage-v2.parquet"
+    assert from_object(path.read_bytes()) == [golden(), golden_marks()]
+
+
+def test_a_coverage_object_of_the_third_version_is_still_read(
     request: pytest.FixtureRequest,
 ) -> None:
-    path = GOLDEN / "coverage-v2.parquet"
+    path = GOLDEN / "coverage-v3.parquet"
+    retired = msgspec.structs.replace(golden_marks(), retired=[Retired("node-ä", "scaled down")])
     if request.config.getoption("--update-golden"):
-        path.write_bytes(to_object(golden(), golden_marks()))
-    assert from_object(path.read_bytes()) == [golden(), golden_marks()]
+        path.write_bytes(to_object(golden(), retired))
+    assert from_object(path.read_bytes()) == [golden(), retired]
 
 
 def test_a_coverage_object_is_a_parquet_file_without_rows() -> None:

@@ -1,6 +1,7 @@
 """The stored ledger: written by what was touched, split into live and past, and always the same."""
 
 import itertools
+import shutil
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -14,6 +15,7 @@ from hypothesis import strategies as st
 from collector.wire.batch import Gone
 from indexer.errors import BucketUnavailable, TableDamaged
 from indexer.keeper.fold import Fold
+from indexer.keeper.ledger_command import differences
 from indexer.ledger.bring_up import bring_up
 from indexer.ledger.entries import FileEntry
 from indexer.ledger.folded import FoldedTable
@@ -32,6 +34,7 @@ from tests.indexer.table.test_table import add_coverage
 from tests.way import lines
 
 FILES = [File(lines(0, 12), pod=f"pod-{n}") for n in range(6)]
+GOLDEN = Path(__file__).parents[2] / "golden" / "ledger-2"
 DAY_NS = 86_400 * SECOND
 LATER_NS = START_NS + 30 * DAY_NS
 
@@ -53,6 +56,20 @@ def saved(store: Bucket, commits: Sequence[Coverage], gone_before_ns: int = 0) -
     ledger = fold(commits)
     assert LedgerTable(store, CLUSTER).save(ledger, -1, None, gone_before_ns)
     return ledger
+
+
+def test_a_ledger_of_this_layout_is_still_read(request: pytest.FixtureRequest) -> None:
+    store, commits = open_bucket(str(GOLDEN)), shipped()  # (the log names where it was made)
+    if request.config.getoption("--update-golden"):
+        shutil.rmtree(GOLDEN / CLUSTER, ignore_errors=True)
+        ledger = fold(commits[:-1])
+        assert LedgerTable(store, CLUSTER).save(ledger, -1)
+        touched = ledger.apply(commits[-1], ledger.version + 1)
+        assert LedgerTable(store, CLUSTER).save(ledger, ledger.version - 1, touched)
+    stored, whole = LedgerTable(store, CLUSTER).load(), fold(commits)
+    assert not list(differences(stored, whole))
+    assert len(stored.files) == len(FILES)
+    assert sum(file.settled_ns > 0 for file in stored.files.values()) == 3
 
 
 def ids(files: Sequence[File]) -> set[bytes]:
