@@ -12,6 +12,8 @@ from indexer.parse.messages import replace_invalid
 from indexer.parse.parse import Pieces, parse
 from indexer.schema import SEGMENT_SCHEMA
 from indexer.segment.conserve import row_hashes
+from indexer.segment.held_filters import HeldFilters
+from indexer.segment.token_filter import BLOCK_BYTES, Place, WholeFilter
 from indexer.segment.tokens import TokenFilterWriter
 
 
@@ -38,4 +40,7 @@ def compile_kernels() -> None:
     tokens = TokenFilterWriter()
     tokens.append(pa.chunked_array([["a token " * 1000]]))  # enough for a block
     tokens.finish(0)
+    filters = HeldFilters(1 << 10)
+    filters.add("", WholeFilter(Place(0, 1, 1, 0, 1.0), bytes(BLOCK_BYTES)))
+    filters.ask([""], [b"token"])
     row_hashes(SEGMENT_SCHEMA.empty_table())

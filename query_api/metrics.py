@@ -33,6 +33,11 @@ class QueryMetrics:
         self.gets = prometheus.Counter(
             "everyline_query_gets", "Ranged requests for segments", registry=registry
         )
+        self.outline_bytes = prometheus.Gauge(
+            "everyline_query_outline_bytes",
+            "Bytes of segments' footers and token filters that are held",
+            registry=registry,
+        )
         self.segments_failed = prometheus.Counter(
             "everyline_query_segments_failed", "Segments that could not be read", registry=registry
         )

@@ -34,6 +34,9 @@ class QuerySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     store_reads: Annotated[
         int, setting("segments read from the bucket at the same time by all searches", ge=1)
     ] = 32
+    outline_bytes: Annotated[
+        int, setting("bytes of segments' footers and token filters kept in memory", ge=0)
+    ] = 512 << 20
     requests_max: Annotated[
         int, setting("requests answered at the same time; further ones are refused", ge=1)
     ] = 64

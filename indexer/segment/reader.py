@@ -16,7 +16,7 @@ from indexer.errors import BucketError, ObjectMissing, SegmentDamaged
 from indexer.schema import open_segment
 from indexer.segment.token_filter import TokenFilter
 from indexer.store.bucket import Ranges
-from indexer.store.checked_file import CheckedFile
+from indexer.store.checked_file import CheckedFile, End
 
 _TAIL_BYTES = 64 << 10  # read first; holds most footers
 _WHOLE_BYTES = 1 << 20  # a segment or row group of so few bytes is read by one request
@@ -31,10 +31,10 @@ class SegmentReader:
     of the row group at work is held.
     """
 
-    def __init__(self, bucket: Ranges, name: str, size_bytes: int) -> None:
-        """Name the segment; nothing is read yet."""
+    def __init__(self, bucket: Ranges, name: str, size_bytes: int, end: End | None = None) -> None:
+        """Name the segment; nothing is read yet. ``end`` is what another reader has read of it."""
         self.name = name
-        self._file = CheckedFile(bucket, name, size_bytes)
+        self._file = CheckedFile(bucket, name, size_bytes, end)
         self._opened: pq.ParquetFile | None = None
         self._at_work = -1
         self._known_places: tuple[int, dict[str, tuple[int, int]]] = (-1, {})
@@ -61,6 +61,16 @@ class SegmentReader:
                 metadata = None if is_held else pq.read_metadata(pa.BufferReader(footer))
                 self._opened = open_segment(self._file, metadata)
         return self._opened
+
+    @property
+    def end(self) -> End | None:
+        """What it ends with, for another reader of it; None before it was opened."""
+        return self._file.end
+
+    @property
+    def is_held(self) -> bool:
+        """Whether all of it was read at once, since it is small."""
+        return self._file.is_held(0, self._file.size)
 
     @property
     def footer(self) -> Any:

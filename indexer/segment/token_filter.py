@@ -125,6 +125,14 @@ class Place:
         return place
 
 
+@dataclass(frozen=True, slots=True)
+class WholeFilter:
+    """All bytes of a filter: the blocks, and behind them the tags of its common tokens."""
+
+    place: Place
+    data: bytes
+
+
 class TokenFilter:
     """The filter of one segment. A segment without one, or with a strange one, excludes nothing."""
 
@@ -148,6 +156,15 @@ class TokenFilter:
             return
         if place.row_groups == row_groups and place.blocks:
             self._place = place
+
+    def whole(self) -> WholeFilter | None:
+        """Return all of it, by one ranged read; None if it excludes nothing."""
+        place = self._place
+        if place is None:
+            return None
+        length = place.blocks_bytes + place.common * TAG_BYTES
+        data = self._read_range(place.offset, length)
+        return WholeFilter(place, data) if len(data) == length else None
 
     def row_groups(self, token: bytes) -> NDArray[np.bool_]:
         """Return for each row group whether it may hold the token, by one ranged read at most."""

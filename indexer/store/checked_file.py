@@ -8,6 +8,7 @@ process over damaged bytes, or make other rows of them.
 
 import io
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 
 from collector.checksum import crc32
 from indexer.errors import ObjectDamaged
@@ -21,6 +22,24 @@ BLOCK_BYTES = 16 << 10
 _SUM_BYTES = 4
 _END_BYTES = 8  # behind the footer: its length, and "PAR1"
 _TOGETHER_BYTES = 64 << 10  # a gap between two ranges that costs less than another request
+
+
+@dataclass(frozen=True, slots=True)
+class End:
+    """What an object ends with, once it was compared: its checksums, if it has some, and footer.
+
+    Whoever has it reads any part of the object without asking for the end again.
+    """
+
+    at: int  # where it begins
+    data: bytes
+    footer_bytes: int  # with what stands behind it
+    is_checked: bool  # whether it begins with checksums
+
+    @property
+    def footer(self) -> bytes:
+        """The footer and what stands behind it."""
+        return self.data[-self.footer_bytes :]
 
 
 def add_checksums(file: io.BytesIO) -> None:
@@ -59,8 +78,8 @@ class CheckedFile(io.RawIOBase):
     One whose name holds no checksum is read as it is. Raises ObjectDamaged, and what a bucket does.
     """
 
-    def __init__(self, bucket: Ranges, name: str, size: int) -> None:
-        """Name the object; nothing is read yet."""
+    def __init__(self, bucket: Ranges, name: str, size: int, end: End | None = None) -> None:
+        """Name the object; nothing is read yet. ``end`` is what another one has read of it."""
         self._bucket = bucket
         self._name = name
         self._at = 0
@@ -71,6 +90,12 @@ class CheckedFile(io.RawIOBase):
         self.size = size
         self.gets = 0
         self.read_bytes = 0
+        self.end = end
+        """What it ends with, once that is known."""
+        if end is not None:
+            self._kept.append((end.at, end.data))
+            if end.is_checked:
+                self._sums, self._blocks_end = end.data[: -end.footer_bytes], end.at
 
     def footer(self, first_bytes: int) -> bytes:
         """Return the end of the object from where the footer starts; it is held until the end.
@@ -78,6 +103,8 @@ class CheckedFile(io.RawIOBase):
         ``first_bytes``, eight or more, are read at first, and more where these do not hold all of
         it. Of what is damaged before the footer nothing is said before it is asked for.
         """
+        if self.end is not None:
+            return self.end.footer
         size = self.size
         at = max(0, size - first_bytes)
         data = self._get(at, size)
@@ -96,7 +123,9 @@ class CheckedFile(io.RawIOBase):
             elif at == 0 and whole_crc is not None:
                 self._expect(data, whole_crc, 0)
         self._kept.append((at, data))
-        return data[-footer_bytes:]
+        begins = size - footer_bytes if end_crc is None else end
+        self.end = End(begins, data[begins - at :], footer_bytes, end_crc is not None)
+        return self.end.footer
 
     def _vouched_for(
         self, at: int, data: bytes, end: int, footer: int, end_crc: int

@@ -24,9 +24,10 @@ from query_api.metrics import QueryMetrics
 from query_api.questions.answer import Cost
 from query_api.questions.parameters import SearchParameters
 from query_api.scan.cursor import Cursor, read_cursor, write_cursor
+from query_api.scan.outlines import Outlines
 from query_api.scan.page import Page, Scans
 from query_api.scan.plan import Planned
-from query_api.scan.segment import Key, Scanned, ScanTask
+from query_api.scan.segment import Key, Scanned, ScanTask, tokens_needed
 from query_api.settings import QuerySettings
 
 
@@ -71,7 +72,10 @@ class Search:
         self._clock_ns = clock_ns
         self._settings = settings
         self._replica = replica
-        self._scans = Scans(pool, settings.store_reads, scan_threads, replica.bucket, monotonic)
+        self._outlines = Outlines(settings.outline_bytes)
+        self._scans = Scans(
+            pool, settings.store_reads, scan_threads, replica.bucket, self._outlines, monotonic
+        )
         self._metrics = metrics
         self._monotonic = monotonic
 
@@ -82,7 +86,7 @@ class Search:
         """
         began_s = self._monotonic()
         self._check_limits(parameters)
-        parse_query(parameters.query)
+        tokens = tokens_needed(parse_query(parameters.query))
         scope = parameters.scope(now_ns)
         snapshot, after, verdict = latest, None, ""
         if parameters.cursor:
@@ -92,7 +96,7 @@ class Search:
             after = cursor.key
             snapshot, same_ledger = self._replica.at(cursor.version)
             verdict = "" if same_ledger else cursor.verdict
-        planned = snapshot.segments.plan(scope)
+        planned = self._outlines.sift(snapshot.segments.plan(scope), tokens)
         return Prepared(parameters, snapshot, scope, planned, after, verdict, began_s)
 
     def _check_limits(self, parameters: SearchParameters) -> None:
@@ -176,6 +180,7 @@ class Search:
             ms=round((self._monotonic() - prepared.began_s) * 1000, 1),
         )
         self._metrics.gets.inc(page.gets)
+        self._metrics.outline_bytes.set(self._outlines.held_bytes)
         self._metrics.scanned_bytes.inc(page.bytes)
         self._metrics.segments_failed.inc(len(trouble.failed))
         return {

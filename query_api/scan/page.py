@@ -18,6 +18,7 @@ import numpy as np
 import pyarrow as pa
 
 from indexer.store.bucket import Ranges
+from query_api.scan.outlines import Outlines
 from query_api.scan.plan import Planned
 from query_api.scan.segment import (
     RESULT_SCHEMA,
@@ -55,6 +56,7 @@ class Scans:
         width: int,
         computing: int,
         bucket: Ranges,
+        outlines: Outlines,
         monotonic: Callable[[], float],
     ) -> None:
         """Take what all pages have in common."""
@@ -63,6 +65,7 @@ class Scans:
         self._computing = computing
         self._turns = threading.Semaphore(computing)
         self._bucket = _InTurns(bucket, self._turns)
+        self._outlines = outlines
         self._monotonic = monotonic
 
     def rows(
@@ -89,7 +92,7 @@ class Scans:
             while True:
                 while waiting and len(running) < width:
                     segment = waiting.popleft()
-                    asked = _asked(task, segment, best)
+                    asked = _asked(task, segment, best, self._outlines)
                     if asked is None:
                         waiting.clear()  # nor can those behind it hold an earlier row
                         break
@@ -102,7 +105,7 @@ class Scans:
                     break
                 left_s = max(0.0, until_s - self._monotonic())
                 for future in wait(running, left_s, FIRST_COMPLETED).done:
-                    del running[future]
+                    self._outlines.learn(running.pop(future).name, future.result())
                     width = min(width + 1, self._width)
                     best = _added(best, page, future.result(), task, failed)
                 if self._monotonic() >= until_s and (running or waiting):
@@ -159,7 +162,7 @@ def _oldest(segment: Planned) -> tuple[int, str]:
     return segment.low_ns, segment.name
 
 
-def _asked(task: ScanTask, segment: Planned, best: pa.Table) -> ScanTask | None:
+def _asked(task: ScanTask, segment: Planned, best: pa.Table, outlines: Outlines) -> ScanTask | None:
     """Return the task for a segment, None if it cannot hold a row that comes before the last."""
     from_ns, to_ns = tightened(task, best)
     if segment.high_ns < from_ns or segment.low_ns >= to_ns:
@@ -170,6 +173,8 @@ def _asked(task: ScanTask, segment: Planned, best: pa.Table) -> ScanTask | None:
         size_bytes=segment.size_bytes,
         from_ns=from_ns,
         to_ns=to_ns,
+        row_groups=segment.row_groups,
+        end=outlines.end_of(segment.name),
     )
 
 

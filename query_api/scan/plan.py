@@ -43,6 +43,7 @@ class Planned:
     rows: int
     low_ns: int
     high_ns: int
+    row_groups: tuple[int, ...] | None = None  # those that may hold what is asked for, if known
 
 
 class Segments:

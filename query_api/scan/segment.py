@@ -22,8 +22,9 @@ from indexer.query.scope import Scope
 from indexer.query.terms import Term, parse_query
 from indexer.schema import times_ns
 from indexer.segment.reader import SegmentReader
-from indexer.segment.token_filter import tokens_within
+from indexer.segment.token_filter import TokenFilter, WholeFilter, tokens_within
 from indexer.store.bucket import Ranges
+from indexer.store.checked_file import End
 from indexer.store.open import open_bucket
 
 _TOKENS_ASKED_MAX = 4  # of one segment's filter; each costs a request
@@ -64,6 +65,8 @@ class ScanTask:
     after: Key | None
     limit: int  # rows of a page, in number
     page_bytes: int  # and of their messages in all, of which the first may be longer
+    row_groups: tuple[int, ...] | None = None  # that may hold the tokens; None: ask the filter
+    end: End | None = None  # of the segment, if it was read before
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +84,8 @@ class Scanned:
     missing: bool = False
     damaged: bool = False
     name: str = ""
+    end: End | None = None  # of the segment, for those who scan it next
+    filter: WholeFilter | None = None  # where it was read whole
 
 
 def scan_segment(
@@ -94,11 +99,19 @@ def scan_segment(
     """
     terms = parse_query(task.query)
     matching = Filter(terms)
-    segment = SegmentReader(bucket or open_bucket(task.bucket), task.name, task.size_bytes)
-    best = _NO_ROWS
+    bucket = bucket or open_bucket(task.bucket)
+    segment = SegmentReader(bucket, task.name, task.size_bytes, task.end)
+    best, whole = _NO_ROWS, None
     try:
         with segment.reading():
-            for group in _with_tokens(_row_groups(segment.footer, task), terms, segment):
+            groups = _row_groups(segment.footer, task)
+            if task.row_groups is None and (tokens := tokens_needed(terms)):
+                found = segment.token_filter()
+                # Who asks a second time may well ask again; of a small one it costs nothing.
+                if task.end is not None or segment.is_held:
+                    whole = found.whole()
+                groups = _with_tokens(groups, tokens, found)
+            for group in groups:
                 if cancelled():
                     break
                 from_ns, to_ns = tightened(task, best)
@@ -112,7 +125,9 @@ def scan_segment(
         return _failed(segment, str(error), damaged=True)
     except BucketError as error:
         return _failed(segment, f"cannot read segment {task.name}: {error}")
-    return Scanned(best, segment.gets, segment.read_bytes, name=task.name)
+    gets, read_bytes = segment.gets, segment.read_bytes
+    end = segment.end if task.end is None else None
+    return Scanned(best, gets, read_bytes, name=task.name, end=end, filter=whole)
 
 
 def _failed(
@@ -175,15 +190,16 @@ class _Group:
 def _row_groups(metadata: Any, task: ScanTask) -> list[_Group]:
     """Return the row groups whose statistics allow a match, those that come first first."""
     groups = []
-    for number in range(metadata.num_row_groups):
+    places = {metadata.schema.column(at).path: at for at in range(metadata.num_columns)}
+    for number in range(metadata.num_row_groups) if task.row_groups is None else task.row_groups:
         group = metadata.row_group(number)
-        columns = {c.path_in_schema: c for c in map(group.column, range(group.num_columns))}
-        low, high = _bounds(columns["time"], raw=True) or (-(2**63) // 1000, (2**63 - 1) // 1000)
+        time = group.column(places["time"])
+        low, high = _bounds(time, raw=True) or (-(2**63) // 1000, (2**63 - 1) // 1000)
         if not (low * 1000 < task.to_ns and task.from_ns <= high * 1000 + 999):
             continue
         compared = []
         for name, wanted in task.equals:
-            bounds = _bounds(columns[name])
+            bounds = _bounds(group.column(places[name]))
             if bounds is None or (bounds[0] != bounds[1] and _between(bounds, wanted)):
                 compared.append(name)
             elif not _between(bounds, wanted):
@@ -195,19 +211,23 @@ def _row_groups(metadata: Any, task: ScanTask) -> list[_Group]:
     return sorted(groups, key=lambda group: group.low_ns)
 
 
-def _with_tokens(
-    groups: list[_Group], terms: Iterable[Term], segment: SegmentReader
-) -> list[_Group]:
-    """Return the row groups that may hold the tokens of all terms, by the segment's filter."""
+def tokens_needed(terms: Iterable[Term]) -> list[bytes]:
+    """Return the tokens that each row holds which matches all terms, the longest first.
+
+    These are the rarest as a rule.
+    """
     tokens = {
         token
         for term in terms
         if not term.negated
         for token in tokens_within(term.text, term.starts_token, term.ends_token)
     }
-    found = segment.token_filter()
-    # The longest are the rarest as a rule.
-    for token in sorted(tokens, key=lambda token: (-len(token), token))[:_TOKENS_ASKED_MAX]:
+    return sorted(tokens, key=lambda token: (-len(token), token))
+
+
+def _with_tokens(groups: list[_Group], tokens: Sequence[bytes], found: TokenFilter) -> list[_Group]:
+    """Return the row groups that may hold all tokens, by the segment's filter."""
+    for token in tokens[:_TOKENS_ASKED_MAX]:
         if not groups:
             break
         held = found.row_groups(token)

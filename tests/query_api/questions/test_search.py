@@ -241,6 +241,33 @@ async def test_a_version_that_is_gone_says_to_ask_again(written):
     assert "without a cursor" in response.json()["error"]["hint"]
 
 
+async def test_a_word_is_looked_for_in_what_is_held_of_segments_from_the_second_time_on(written):
+    for n in range(6):
+        written.ship(Line(START_NS + n, f"only{n} " + "often " * 1_000))  # room for a filter
+    async with served(written.bucket) as client:
+
+        async def cost(query: str) -> Any:
+            answer = (await client.get("/v1/search", params={**EVER, "query": query})).json()
+            assert len(answer["rows"]) == (1 if query.startswith("only") else 0)
+            return answer["cost"]
+
+        assert (await cost("absent"))["segments_read"] == 6
+        again, found = await cost("absent"), await cost("only3")
+        metrics = (await client.get("/metrics")).text
+    assert (again["segments_pruned"], again["segments_read"], again["gets"]) == (6, 0, 0)
+    assert (found["segments_pruned"], found["segments_read"]) == (5, 1)
+    assert "everyline_query_outline_bytes 0.0" not in metrics
+
+
+async def test_segments_are_found_though_nothing_may_be_held_of_them(written):
+    for n in range(6):
+        written.ship(Line(START_NS + n, f"only{n} often"))
+    async with served(written.bucket, outline_bytes=0) as client:
+        for n in (*range(6), *range(6)):
+            asked = {**EVER, "query": f"only{n}"}
+            assert messages((await client.get("/v1/search", params=asked)).json())
+
+
 async def test_a_segment_that_is_broken_makes_the_answer_incomplete(written):
     written.ship(Line(START_NS, "good"))
     written.inventory(START_NS + SECOND)
@@ -256,7 +283,7 @@ async def test_a_segment_that_is_broken_makes_the_answer_incomplete(written):
         )
         data, name = next(each for each in paths if b"bad" in each[0])
         written.bucket.delete(name)
-        written.bucket.put(name, data[:-20] + b"x" * 20)
+        written.bucket.put(name, b"x" * 20 + data[20:])
         answer = (await client.get("/v1/search", params=asked)).json()
     assert messages(answer) == ["good"]
     completeness = answer["completeness"]

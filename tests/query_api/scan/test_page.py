@@ -12,6 +12,7 @@ import pytest
 
 from indexer.store.bucket import Ranges
 from query_api.scan import page as pages
+from query_api.scan.outlines import Outlines
 from query_api.scan.page import Page, Scans
 from query_api.scan.plan import Planned
 from query_api.scan.segment import RESULT_SCHEMA, Scanned, ScanTask
@@ -70,7 +71,7 @@ def test_rows_are_sent_before_older_segments_are_read(monkeypatch):
     store = Store(monkeypatch, {"new": (80, 90), "both": (40, 70), "old": (10, 50)})
     store.let_go["new"].set()
     with ThreadPoolExecutor(3) as pool:
-        scans = Scans(pool, 3, 3, store, time.monotonic)
+        scans = Scans(pool, 3, 3, store, Outlines(1 << 20), time.monotonic)
         found = scans.rows(store.planned, TASK, time.monotonic() + 30, not_expected, Page())
         assert next(found).column("ns").to_pylist() == [90, 80]
         store.let_go["both"].set()
@@ -83,7 +84,7 @@ def test_rows_are_sent_before_older_segments_are_read(monkeypatch):
 def test_many_segments_wait_for_the_store_while_few_compute(monkeypatch):
     store = Store(monkeypatch, {str(n): (n, 200 - n) for n in range(100)})
     with ThreadPoolExecutor(32) as pool:
-        scans = Scans(pool, 32, 2, store, time.monotonic)
+        scans = Scans(pool, 32, 2, store, Outlines(1 << 20), time.monotonic)
         task = replace(TASK, limit=1_000)
         found = scans.rows(store.planned, task, time.monotonic() + 30, not_expected, Page())
         reader = threading.Thread(target=list, args=(found,))
@@ -104,7 +105,7 @@ def test_a_page_that_its_first_segments_fill_asks_for_no_more(monkeypatch):
     for event in store.let_go.values():
         event.set()
     with ThreadPoolExecutor(32) as pool:
-        scans, page = Scans(pool, 32, 2, store, time.monotonic), Page()
+        scans, page = Scans(pool, 32, 2, store, Outlines(1 << 20), time.monotonic), Page()
         found = list(scans.rows(store.planned, TASK, time.monotonic() + 30, not_expected, page))
     assert sum(len(rows) for rows in found) == 10
     assert page.read <= 3
