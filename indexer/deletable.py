@@ -10,9 +10,8 @@ from datetime import timedelta
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from indexer.query.filter import Filter
-from indexer.query.meant import Decoded, meant
-from indexer.query.terms import parse_query
+from indexer.query.meant import Decoded, Matcher, meant
+from indexer.query.parse import parse_query
 from indexer.table.request import DeletionRequest
 from indexer.table.table import Live
 from indexer.times import to_datetime
@@ -39,7 +38,7 @@ def may_hold(each: Live, request: DeletionRequest) -> bool:
 
 def matcher(request: DeletionRequest) -> Callable[[pa.Table], pa.Array]:
     """Return what tells, for each row of a table, whether the request means it."""
-    scope, matching = request.scope, Filter(parse_query(request.query))
+    scope, matching = request.scope, Matcher(parse_query(request.query))
 
     def fits(rows: pa.Table) -> pa.Array:
         kept = meant(Decoded(rows), scope, matching)

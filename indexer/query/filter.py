@@ -12,7 +12,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from indexer.query.match import Needle, strike_out
-from indexer.query.terms import Term
+from indexer.query.tree import Term
 
 _SAMPLED = 2_048  # bytes of a text, to learn which are rare in it
 

@@ -6,16 +6,13 @@ inconsistent excludes no row group. deploy/FORMAT.md describes the bytes.
 """
 
 import json
-import re
 import struct
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-
-from collector.token_bytes import TOKEN_BYTES
 
 KEY = b"everyline.tokens"
 """Key of the metadata in the footer."""
@@ -28,27 +25,12 @@ SALTS = (
     0x47B6137B, 0x44974D91, 0x8824AD5B, 0xA2B7289D, 0x705495C7, 0x2DF1424B, 0x9EFC4947, 0x5C6BFB31,
 )  # fmt: skip
 
-_TOKEN = re.compile(rb"[%b]+" % TOKEN_BYTES)
-
 _SIZE = 0xFFFF_FFFF_FFFF_FFFF
 # Of XXH64, by which a token is hashed.
 PRIMES = (
     0x9E3779B185EBCA87, 0xC2B2AE3D27D4EB4F, 0x165667B19E3779F9, 0x85EBCA77C2B2AE63,
     0x27D4EB2F165667C5,
 )  # fmt: skip
-
-
-def tokens_within(text: str, starts_token: bool, ends_token: bool) -> Iterator[bytes]:
-    """Yield the tokens that each message with ``text`` in it holds, in either case, lower-cased.
-
-    Those at the edges of the text are whole only where ``starts_token`` says that no character of
-    a token stands before it, and ``ends_token`` that none stands behind it.
-    """
-    data = text.encode("utf-8", "surrogatepass")
-    for found in _TOKEN.finditer(data):
-        start, end = found.span()
-        if (start or starts_token) and (end < len(data) or ends_token):
-            yield found[0].lower()
 
 
 def token_hash(token: bytes) -> int:
@@ -146,7 +128,8 @@ class TokenFilter:
 
         ``read_range(offset, length)`` reads bytes of the segment, fewer at its end.
         """
-        self._all = np.ones(row_groups, np.bool_)
+        self.everything = np.ones(row_groups, np.bool_)
+        """What is answered where nothing can be excluded."""
         self._read_range = read_range
         self._place: Place | None = None
         self._common: NDArray[np.uint32] | None = None
@@ -170,15 +153,15 @@ class TokenFilter:
         """Return for each row group whether it may hold the token, by one ranged read at most."""
         place = self._place
         if place is None:
-            return self._all
+            return self.everything
         key = token_hash(token)
         if self._is_common(place, key >> 32):
-            return self._all
+            return self.everything
         length = place.row_groups * BLOCK_BYTES
         block = (key >> 32) * place.blocks >> 32
         data = self._read_range(place.offset + block * length, length)
         if len(data) != length:
-            return self._all
+            return self.everything
         bits = np.array([1 << ((key * salt & 0xFFFF_FFFF) >> 27) for salt in SALTS], np.uint32)
         words = np.frombuffer(data, "<u4").reshape(place.row_groups, len(SALTS))
         held: NDArray[np.bool_] = (words & bits == bits).all(axis=1)

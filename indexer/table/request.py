@@ -13,8 +13,9 @@ import msgspec
 from collector.levels import LEVELS, UNKNOWN
 from indexer.errors import BadRequest
 from indexer.object_names import DONE, deletions_folder, done_name, is_done_name, request_name
+from indexer.query.parse import parse_query
 from indexer.query.scope import WORDS, Scope
-from indexer.query.terms import parse_query
+from indexer.query.tree import EVERYTHING
 from indexer.store.bucket import Bucket
 
 _Kind = TypeVar("_Kind")
@@ -140,10 +141,10 @@ def _check_rows(request: DeletionRequest) -> None:
             raise BadRequest(f"level {level!r} of a request for deletion is none")
     if request.text and request.regex:
         raise BadRequest("a request for deletion takes a text or a regular expression, not both")
-    terms = parse_query(request.query)
-    if request.query and not terms:
+    asks = parse_query(request.query) != EVERYTHING
+    if request.query and not asks:
         raise BadRequest("a request for deletion has an empty query")
-    if not equals and not terms:
+    if not equals and not asks:
         raise BadRequest("a request for deletion must name a query, a namespace or another value")
 
 

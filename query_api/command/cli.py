@@ -145,11 +145,12 @@ def _parser(environ: Mapping[str, str]) -> argparse.ArgumentParser:
     search = commands.add_parser(
         "search",
         help="find log lines",
-        description='Find lines that contain every word and "phrase", and no -word.',
+        description='Find lines by words, "phrases", patterns, fields and AND, OR, NOT. '
+        "deploy/QUERY.md describes all of the language.",
         epilog="For your shell, put the whole query in quotes: everyline search "
         """'"connection refused" -healthz'""",
     )
-    search.add_argument("query", nargs="*", metavar="QUERY", help="words, quoted phrases, -words")
+    search.add_argument("query", nargs="*", metavar="QUERY", help="words, phrases, field:value")
     _add_scope(search, default_from="-1h")
     search.add_argument("--level", action="append", help="for example error; may be repeated")
     search.add_argument(
@@ -166,6 +167,9 @@ def _parser(environ: Mapping[str, str]) -> argparse.ArgumentParser:
         "--follow", "-f", action="store_true", help="keep running, and print new lines as they come"
     )
     search.set_defaults(run=_search)
+    explain = commands.add_parser("explain", help="say what a query means, and what it prunes by")
+    explain.add_argument("query", nargs="+", metavar="QUERY", help="as for search")
+    explain.set_defaults(run=_explain)
     gaps = commands.add_parser("gaps", help="list missing logs, with their proof")
     _add_scope(gaps, default_from=None)
     gaps.add_argument("--type", action="append", help="for example LOST_TOPIC; may be repeated")
@@ -293,6 +297,15 @@ def _list(
             print(f"{answer['total'] - len(entries)} more: narrow the scope", file=sys.stderr)
         _say_completeness(answer["completeness"], environ, gaps=name != "gaps")
     return _code(answer["completeness"])
+
+
+def _explain(asked: argparse.Namespace, environ: Mapping[str, str]) -> int:
+    # Not at the top: who only asks a service needs no column of a table.
+    from indexer.query.explain import explained
+    from indexer.query.parse import parse_query
+
+    print("\n".join(explained(parse_query(" ".join(asked.query)))))
+    return COMPLETE
 
 
 def _status(asked: argparse.Namespace, environ: Mapping[str, str]) -> int:

@@ -73,7 +73,7 @@ class _RowParameters(_Parameters):
     level: Words
     query: Annotated[
         str,
-        Field(description='words and "phrases" that a message must contain; after a - it must not'),
+        Field(description='words, "phrases", patterns, /regex/, field:value, AND OR NOT ( )'),
     ] = ""
 
     def scope(self, now_ns: int) -> Scope:

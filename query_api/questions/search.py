@@ -12,8 +12,9 @@ from typing import Any
 import pyarrow as pa
 
 from indexer.errors import VersionGone
+from indexer.query.needed import needed
+from indexer.query.parse import parse_query
 from indexer.query.scope import Scope
-from indexer.query.terms import parse_query
 from indexer.times import format_time
 from query_api.completeness.damage import Damages
 from query_api.completeness.replica import Replica, Snapshot
@@ -27,7 +28,7 @@ from query_api.scan.cursor import Cursor, read_cursor, write_cursor
 from query_api.scan.outlines import Outlines
 from query_api.scan.page import Page, Scans
 from query_api.scan.plan import Planned
-from query_api.scan.segment import Key, Scanned, ScanTask, tokens_needed
+from query_api.scan.segment import Key, Scanned, ScanTask
 from query_api.settings import QuerySettings
 
 
@@ -86,7 +87,7 @@ class Search:
         """
         began_s = self._monotonic()
         self._check_limits(parameters)
-        tokens = tokens_needed(parse_query(parameters.query))
+        tokens = needed(parse_query(parameters.query))
         scope = parameters.scope(now_ns)
         snapshot, after, verdict = latest, None, ""
         if parameters.cursor:

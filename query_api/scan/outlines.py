@@ -7,11 +7,12 @@ is bounded, and what nobody has asked for longest is forgotten.
 
 import threading
 from collections import OrderedDict
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
 
+from indexer.query.needed import ANY_ROW, Groups, Needed
 from indexer.segment.held_filters import HeldFilters
 from indexer.store.checked_file import End
 from query_api.scan.plan import Planned
@@ -34,11 +35,11 @@ class Outlines:
         """How much is held."""
         return self._ends_bytes + self._filters.held_bytes
 
-    def sift(self, planned: Sequence[Planned], tokens: Collection[bytes]) -> list[Planned]:
-        """Return the segments that may hold all tokens, with the row groups that may if known."""
-        if not tokens:
+    def sift(self, planned: Sequence[Planned], tokens: Needed) -> list[Planned]:
+        """Return the segments that may hold what is needed, with the row groups if known."""
+        if tokens == ANY_ROW:
             return list(planned)
-        asked = self._filters.ask([each.name for each in planned], tokens)
+        asked = self._holding([each.name for each in planned], tokens)
         sifted: list[Planned] = []
         for each, held in zip(planned, asked, strict=True):
             if held is None:
@@ -46,6 +47,18 @@ class Outlines:
             elif held.any():
                 sifted.append(replace(each, row_groups=tuple(np.flatnonzero(held).tolist())))
         return sifted
+
+    def _holding(self, names: Sequence[str], formula: Needed) -> list[Groups | None]:
+        """Return of each segment which row groups may hold what is needed; None: not known."""
+        found = self._filters.ask(names, formula.tokens)
+        for choice in formula.parts:
+            for at, each in enumerate(zip(*(self._holding(names, part) for part in choice.parts),
+                                          strict=True)):  # fmt: skip
+                held, some = found[at], [groups for groups in each if groups is not None]
+                # A filter may have come, or been let go, between two questions.
+                if held is not None and len(some) == len(each):
+                    found[at] = held & np.logical_or.reduce(some)
+        return found
 
     def end_of(self, name: str) -> End | None:
         """Return what a segment ends with, if that is known."""

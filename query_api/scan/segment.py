@@ -16,13 +16,13 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from indexer.errors import BucketError, ObjectMissing, SegmentDamaged
-from indexer.query.filter import Filter
-from indexer.query.meant import EVER_NS, meant
+from indexer.query.meant import EVER_NS, Matcher, meant
+from indexer.query.needed import ANY_ROW, Needed, holding, most_telling, needed
+from indexer.query.parse import parse_query
 from indexer.query.scope import Scope
-from indexer.query.terms import Term, parse_query
 from indexer.schema import times_ns
 from indexer.segment.reader import SegmentReader
-from indexer.segment.token_filter import TokenFilter, WholeFilter, tokens_within
+from indexer.segment.token_filter import TokenFilter, WholeFilter
 from indexer.store.bucket import Ranges
 from indexer.store.checked_file import End
 from indexer.store.open import open_bucket
@@ -97,15 +97,15 @@ def scan_segment(
 
     ``cancelled`` is asked before each row group. Raises BadQuery; never for a bad segment.
     """
-    terms = parse_query(task.query)
-    matching = Filter(terms)
+    query = parse_query(task.query)
+    matching, tokens = Matcher(query), needed(query)
     bucket = bucket or open_bucket(task.bucket)
     segment = SegmentReader(bucket, task.name, task.size_bytes, task.end)
     best, whole = _NO_ROWS, None
     try:
         with segment.reading():
             groups = _row_groups(segment.footer, task)
-            if task.row_groups is None and (tokens := tokens_needed(terms)):
+            if task.row_groups is None and tokens != ANY_ROW:
                 found = segment.token_filter()
                 # Who asks a second time may well ask again; of a small one it costs nothing.
                 if task.end is not None or segment.is_held:
@@ -211,28 +211,22 @@ def _row_groups(metadata: Any, task: ScanTask) -> list[_Group]:
     return sorted(groups, key=lambda group: group.low_ns)
 
 
-def tokens_needed(terms: Iterable[Term]) -> list[bytes]:
-    """Return the tokens that each row holds which matches all terms, the longest first.
+def _with_tokens(groups: list[_Group], tokens: Needed, found: TokenFilter) -> list[_Group]:
+    """Return the row groups that may hold what is needed, by the segment's filter."""
+    asked = 0
 
-    These are the rarest as a rule.
-    """
-    tokens = {
-        token
-        for term in terms
-        if not term.negated
-        for token in tokens_within(term.text, term.starts_token, term.ends_token)
-    }
-    return sorted(tokens, key=lambda token: (-len(token), token))
+    def ask(all_of: frozenset[bytes]) -> NDArray[np.bool_]:
+        nonlocal asked
+        held = found.everything
+        for token in most_telling(all_of):
+            if asked == _TOKENS_ASKED_MAX or not held.any():
+                break
+            asked += 1
+            held = held & found.row_groups(token)
+        return held
 
-
-def _with_tokens(groups: list[_Group], tokens: Sequence[bytes], found: TokenFilter) -> list[_Group]:
-    """Return the row groups that may hold all tokens, by the segment's filter."""
-    for token in tokens[:_TOKENS_ASKED_MAX]:
-        if not groups:
-            break
-        held = found.row_groups(token)
-        groups = [group for group in groups if held[group.number]]
-    return groups
+    held = holding(tokens, ask, found.everything)
+    return [group for group in groups if held[group.number]]
 
 
 def _bounds(column: Any, raw: bool = False) -> tuple[Any, Any] | None:
@@ -275,7 +269,7 @@ class _RowGroup:
 
 
 def _matches(
-    reader: _RowGroup, task: ScanTask, matching: Filter, from_ns: int, to_ns: int
+    reader: _RowGroup, task: ScanTask, matching: Matcher, from_ns: int, to_ns: int
 ) -> pa.Table:
     """Return the first matching rows of a row group (RESULT_SCHEMA): the limit, and one more."""
     chosen = pa.array(np.flatnonzero(_kept(reader, task, matching, from_ns, to_ns)))
@@ -298,7 +292,7 @@ def _matches(
 
 
 def _kept(
-    reader: _RowGroup, task: ScanTask, matching: Filter, from_ns: int, to_ns: int
+    reader: _RowGroup, task: ScanTask, matching: Matcher, from_ns: int, to_ns: int
 ) -> NDArray[np.bool_]:
     """Return for each row whether it matches; what statistics have shown is not compared."""
     group = reader.group

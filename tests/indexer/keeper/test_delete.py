@@ -176,8 +176,8 @@ def test_a_request_that_makes_no_sense_is_refused(bad: Bad) -> None:
 
 
 def test_a_request_whose_query_cannot_be_understood_is_refused() -> None:
-    with pytest.raises(BadQuery, match="at column 6"):
-        checked(request(query="level:error"))
+    with pytest.raises(BadQuery, match="at column 7"):
+        checked(request(query="level:eror"))
 
 
 def test_an_id_is_used_once(store: Bucket) -> None:

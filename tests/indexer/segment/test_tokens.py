@@ -11,8 +11,9 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from collector.token_bytes import tokens_within
 from indexer.segment import tokens
-from indexer.segment.token_filter import KEY, Place, TokenFilter, token_hash, tokens_within
+from indexer.segment.token_filter import KEY, Place, TokenFilter, token_hash
 from indexer.segment.tokens import TokenFilterWriter, _first_slot, _key
 
 TOKEN = re.compile(rb"[A-Za-z0-9_\x80-\xff]+")

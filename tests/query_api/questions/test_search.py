@@ -74,8 +74,12 @@ async def test_filters_words_and_times_narrow_the_answer(written):
     asked: list[tuple[dict[str, Any], list[str]]] = [
         ({"query": "two"}, ["ERROR two", "INFO one two"]),
         ({"query": "two -error"}, ["INFO one two"]),
-        ({"query": '"WO"'}, ["ERROR two", "INFO one two"]),
+        ({"query": '*"WO"*'}, ["ERROR two", "INFO one two"]),
         ({"query": "wo"}, []),
+        ({"query": '"WO"'}, []),
+        ({"query": "(one OR three) -pod:db-*"}, ["WARN three", "INFO one two"]),
+        ({"query": "level>=warn"}, ["WARN three", "ERROR two"]),
+        ({"query": "node:node-2 OR /^ERR/"}, ["INFO four", "ERROR two"]),
         ({"namespace": "data"}, ["ERROR two"]),
         ({"namespace": "data,shop", "pod": ["db-1", "api-1"], "node": "node-1"},
          ["WARN three", "ERROR two", "INFO one two"]),
@@ -411,15 +415,17 @@ def test_the_token_filter_leaves_row_groups_unread_but_none_that_match(written, 
     for query, found in [
         (needle.upper(), 1),
         (f'"{needle} common"', 1),
-        (f'"{needle[5:]} Common n43"', 1),  # its edges are parts of tokens
-        (f'"{needle[5:]}"', 1),
+        (f'*"{needle[5:]} Common n43"*', 1),  # its edges are parts of tokens
+        (f'*"{needle[5:]}"*', 1),
+        (f'"{needle[5:]}"', 0),
+        (f"({needle} OR {secrets.token_hex(20)}) common", 1),
         (f"n4321 -{secrets.token_hex(20)}", 1),
         (f"{needle} common", 1),
         (f"{needle[5:]}", 0),
     ]:
         scanned = scan_segment(replace(task, query=query), written.bucket)
         assert len(scanned.rows) == found, query
-    everything = scan_segment(replace(task, query='"nowhere"'), written.bucket)
+    everything = scan_segment(replace(task, query='*"nowhere"*'), written.bucket)
     footer = scan_segment(replace(task, equals=(("level", ("fatal",)),)), written.bucket)
     absent = scan_segment(replace(task, query=secrets.token_hex(20)), written.bucket)
     assert len(everything.rows) == len(absent.rows) == 0
