@@ -22,6 +22,10 @@ UNACCOUNTED = "UNACCOUNTED"  # a new run of the collector knows nothing of the f
 NODE_RETIRED = "NODE_RETIRED"  # its node has gone for good before it was proved complete
 UNPARSED = "UNPARSED"  # a dead letter
 
+GAP_TYPES = (
+    LOST_TOPIC, LOST_RETENTION, TOPIC_RESET, LOST_ROTATED, UNACCOUNTED, NODE_RETIRED, UNPARSED,
+)  # fmt: skip
+
 ENDS_KEPT = 256
 """Range ends of a file whose running CRC is remembered; a replay starts at one of the latest."""
 

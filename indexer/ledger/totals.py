@@ -70,6 +70,10 @@ class StreamTotals:
         """The numbers, a row for each place and a column for each of the six; not to be changed."""
         return self._numbers[: len(self.places)]
 
+    def names(self, column: str) -> Mapping[str, int]:
+        """Return every name that one of NAMES has had, and its code."""
+        return self._codes[column]
+
     @property
     def nodes(self) -> Mapping[str, int]:
         """Every node that has had a file, and its code in ``node_codes``."""

@@ -11,6 +11,7 @@ from typing import Any, cast
 from lark import Lark, Token, Transformer, UnexpectedCharacters, UnexpectedInput, UnexpectedToken
 from lark.exceptions import VisitError
 
+from collector import levels
 from collector.token_bytes import IN_TOKEN
 from indexer.errors import BadQuery
 from indexer.query.quantity import quantity
@@ -28,7 +29,6 @@ from indexer.query.tree import (
     Value,
     Wild,
 )
-from indexer.schema import LEVELS
 
 TOKENS_MAX = 250
 """So many words, operators and parentheses may stand in a query."""
@@ -215,8 +215,8 @@ def _field(name: str, value: Any, column: int) -> Query:
         return Field(name, Exists())
     if name == "level" and isinstance(value, Term):
         level = value.text.lower()
-        if level not in LEVELS:
-            hint = "one of " + ", ".join(LEVELS)
+        if level not in (*levels.LEVELS, levels.UNKNOWN):
+            hint = "one of " + ", ".join((*levels.LEVELS, levels.UNKNOWN))
             raise BadQuery(f"level {value.text!r} is none", column + len(name) + 1, hint)
         return Field(name, Term(level, True, True))
     return Field(name, value)
@@ -236,7 +236,7 @@ def _compared(name: str, operator: Any, text: str, column: int) -> Query:
 
 def _levels(operator: str, level: str, column: int) -> Query:
     """Ask for the levels on one side of another one; unknown is on none."""
-    ordered = LEVELS[:-1]
+    ordered = levels.LEVELS
     if level not in ordered:
         raise BadQuery(f"level {level!r} is none", column, "one of " + ", ".join(ordered))
     at = ordered.index(level)

@@ -13,7 +13,6 @@ import msgspec
 from collector.levels import LEVELS, UNKNOWN
 from indexer.errors import BadRequest
 from indexer.object_names import DONE, deletions_folder, done_name, is_done_name, request_name
-from indexer.query.parse import parse_query
 from indexer.query.scope import WORDS, Scope
 from indexer.query.tree import EVERYTHING
 from indexer.store.bucket import Bucket
@@ -136,11 +135,18 @@ def _check_rows(request: DeletionRequest) -> None:
     for name, values in equals.items():
         if "" in values:
             raise BadRequest(f"a request for deletion has an empty {name}")
+        if pattern := next((value for value in values if "*" in value), ""):
+            raise BadRequest(
+                f"{name} {pattern!r} of a request for deletion is a pattern; put {name}:{pattern} "
+                "into its query"
+            )
     for level in request.level:
         if level not in (*LEVELS, UNKNOWN):
             raise BadRequest(f"level {level!r} of a request for deletion is none")
     if request.text and request.regex:
         raise BadRequest("a request for deletion takes a text or a regular expression, not both")
+    from indexer.query.parse import parse_query  # as below; a grammar is an extra too
+
     asks = parse_query(request.query) != EVERYTHING
     if request.query and not asks:
         raise BadRequest("a request for deletion has an empty query")

@@ -20,7 +20,10 @@ _COLOURS = {
     "incomplete": "\x1b[31m",
     "unknown": "\x1b[33m",
 }
-_CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f-\x9f]")
+# Controls; what turns text around or has no width; line breaks that are no ASCII.
+_OTHERS = r"\x7f-\x9f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff"
+_CONTROL = re.compile(rf"[\x00-\x08\x0a-\x1f{_OTHERS}]")
+_IN_JSON = re.compile(rf"[{_OTHERS}]")
 
 
 class Paint:
@@ -39,7 +42,16 @@ class Paint:
 
 def visible(text: str) -> str:
     """Return the text with control characters written out, so that they do nothing."""
-    return _CONTROL.sub(lambda match: f"\\x{ord(match[0]):02x}", text)
+    return _CONTROL.sub(lambda match: _written_out(ord(match[0])), text)
+
+
+def visible_json(text: str) -> str:
+    """Return JSON that means the same, with nothing in it that a terminal would act on."""
+    return _IN_JSON.sub(lambda match: f"\\u{ord(match[0]):04x}", text)
+
+
+def _written_out(code: int) -> str:
+    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}"
 
 
 def row_line(row: Mapping[str, Any], paint: Paint) -> str:

@@ -8,6 +8,7 @@ it needs. Exit codes: 0 complete, 3 incomplete or unknown, 2 a question that can
 import argparse
 import importlib
 import importlib.util
+import io
 import json
 import os
 import sys
@@ -17,7 +18,7 @@ from typing import Any, NamedTuple
 
 from collector.errors import CollectorError
 from collector.process import own_version
-from indexer.errors import BadQuery, IndexerError
+from indexer.errors import BadQuery, BadRequest, IndexerError
 from query_api.command import deletion, inspect_command
 from query_api.command.answer_text import (
     Paint,
@@ -27,9 +28,19 @@ from query_api.command.answer_text import (
     row_line,
     status_lines,
     stream_lines,
+    visible,
+    visible_json,
 )
-from query_api.command.client import Client, follow
-from query_api.command.given import SCOPE, refuse_empty
+from query_api.command.client import LATE_S, Client, follow
+from query_api.command.given import (
+    OUTPUTS,
+    SCOPE,
+    query_of,
+    refuse_empty,
+    refuse_other_bytes,
+    with_denials,
+    with_times,
+)
 from query_api.errors import BadParameter, QueryError, ServiceError
 
 
@@ -73,6 +84,7 @@ PROCESSES = {
 _READS_TABLES = "query-api"  # the extra of every other command that needs one
 _OWN = ("collector", "indexer", "query_api")
 COMPLETE, FAILED, BAD_QUESTION, NOT_COMPLETE = 0, 1, 2, 3
+CUT_OFF = 141  # the reader went before the verdict: as a shell says it of SIGPIPE
 _URL = "http://127.0.0.1:8080"
 _BAD = ("bad_query", "bad_parameter")
 
@@ -85,12 +97,17 @@ def main(argv: Sequence[str] | None = None, environ: Mapping[str, str] | None = 
     try:
         if argv and argv[0] in PROCESSES:
             return _start(PROCESSES[argv[0]], argv[1:], environ)
-        asked = _parser(environ).parse_args(_with_times(argv))
+        _ready_output()
+        refuse_other_bytes(argv)
+        asked = _parser(environ).parse_args(with_denials(with_times(argv)))
         code: int = asked.run(asked, environ)
         sys.stdout.flush()
         return code
     except (BadParameter, BadQuery, ServiceError) as error:
-        return _show_error(error, " ".join(getattr(asked, "query", ())))
+        return _show_error(error, query_of(asked) if asked else "")
+    except BadRequest as error:
+        print(f"everyline: {error}", file=sys.stderr)
+        return BAD_QUESTION
     except (CollectorError, IndexerError, QueryError) as error:
         print(f"everyline: {error}", file=sys.stderr)
         return FAILED
@@ -105,11 +122,28 @@ def main(argv: Sequence[str] | None = None, environ: Mapping[str, str] | None = 
         )
         return FAILED
     except BrokenPipeError:
-        # The reader has what it wanted; Python's own flush at exit must not complain either.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return COMPLETE
+        _leave_pipe()
+        return CUT_OFF
+    except OSError as error:  # a full disk, for one
+        _leave_pipe()
+        print(f"everyline: cannot write: {error.strerror or error}", file=sys.stderr)
+        return FAILED
     except KeyboardInterrupt:
         return 130
+
+
+def _ready_output() -> None:
+    """Let no row end the command: a stream that is closed is said, a character that cannot be
+    written is written as an escape."""
+    if sys.stdout is None:
+        raise BadParameter("standard output is closed", "send it somewhere, such as /dev/null")
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
+
+
+def _leave_pipe() -> None:
+    # The reader has what it wanted; Python's own flush at exit must not complain either.
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _start(process: Process, argv: Sequence[str], environ: Mapping[str, str]) -> int:
@@ -118,17 +152,6 @@ def _start(process: Process, argv: Sequence[str], environ: Mapping[str, str]) ->
             raise ModuleNotFoundError(f"No module named {name!r}", name=name)
     code: int = importlib.import_module(process.module).main(argv, environ)
     return code
-
-
-def _with_times(argv: Sequence[str]) -> list[str]:
-    """Return the words with each time joined to its flag: argparse takes `-15m` for a flag."""
-    words: list[str] = []
-    for word in argv:
-        if words and words[-1] in ("--from", "--to") and word.startswith("-"):
-            words[-1] += f"={word}"
-        else:
-            words.append(word)
-    return words
 
 
 def _parser(environ: Mapping[str, str]) -> argparse.ArgumentParser:
@@ -188,7 +211,7 @@ def _parser(environ: Mapping[str, str]) -> argparse.ArgumentParser:
             default=environ.get("EVERYLINE_URL") or _URL,
             help=f"the query service (default: EVERYLINE_URL or {_URL})",
         )
-        command.add_argument("--output", "-o", choices=("text", "json", "ndjson"), default="text")
+        command.add_argument("--output", "-o", choices=OUTPUTS, default="text")
     return parser
 
 
@@ -199,7 +222,8 @@ def _add_scope(command: argparse.ArgumentParser, default_from: str | None) -> No
         dest="from_",
         default=default_from,
         metavar="TIME",
-        help=f"RFC 3339, or as -15m (default: {since})",
+        help="2026-01-31T08:30:00Z, 2026-01-31, 08:30 (today, UTC), yesterday, -15m "
+        f"(default: {since}); --since 15m is --from -15m",
     )
     command.add_argument("--to", default="now", metavar="TIME", help="(default: now)")
     for name in ("namespace", "pod", "container", "node"):
@@ -217,7 +241,7 @@ def _search(asked: argparse.Namespace, environ: Mapping[str, str]) -> int:
     parameters = {
         **_scope(asked),
         "level": asked.level,
-        "query": " ".join(asked.query),
+        "query": query_of(asked),
         "order": asked.order,
         "limit": asked.limit,
     }
@@ -228,19 +252,25 @@ def _search(asked: argparse.Namespace, environ: Mapping[str, str]) -> int:
     answer = client.get("/v1/search", parameters)
     if asked.output == "json":
         _print_json(answer)
-    else:
-        rows = answer["rows"] if asked.order == "asc" else reversed(answer["rows"])
+        return _code(answer["completeness"])
+    rows = answer["rows"] if asked.order == "asc" else reversed(answer["rows"])
+    try:
         _print_rows(rows, asked.output, environ)
-        if answer["next"]:
-            print(f"more than {asked.limit} lines: --limit, or a shorter time", file=sys.stderr)
-        _say_completeness(answer["completeness"], environ)
+    except BrokenPipeError:  # whoever has read enough is told the verdict all the same
+        _leave_pipe()
+    if answer["next"]:
+        print(f"more than {asked.limit} lines: --limit, or a shorter time", file=sys.stderr)
+    for hint in answer["hints"]:
+        print(visible(hint), file=sys.stderr)
+    _say_completeness(answer["completeness"], environ)
     return _code(answer["completeness"])
 
 
 def _stream(client: Client, parameters: Mapping[str, Any]) -> int:
     line = b""
     for line in client.records("/v1/search", parameters):
-        sys.stdout.write(line.decode())
+        text = line.decode()
+        sys.stdout.write(visible_json(text) if sys.stdout.isatty() else text)
     return _code(json.loads(line)["completeness"])
 
 
@@ -256,6 +286,8 @@ def _follow(
     _print_rows(reversed(first["rows"]), output, environ)
     if output == "text":
         _say_completeness(first["completeness"], environ)
+    late = f"lines whose time is more than {LATE_S // 60} minutes old when they come are not shown"
+    print(late, file=sys.stderr)
     try:
         for rows in follow(client, parameters, first, time.sleep):
             _print_rows(rows, output, environ)
@@ -282,10 +314,10 @@ def _list(
         _print_json(answer)
     elif asked.output == "ndjson":
         for entry in entries:
-            print(json.dumps(entry, ensure_ascii=False))
+            _print_json(entry, None)
         for each in answer.get("damaged", ()):
-            print(json.dumps({"damaged": each}, ensure_ascii=False))
-        print(json.dumps({"completeness": answer["completeness"], "total": answer["total"]}))
+            _print_json({"damaged": each}, None)
+        _print_json({"completeness": answer["completeness"], "total": answer["total"]}, None)
     else:
         if entries:
             print("\n".join((gap_lines if name == "gaps" else stream_lines)(entries)))
@@ -304,7 +336,7 @@ def _explain(asked: argparse.Namespace, environ: Mapping[str, str]) -> int:
     from indexer.query.explain import explained
     from indexer.query.parse import parse_query
 
-    print("\n".join(explained(parse_query(" ".join(asked.query)))))
+    print("\n".join(explained(parse_query(query_of(asked)))))
     return COMPLETE
 
 
@@ -315,19 +347,22 @@ def _status(asked: argparse.Namespace, environ: Mapping[str, str]) -> int:
     elif asked.output == "json":
         _print_json(status)
     else:
-        print(json.dumps(status, ensure_ascii=False))
+        _print_json(status, None)
     return COMPLETE if status["healthy"] else NOT_COMPLETE
 
 
-def _print_json(answer: Any) -> None:
-    print(json.dumps(answer, indent=2, ensure_ascii=False))
+def _print_json(answer: Any, indent: int | None = 2) -> None:
+    text = json.dumps(answer, indent=indent, ensure_ascii=False)
+    print(visible_json(text) if sys.stdout.isatty() else text)
 
 
 def _print_rows(rows: Iterable[Mapping[str, Any]], output: str, environ: Mapping[str, str]) -> None:
     paint = Paint(sys.stdout.isatty() and not environ.get("NO_COLOR"))
     for row in rows:
-        text = row_line(row, paint) if output == "text" else json.dumps(row, ensure_ascii=False)
-        print(text)
+        if output == "text":
+            print(row_line(row, paint))
+        else:
+            _print_json(row, None)
     sys.stdout.flush()
 
 

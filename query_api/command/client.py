@@ -15,8 +15,13 @@ from query_api.errors import ServiceError, ServiceUnavailable
 
 _TIMEOUT_S = 120.0
 FOLLOW_PAGE_ROWS = 1_000
-LATE_S = 60
-"""How long after newer rows a follower still waits for a late one."""
+LATE_S = 600
+"""How old the time of a line may be when it comes, so that a follower still shows it."""
+
+_WIDE_POLLS = 10  # every so many polls look back so far
+SEEN_MAX = 100_000
+"""So many rows are remembered as shown; where more are younger than LATE_S, older ones are not
+asked for again."""
 
 Parameters = Mapping[str, Any]
 
@@ -27,7 +32,12 @@ class Client:
     def __init__(self, url: str) -> None:
         """Take the service's base URL; raise ServiceUnavailable if it is not a URL."""
         parts = urllib.parse.urlsplit(url)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
+        try:
+            is_url = parts.scheme in ("http", "https") and bool(parts.hostname)
+            is_url = is_url and parts.port != 0
+        except ValueError:  # the port is no number
+            is_url = False
+        if not is_url:
             raise ServiceUnavailable(f"{url!r} is not a URL; write http://HOST:PORT")
         self.url = url.rstrip("/")
         self._parts = parts
@@ -105,8 +115,8 @@ class Client:
 class Follower:
     """New rows of a search, each once, in the order of time as far as they come in it.
 
-    A poll asks again from ``complete_until`` on, before which nothing is missing, but at most
-    LATE_S before the newest row; rows older than that which come later still are not shown.
+    A poll asks again from ``complete_until`` on, and one in ten from LATE_S ago: what is complete
+    says which bytes have come, and not which times later ones will have.
     """
 
     def __init__(self, client: Client, parameters: Parameters) -> None:
@@ -115,6 +125,8 @@ class Follower:
         self._parameters = dict(parameters)
         self._floor = ""  # rows before it were never asked for
         self._from = ""
+        self._wide = ""
+        self._polls = 0
         self._seen: dict[tuple[str, str, int], None] = {}
 
     def start(self, first: Mapping[str, Any]) -> None:
@@ -126,7 +138,9 @@ class Follower:
 
     def poll(self) -> tuple[list[dict[str, Any]], dict[str, Any]]:
         """Return the rows that are new, oldest first, and the completeness statement."""
-        asked = {**self._parameters, "from": self._from, "to": "now", "order": "asc"}
+        self._polls += 1
+        from_ = self._from if self._polls % _WIDE_POLLS else self._wide
+        asked = {**self._parameters, "from": from_, "to": "now", "order": "asc"}
         asked["limit"] = FOLLOW_PAGE_ROWS
         new: list[dict[str, Any]] = []
         while True:
@@ -146,9 +160,12 @@ class Follower:
 
     def _move(self, complete_until: str | None, now: str) -> None:
         """Ask from where rows may still come, and forget those that cannot come again."""
-        earliest = _seconds_before(now, LATE_S)
-        self._from = max(self._floor, earliest, min(complete_until or earliest, now))
-        self._seen = {key: None for key in self._seen if key[0] >= self._from}
+        if len(self._seen) > SEEN_MAX:
+            kept = sorted(self._seen)[-SEEN_MAX // 2 :]
+            self._floor = max(self._floor, kept[0][0])
+        self._wide = max(self._floor, _seconds_before(now, LATE_S))
+        self._from = max(self._wide, min(complete_until or self._wide, now))
+        self._seen = {key: None for key in self._seen if key[0] >= self._wide}
 
 
 def _key(row: Mapping[str, Any]) -> tuple[str, str, int]:

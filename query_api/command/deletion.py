@@ -82,6 +82,10 @@ def _delete(asked: argparse.Namespace, environ: Mapping[str, str]) -> int:
         _show(asked, Client(asked.url).post("/v1/deletions", body))
         return 0
     now_ns, bucket = time.time_ns(), _bucket(asked)
+    from_ns = parse_time(asked.from_, "from", now_ns)
+    to_ns = parse_time(asked.to, "to", now_ns)
+    if from_ns >= to_ns:
+        raise BadParameter(f"from={asked.from_!r} is not before to={asked.to!r}", "swap them")
     # Arrow and Delta Lake take half a second, and a collector's installation lacks them.
     from query_api.deletion import ask, preview
 
@@ -90,8 +94,8 @@ def _delete(asked: argparse.Namespace, environ: Mapping[str, str]) -> int:
         requested_ns=now_ns,
         by=by,
         reason=asked.reason,
-        from_ns=parse_time(asked.from_, "from", now_ns),
-        to_ns=parse_time(asked.to, "to", now_ns),
+        from_ns=from_ns,
+        to_ns=to_ns,
         query=asked.text or "",
         regex=asked.regex or "",
         **words,

@@ -45,15 +45,18 @@ from query_api.questions.answer import (
     Deletions,
     ErrorAnswer,
     Gaps,
+    Histogram,
     Requested,
     Status,
     StreamList,
     plain_rows,
 )
 from query_api.questions.list_and_status import list_gaps, list_streams, show_status
+from query_api.questions.names import expanded
 from query_api.questions.parameters import (
     DeletionParameters,
     GapParameters,
+    HistogramParameters,
     NoParameters,
     SearchParameters,
     StreamParameters,
@@ -64,6 +67,7 @@ from query_api.settings import QuerySettings
 NDJSON = "application/x-ndjson"
 PARAMETERS: dict[str, type[BaseModel]] = {
     "/v1/search": SearchParameters,
+    "/v1/histogram": HistogramParameters,
     "/v1/gaps": GapParameters,
     "/v1/streams": StreamParameters,
     "/v1/status": NoParameters,
@@ -144,6 +148,7 @@ def make_app(
         Gate, endpoints=PARAMETERS, requests_max=settings.requests_max, metrics=metrics
     )
     _add_questions(app, service)
+    _add_deletions(app, service)
     _add_operations(app, service)
     add_errors(app, PARAMETERS)
     return app
@@ -164,6 +169,12 @@ def _add_questions(app: FastAPI, service: Service) -> None:
         streamed = NDJSON in request.headers.get("accept", "")
         return await run_in_threadpool(_search, service.search, asked, latest, now_ns, streamed)
 
+    @app.get("/v1/histogram", response_model=Histogram, responses=_ERRORS)
+    async def histogram(asked: Annotated[HistogramParameters, Query()]) -> Response:
+        """How many rows match, by step of time and by level or another column."""
+        latest, now_ns = await service.view.latest(), service.clock_ns()
+        return await run_in_threadpool(_counted, service.search, asked, latest, now_ns)
+
     @app.get("/v1/gaps", response_model=Gaps, responses=_ERRORS)
     async def gaps(asked: Annotated[GapParameters, Query()]) -> Response:
         """What is missing, with bounds and proof, the latest found first; and what is damaged."""
@@ -171,6 +182,8 @@ def _add_questions(app: FastAPI, service: Service) -> None:
         _check_list(service, asked.limit)
         scope = asked.scope(service.clock_ns())
         latest = await service.view.latest()
+
+        scope = expanded(scope, latest.ledger.totals)
 
         def listed() -> Gaps:
             return list_gaps(latest, scope, asked, cluster, service.damages.of(latest))
@@ -182,7 +195,9 @@ def _add_questions(app: FastAPI, service: Service) -> None:
         """Streams with their files, rows, bytes, and how far their node is complete."""
         _check_list(service, asked.limit)
         scope = asked.scope(service.clock_ns())
-        shown = list_streams, await service.view.latest(), scope, asked.limit, cluster
+        latest = await service.view.latest()
+        scope = expanded(scope, latest.ledger.totals)
+        shown = list_streams, latest, scope, asked.limit, cluster
         return await run_in_threadpool(_shown, *shown)
 
     @app.get("/v1/status", response_model=Status, responses=_ERRORS)
@@ -195,6 +210,10 @@ def _add_questions(app: FastAPI, service: Service) -> None:
             return show_status(latest, cluster, own_version(), now_ns, damaged)
 
         return await run_in_threadpool(_shown, shown)
+
+
+def _add_deletions(app: FastAPI, service: Service) -> None:
+    cluster = service.settings.cluster
 
     @app.get("/v1/deletions", response_model=Deletions, responses=_ERRORS)
     async def deletions(_: Annotated[NoParameters, Query()]) -> Response:
@@ -238,6 +257,10 @@ def _requested(bucket: Bucket, cluster: str, asked: DeletionParameters, now_ns: 
 def _shown(answer: Callable[..., Model], *given: Any) -> Response:
     """Return the answer to a question that is more than a moment's work."""
     return as_json(plain(answer(*given)))
+
+
+def _counted(search: Search, asked: HistogramParameters, latest: Snapshot, now_ns: int) -> Response:
+    return as_json(search.histogram(asked, latest, now_ns))
 
 
 def _search(

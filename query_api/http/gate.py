@@ -6,8 +6,11 @@ its time ends with its last byte.
 
 import ipaddress
 import time
-from collections.abc import Callable, Collection
+from collections import Counter
+from collections.abc import Callable, Mapping
+from typing import get_origin
 
+from pydantic import BaseModel
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -22,12 +25,12 @@ class Gate:
     def __init__(
         self,
         app: ASGIApp,
-        endpoints: Collection[str],
+        endpoints: Mapping[str, type[BaseModel]],
         requests_max: int,
         metrics: QueryMetrics,
         clock_s: Callable[[], float] = time.perf_counter,
     ) -> None:
-        """Limit the requests to ``endpoints``; the others are answered from memory."""
+        """Limit the requests to ``endpoints``, each with its parameters; others are from memory."""
         self._app = app
         self._endpoints = endpoints
         self._requests_max = requests_max
@@ -63,12 +66,25 @@ class Gate:
         if not _is_loopback(request.url.hostname or ""):
             hint = "use 127.0.0.1 or localhost"
             return refusal(403, "wrong_host", "the service answers to loopback names only", hint)
+        if limited and (name := _repeated(request, self._endpoints[request.url.path])):
+            hint = f"give {name} once"
+            return refusal(400, "bad_parameter", f"{name} is given more than once", hint)
         if limited and self._answering > self._requests_max:
             self._metrics.limit_reached.labels("requests_max").inc()
             message = f"{self._requests_max} requests are being answered already"
             hint = "try again in a moment; setting requests_max"
             return refusal(BUSY, "busy", message, hint)
         return None
+
+
+def _repeated(request: Request, model: type[BaseModel]) -> str:
+    """Return a parameter that has one value and is given twice: no answer would tell which."""
+    fields = {field.alias or key: field for key, field in model.model_fields.items()}
+    given = Counter(name for name, _ in request.query_params.multi_items())
+    for name, times in given.items():
+        if times > 1 and name in fields and get_origin(fields[name].annotation) is not list:
+            return name
+    return ""
 
 
 def _is_loopback(host: str) -> bool:

@@ -80,7 +80,8 @@ def add_errors(app: FastAPI, parameters: Mapping[str, type[BaseModel]]) -> None:
     @app.exception_handler(HTTPException)
     def http_error(request: Request, error: HTTPException) -> Response:
         message = f"{error.detail.lower()}: {request.method} {request.url.path}"
-        return refusal(error.status_code, "http_error", message, DOCS)
+        allow = error.headers  # which methods there are
+        return refusal(error.status_code, "http_error", message, DOCS, headers=allow)
 
     @app.exception_handler(Exception)
     def unexpected(request: Request, error: Exception) -> Response:
@@ -111,11 +112,15 @@ def refusal(
     hint: str,
     column: int | None = None,
     completeness: Any = None,
+    headers: Mapping[str, str] | None = None,
 ) -> Response:
     """Return an answer that says what is wrong and what to do next."""
     body = ErrorBody(
         code=code, message=message, hint=hint, column=column, completeness=completeness
     )
-    shown = body.model_dump(mode="json", by_alias=True, exclude_none=True)
-    headers = {"Retry-After": str(RETRY_AFTER_S)} if status == BUSY else None
+    shown = body.model_dump(mode="json", exclude={"completeness"}, exclude_none=True)
+    if completeness is not None:  # in which a null says something
+        shown["completeness"] = completeness.model_dump(mode="json", by_alias=True)
+    if status == BUSY:
+        headers = {**(headers or {}), "Retry-After": str(RETRY_AFTER_S)}
     return as_json({"error": shown}, status, headers)

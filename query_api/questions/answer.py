@@ -54,8 +54,36 @@ class Answer(Model):
     rows: list[Row]
     next: Annotated[str | None, Field(description="cursor of the next page; null: no more rows")]
     completeness: Completeness
+    hints: Annotated[
+        list[str], Field(description="names in the scope that no stream has, and the nearest")
+    ]
     cost: Cost
     version: Annotated[int, Field(description="version of the table that all of it is from")]
+    from_: Annotated[Time, Field(alias="from")]
+    to: Time
+
+
+class Step(Model):
+    """The rows of a step of time."""
+
+    from_: Annotated[Time, Field(alias="from")]
+    to: Annotated[Time, Field(description="the rows are before it")]
+    rows: int
+    by: Annotated[dict[str, int], Field(description="rows by the values of the column")]
+
+
+class Histogram(Model):
+    """How many rows match, by step of time and by the value of a column."""
+
+    steps: Annotated[list[Step], Field(description="in the order of time, also empty ones")]
+    rows: int
+    others: Annotated[
+        int, Field(description='values that have the fewest rows, and are counted as one: ""')
+    ]
+    completeness: Completeness
+    hints: list[str]
+    cost: Cost
+    version: int
     from_: Annotated[Time, Field(alias="from")]
     to: Time
 

@@ -11,6 +11,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 from pydantic_core import PydanticCustomError
 
+from indexer.ledger.entries import GAP_TYPES
 from indexer.query.scope import Scope
 from indexer.schema import LEVELS
 from query_api.completeness.gaps import STATES
@@ -49,7 +50,10 @@ def _some(given: object) -> list[str]:
 
 
 Some = Annotated[list[str], BeforeValidator(_some)]
-_TIME = "RFC 3339, a number since 1970 (s, ms, us or ns), relative as -15m, or now"
+_TIME = (
+    "RFC 3339 or a part of it (2026-01-31, 08:30; UTC), today, yesterday, a number since 1970 "
+    "(s, ms, us or ns), relative as -15m, or now"
+)
 
 
 class _Parameters(BaseModel):
@@ -109,6 +113,20 @@ class SearchParameters(_RowParameters):
         return hashlib.blake2b(plain.encode(), digest_size=8).hexdigest()
 
 
+class HistogramParameters(_RowParameters):
+    """What a histogram counts."""
+
+    by: Annotated[
+        Literal["", "namespace", "pod", "container", "node", "output", "level"],
+        Field(description="column whose values are counted apart"),
+    ] = "level"
+    steps: Annotated[int, Field(ge=1, description="of time, at most so many of one length")] = 60
+    require: Annotated[
+        Literal["", "complete"],
+        Field(description="complete: answer with an error unless the answer is complete"),
+    ] = ""
+
+
 class DeletionParameters(_RowParameters):
     """What a request for deletion says: what a search does, who asks, and why.
 
@@ -147,10 +165,12 @@ class GapParameters(_ListParameters):
     state: Words
 
     def check(self) -> None:
-        """Raise BadParameter for a state that does not exist."""
-        for state in self.state:
-            if state not in STATES:
-                raise BadParameter(f"state={state!r} is not a state", "one of " + ", ".join(STATES))
+        """Raise BadParameter for a type or a state that does not exist."""
+        for name, given, known in (("type", self.type, GAP_TYPES), ("state", self.state, STATES)):
+            for value in given:
+                if value not in known:
+                    hint = "one of " + ", ".join(known)
+                    raise BadParameter(f"{name}={value!r} is not a {name}", hint)
 
 
 class StreamParameters(_ListParameters):

@@ -6,7 +6,8 @@ not do is in the answer's completeness statement.
 
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import pyarrow as pa
@@ -23,7 +24,9 @@ from query_api.completeness.verdict import Trouble, judge, no_better_than
 from query_api.errors import BadParameter, NotComplete
 from query_api.metrics import QueryMetrics
 from query_api.questions.answer import Cost
-from query_api.questions.parameters import SearchParameters
+from query_api.questions.histogram import STEPS_MAX, steps_of, told
+from query_api.questions.names import expanded, hints_of, in_query, patterns_of, without
+from query_api.questions.parameters import HistogramParameters, SearchParameters
 from query_api.scan.cursor import Cursor, read_cursor, write_cursor
 from query_api.scan.outlines import Outlines
 from query_api.scan.page import Page, Scans
@@ -36,13 +39,19 @@ from query_api.settings import QuerySettings
 class Prepared:
     """A search that can be answered: version, scope and segments are known."""
 
-    parameters: SearchParameters
+    require: str
     snapshot: Snapshot
-    scope: Scope
+    asked: Scope
+    scope: Scope  # without the patterns of names
+    judged: Scope  # with the names that the patterns stand for
+    query: str  # with the patterns
     planned: list[Planned]
-    after: Key | None
-    verdict: str  # of the first page's ledger, where another one judges; else empty
     began_s: float
+    question: str = ""  # what two pages of it share
+    newest_first: bool = True
+    limit: int = 1
+    after: Key | None = None
+    verdict: str = ""  # of the first page's ledger, where another one judges
 
 
 @dataclass(slots=True)
@@ -52,6 +61,7 @@ class Found:
     prepared: Prepared
     page: Page = field(default_factory=Page)
     trouble: Trouble = field(default_factory=Trouble)
+    gone: bool = False  # whether an object is no longer there
 
 
 class Search:
@@ -86,8 +96,7 @@ class Search:
         It is answered from ``latest``, or from the version that its cursor names.
         """
         began_s = self._monotonic()
-        self._check_limits(parameters)
-        tokens = needed(parse_query(parameters.query))
+        self._check_limit("rows_max", "limit", parameters.limit)
         scope = parameters.scope(now_ns)
         snapshot, after, verdict = latest, None, ""
         if parameters.cursor:
@@ -97,20 +106,54 @@ class Search:
             after = cursor.key
             snapshot, same_ledger = self._replica.at(cursor.version)
             verdict = "" if same_ledger else cursor.verdict
-        planned = self._outlines.sift(snapshot.segments.plan(scope), tokens)
-        return Prepared(parameters, snapshot, scope, planned, after, verdict, began_s)
-
-    def _check_limits(self, parameters: SearchParameters) -> None:
-        limits = (
-            ("rows_max", "limit", parameters.limit, self._settings.rows_max),
-            ("query_characters", "query", len(parameters.query), self._settings.query_characters),
+        prepared = self._prepared(parameters, scope, snapshot, began_s)
+        return replace(
+            prepared,
+            question=parameters.question(),
+            newest_first=parameters.order == "desc",
+            limit=parameters.limit,
+            after=after,
+            verdict=verdict,
         )
-        for setting, name, given, most in limits:
-            if given > most:
-                self._metrics.limit_reached.labels(setting).inc()
-                raise BadParameter(
-                    f"{name} is {given}, the maximum is {most}", f"setting {setting}"
-                )
+
+    def _prepared(
+        self,
+        asked: SearchParameters | HistogramParameters,
+        scope: Scope,
+        snapshot: Snapshot,
+        began_s: float,
+    ) -> Prepared:
+        self._check_limit("query_characters", "query", len(asked.query))
+        tokens = needed(parse_query(asked.query))
+        patterns = patterns_of(scope)
+        judged = expanded(scope, snapshot.ledger.totals)
+        query, rows = in_query(asked.query, patterns), without(scope, patterns)
+        planned = self._outlines.sift(snapshot.segments.plan(rows), tokens)
+        return Prepared(asked.require, snapshot, scope, rows, judged, query, planned, began_s)
+
+    def _check_limit(self, setting: str, name: str, given: int) -> None:
+        most = getattr(self._settings, setting)
+        if given > most:
+            self._metrics.limit_reached.labels(setting).inc()
+            raise BadParameter(f"{name} is {given}, the maximum is {most}", f"setting {setting}")
+
+    def histogram(
+        self, parameters: HistogramParameters, latest: Snapshot, now_ns: int
+    ) -> dict[str, Any]:
+        """Return how many rows match, step by step; raises as ``prepare`` and ``last`` do."""
+        if parameters.steps > STEPS_MAX:
+            raise BadParameter(f"steps is {parameters.steps}, the maximum is {STEPS_MAX}", "")
+        began_s = self._monotonic()
+        scope = parameters.scope(now_ns)
+        prepared = self._prepared(parameters, scope, latest, began_s)
+        found, steps = Found(prepared), steps_of(scope, parameters.steps, parameters.by)
+        counts = self._scans.counts(
+            prepared.planned, self._task(prepared), steps, self._until_s(prepared),
+            partial(self._failed, found), found.page,
+        )  # fmt: skip
+        _, told_of = self._told(found)
+        of_plan = {name: self.header(prepared)[name] for name in ("version", "from", "to")}
+        return {**told(counts, steps, scope), **told_of, **of_plan}
 
     def header(self, prepared: Prepared) -> dict[str, Any]:
         """Return what the plan knows before anything is read."""
@@ -131,40 +174,48 @@ class Search:
 
         Raises VersionGone where a segment of a cursor's version has been vacuumed.
         """
-        prepared, gone = found.prepared, []
+        prepared = found.prepared
+        task, until_s = self._task(prepared), self._until_s(prepared)
+        failed = partial(self._failed, found)
+        yield from self._scans.rows(prepared.planned, task, until_s, failed, found.page)
+        if found.gone and prepared.after is not None:
+            version = prepared.snapshot.version
+            raise VersionGone(f"segments of version {version} are gone; ask without a cursor")
 
-        def failed(scanned: Scanned) -> None:
-            found.trouble.failed[scanned.name] = scanned.error
-            if scanned.missing:
-                gone.append(scanned.error)
-            if scanned.damaged or (scanned.missing and prepared.after is None):
-                self._damages.note(scanned.name, scanned.error, self._clock_ns())
+    def _failed(self, found: Found, scanned: Scanned) -> None:
+        found.trouble.failed[scanned.name] = scanned.error
+        found.gone |= scanned.missing
+        if scanned.damaged or (scanned.missing and found.prepared.after is None):
+            self._damages.note(scanned.name, scanned.error, self._clock_ns())
 
-        parameters = prepared.parameters
-        task = ScanTask(
+    def _until_s(self, prepared: Prepared) -> float:
+        return prepared.began_s + self._settings.query_timeout_ms / 1000
+
+    def _task(self, prepared: Prepared) -> ScanTask:
+        return ScanTask(
             bucket=self._settings.bucket,
             name=self._replica.table.folder,
             size_bytes=0,
             from_ns=prepared.scope.from_ns,
             to_ns=prepared.scope.to_ns,
             equals=tuple(prepared.scope.equals.items()),
-            query=parameters.query,
-            newest_first=parameters.order == "desc",
+            query=prepared.query,
+            newest_first=prepared.newest_first,
             after=prepared.after,
-            limit=parameters.limit,
+            limit=prepared.limit,
             page_bytes=self._settings.page_bytes,
         )
-        until_s = prepared.began_s + self._settings.query_timeout_ms / 1000
-        yield from self._scans.rows(prepared.planned, task, until_s, failed, found.page)
-        if gone and prepared.after is not None:
-            version = prepared.snapshot.version
-            raise VersionGone(f"segments of version {version} are gone; ask without a cursor")
 
     def last(self, found: Found) -> dict[str, Any]:
         """Return what the last record says, once all rows were taken: cursor, verdict, cost.
 
         Raises NotComplete if only a complete answer will do.
         """
+        completeness, told_of = self._told(found)
+        return {"next": self._next(found, completeness), **told_of}
+
+    def _told(self, found: Found) -> tuple[Completeness, dict[str, Any]]:
+        """Return the verdict; and what is said of it, hints and cost."""
         prepared, page, trouble = found.prepared, found.page, found.trouble
         if page.left:
             trouble.cut_off = f"the time limit left {page.left} segment(s) unread"
@@ -184,33 +235,28 @@ class Search:
         self._metrics.outline_bytes.set(self._outlines.held_bytes)
         self._metrics.scanned_bytes.inc(page.bytes)
         self._metrics.segments_failed.inc(len(trouble.failed))
-        return {
-            "next": self._next(prepared, page.last, trouble, completeness),
+        return completeness, {
             "completeness": plain(completeness),
+            "hints": list(hints_of(prepared.asked, prepared.snapshot.ledger.totals)),
             "cost": plain(cost),
         }
 
     def _judged(self, prepared: Prepared, trouble: Trouble) -> Completeness:
-        completeness = judge(prepared.snapshot, prepared.scope, self._settings.cluster, trouble)
+        completeness = judge(prepared.snapshot, prepared.judged, self._settings.cluster, trouble)
         completeness = no_better_than(prepared.verdict, completeness)
         self._metrics.answers.labels(completeness.verdict).inc()
-        if prepared.parameters.require == "complete" and completeness.verdict != "complete":
+        if prepared.require == "complete" and completeness.verdict != "complete":
             raise NotComplete(completeness)
         return completeness
 
-    def _next(
-        self,
-        prepared: Prepared,
-        last: pa.Table | None,
-        trouble: Trouble,
-        completeness: Completeness,
-    ) -> str | None:
+    def _next(self, found: Found, completeness: Completeness) -> str | None:
         """Return the cursor behind a page's last row; None if no more come."""
+        prepared, last = found.prepared, found.page.last
         if last is None:
             return None
-        if trouble.failed:  # what could not be read for this page may well be read for the next
-            found = judge(prepared.snapshot, prepared.scope, self._settings.cluster, Trouble())
-            completeness = no_better_than(prepared.verdict, found)
+        if found.trouble.failed:  # what could not be read now may well be read for the next page
+            judged = judge(prepared.snapshot, prepared.judged, self._settings.cluster, Trouble())
+            completeness = no_better_than(prepared.verdict, judged)
         [row] = last.select(["ns", "file_id", "epoch", "offset"]).to_pylist()
         self._replica.pin(prepared.snapshot)
         scope = prepared.scope
@@ -218,7 +264,7 @@ class Search:
             Cursor(
                 prepared.snapshot.version,
                 (row["ns"], row["file_id"], row["epoch"], row["offset"]),
-                prepared.parameters.question(),
+                prepared.question,
                 scope.from_ns,
                 scope.to_ns,
                 completeness.verdict,

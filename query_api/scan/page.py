@@ -18,6 +18,7 @@ import numpy as np
 import pyarrow as pa
 
 from indexer.store.bucket import Ranges
+from query_api.scan.count import COUNTS, Steps, count_segment, summed
 from query_api.scan.outlines import Outlines
 from query_api.scan.plan import Planned
 from query_api.scan.segment import (
@@ -123,6 +124,44 @@ class Scans:
             page.last = best.slice(fits - 1, 1)
             page.is_cut_by_bytes = fits < task.limit
 
+    def counts(
+        self,
+        planned: Sequence[Planned],
+        task: ScanTask,
+        steps: Steps,
+        until_s: float,
+        failed: Callable[[Scanned], Any],
+        page: Page,
+    ) -> pa.Table:
+        """Return how many rows match (COUNTS); as ``rows`` for the rest."""
+        waiting, found = deque(planned), [COUNTS.empty_table()]
+        stop = threading.Event()
+        running: dict[Future[Scanned], Planned] = {}
+        try:
+            while waiting or running:
+                while waiting and len(running) < self._width:
+                    segment = waiting.popleft()
+                    asked = _named(task, segment, self._outlines)
+                    running[self._pool.submit(self._count, asked, steps, stop.is_set)] = segment
+                left_s = max(0.0, until_s - self._monotonic())
+                for future in wait(running, left_s, FIRST_COMPLETED).done:
+                    scanned = future.result()
+                    self._outlines.learn(running.pop(future).name, scanned)
+                    if _is_read(page, scanned, failed):
+                        found.append(scanned.rows)
+                if self._monotonic() >= until_s and (running or waiting):
+                    page.left = len(running) + len(waiting)
+                    break
+        finally:
+            stop.set()
+            for future in running:
+                future.cancel()
+        return summed(found)
+
+    def _count(self, task: ScanTask, steps: Steps, cancelled: Callable[[], bool]) -> Scanned:
+        with self._turns:
+            return count_segment(task, steps, self._bucket, cancelled)
+
     def _scan(self, task: ScanTask, cancelled: Callable[[], bool]) -> Scanned:
         with self._turns:
             return scan_segment(task, self._bucket, cancelled)
@@ -167,12 +206,15 @@ def _asked(task: ScanTask, segment: Planned, best: pa.Table, outlines: Outlines)
     from_ns, to_ns = tightened(task, best)
     if segment.high_ns < from_ns or segment.low_ns >= to_ns:
         return None
+    return replace(_named(task, segment, outlines), from_ns=from_ns, to_ns=to_ns)
+
+
+def _named(task: ScanTask, segment: Planned, outlines: Outlines) -> ScanTask:
+    """Return the task for a segment."""
     return replace(
         task,
         name=task.name + segment.name,
         size_bytes=segment.size_bytes,
-        from_ns=from_ns,
-        to_ns=to_ns,
         row_groups=segment.row_groups,
         end=outlines.end_of(segment.name),
     )
@@ -182,10 +224,17 @@ def _added(
     best: pa.Table, page: Page, scanned: Scanned, task: ScanTask, failed: Callable[[Scanned], Any]
 ) -> pa.Table:
     """Return the first rows with those of a segment, and note what that took."""
+    if not _is_read(page, scanned, failed):
+        return best
+    return first_rows([best, scanned.rows], task)
+
+
+def _is_read(page: Page, scanned: Scanned, failed: Callable[[Scanned], Any]) -> bool:
+    """Note what a segment took; return whether it could be read."""
     page.gets += scanned.gets
     page.bytes += scanned.bytes
     if scanned.error:
         failed(scanned)
-        return best
+        return False
     page.read += 1
-    return first_rows([best, scanned.rows], task)
+    return True

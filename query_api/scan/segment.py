@@ -7,7 +7,7 @@ showed that.
 """
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -97,11 +97,35 @@ def scan_segment(
 
     ``cancelled`` is asked before each row group. Raises BadQuery; never for a bad segment.
     """
+    best = _NO_ROWS
+
+    def take(segment: SegmentReader, group: Group, matching: Matcher) -> None:
+        nonlocal best
+        from_ns, to_ns = tightened(task, best)
+        if from_ns <= group.high_ns and group.low_ns < to_ns:
+            rows = _matches(RowGroup(segment, group), task, matching, from_ns, to_ns)
+            if len(rows):
+                best = first_rows([best, rows], task)
+
+    scanned = visit(task, bucket, cancelled, take)
+    return scanned if scanned.error else replace(scanned, rows=best)
+
+
+def visit(
+    task: ScanTask,
+    bucket: Ranges | None,
+    cancelled: Callable[[], bool],
+    take: Callable[[SegmentReader, "Group", Matcher], None],
+) -> Scanned:
+    """Hand each row group of a segment that may match to ``take``; return what that cost.
+
+    ``cancelled`` is asked before each. Raises BadQuery; never for a bad segment.
+    """
     query = parse_query(task.query)
     matching, tokens = Matcher(query), needed(query)
     bucket = bucket or open_bucket(task.bucket)
     segment = SegmentReader(bucket, task.name, task.size_bytes, task.end)
-    best, whole = _NO_ROWS, None
+    whole = None
     try:
         with segment.reading():
             groups = _row_groups(segment.footer, task)
@@ -114,11 +138,7 @@ def scan_segment(
             for group in groups:
                 if cancelled():
                     break
-                from_ns, to_ns = tightened(task, best)
-                if from_ns <= group.high_ns and group.low_ns < to_ns:
-                    rows = _matches(_RowGroup(segment, group), task, matching, from_ns, to_ns)
-                    if len(rows):
-                        best = first_rows([best, rows], task)
+                take(segment, group, matching)
     except ObjectMissing as error:
         return _failed(segment, str(error), missing=True)
     except SegmentDamaged as error:
@@ -127,7 +147,7 @@ def scan_segment(
         return _failed(segment, f"cannot read segment {task.name}: {error}")
     gets, read_bytes = segment.gets, segment.read_bytes
     end = segment.end if task.end is None else None
-    return Scanned(best, gets, read_bytes, name=task.name, end=end, filter=whole)
+    return Scanned(_NO_ROWS, gets, read_bytes, name=task.name, end=end, filter=whole)
 
 
 def _failed(
@@ -178,7 +198,7 @@ def tightened(task: ScanTask, best: pa.Table) -> tuple[int, int]:
 
 
 @dataclass(frozen=True, slots=True)
-class _Group:
+class Group:
     """A row group that may match: bounds of its times, columns that must be compared."""
 
     number: int
@@ -187,7 +207,7 @@ class _Group:
     compared: tuple[str, ...]
 
 
-def _row_groups(metadata: Any, task: ScanTask) -> list[_Group]:
+def _row_groups(metadata: Any, task: ScanTask) -> list[Group]:
     """Return the row groups whose statistics allow a match, those that come first first."""
     groups = []
     places = {metadata.schema.column(at).path: at for at in range(metadata.num_columns)}
@@ -205,13 +225,13 @@ def _row_groups(metadata: Any, task: ScanTask) -> list[_Group]:
             elif not _between(bounds, wanted):
                 break
         else:
-            groups.append(_Group(number, low * 1000, high * 1000 + 999, tuple(compared)))
+            groups.append(Group(number, low * 1000, high * 1000 + 999, tuple(compared)))
     if task.newest_first:
         return sorted(groups, key=lambda group: -group.high_ns)
     return sorted(groups, key=lambda group: group.low_ns)
 
 
-def _with_tokens(groups: list[_Group], tokens: Needed, found: TokenFilter) -> list[_Group]:
+def _with_tokens(groups: list[Group], tokens: Needed, found: TokenFilter) -> list[Group]:
     """Return the row groups that may hold what is needed, by the segment's filter."""
     asked = 0
 
@@ -242,10 +262,10 @@ def _between(bounds: tuple[str, str], wanted: Iterable[str]) -> bool:
     return any(bounds[0] <= value <= bounds[1] for value in wanted)
 
 
-class _RowGroup:
+class RowGroup:
     """Reads columns of one row group."""
 
-    def __init__(self, segment: SegmentReader, group: _Group) -> None:
+    def __init__(self, segment: SegmentReader, group: Group) -> None:
         self.group = group
         self.rows: int = segment.footer.row_group(group.number).num_rows
         self._segment = segment
@@ -269,10 +289,10 @@ class _RowGroup:
 
 
 def _matches(
-    reader: _RowGroup, task: ScanTask, matching: Matcher, from_ns: int, to_ns: int
+    reader: RowGroup, task: ScanTask, matching: Matcher, from_ns: int, to_ns: int
 ) -> pa.Table:
     """Return the first matching rows of a row group (RESULT_SCHEMA): the limit, and one more."""
-    chosen = pa.array(np.flatnonzero(_kept(reader, task, matching, from_ns, to_ns)))
+    chosen = pa.array(np.flatnonzero(kept_rows(reader, task, matching, from_ns, to_ns)))
     if not len(chosen):
         return _NO_ROWS
     keys = reader.read(["file_id", "epoch", "offset"]).add_column(0, "ns", reader.ns)
@@ -291,8 +311,8 @@ def _matches(
     return pa.table(found_rows).cast(RESULT_SCHEMA)
 
 
-def _kept(
-    reader: _RowGroup, task: ScanTask, matching: Matcher, from_ns: int, to_ns: int
+def kept_rows(
+    reader: RowGroup, task: ScanTask, matching: Matcher, from_ns: int, to_ns: int
 ) -> NDArray[np.bool_]:
     """Return for each row whether it matches; what statistics have shown is not compared."""
     group = reader.group

@@ -166,6 +166,7 @@ class Bad:
         Bad({"pod": ("",)}, "empty pod"),
         Bad({"level": ("loud",)}, "level 'loud'"),
         Bad({"query": " "}, "empty query"),
+        Bad({"pod": ("api-*",)}, "put pod:api-\\* into its query"),
         Bad({"namespace": ()}, "must name a query"),
     ],
     ids=lambda bad: next(iter(bad.more)),

@@ -102,7 +102,7 @@ def test_a_request_that_makes_no_sense_stores_nothing(
     kept: Kept, capsys: pytest.CaptureFixture[str]
 ) -> None:
     words = ["--namespace=shop", "--regex=(", "--reason=x", "--from=-1h"]
-    assert ask(kept, "delete", *words) == 1
+    assert ask(kept, "delete", *words) == 2
     assert "missing )" in capsys.readouterr().err
     with pytest.raises(SystemExit):
         ask(kept, "delete", "--namespace=shop", "--from=-1h")

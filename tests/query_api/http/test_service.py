@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from indexer.times import format_time
+from indexer.times import DAY_NS, format_time
 from query_api.completeness.replica import Replica, Snapshot
 from query_api.errors import BadParameter
 from query_api.http.app import make_app
@@ -50,7 +50,7 @@ async def test_without_a_table_the_service_says_what_to_start(local):
         ("search", {"order": "up"}, "order='up'", "/docs"),
         ("search", {"level": "loud"}, "level='loud' is not a level", "warn"),
         ("gaps", {"state": "lost"}, "state='lost' is not a state", "LOST"),
-        ("search", {"from": "yesterday"}, "from='yesterday' is no time", "RFC|2026|-15m"),
+        ("search", {"from": "last week"}, "from='last week' is no time", "yesterday|2026|-15m"),
         ("search", {"from": "now", "to": "-1h"}, "is not before", "swap"),
         ("search", {"cursor": "???"}, "cursor cannot be read", "next"),
         ("search", {"cursor": "e30"}, "cursor cannot be read", "next"),
@@ -226,7 +226,8 @@ async def test_the_page_of_the_api_loads_nothing_from_elsewhere(written):
         described = (await client.get("/openapi.json")).json()
     assert not re.search(r"//\w|\bsrc=|@import|url\(", page)
     assert "openapi.json" in page
-    paths = {"/v1/search", "/v1/gaps", "/v1/streams", "/v1/status", "/v1/deletions"}
+    paths = {"/v1/search", "/v1/histogram", "/v1/gaps", "/v1/streams", "/v1/status"}
+    paths.add("/v1/deletions")
     assert set(described["paths"]) == paths
 
 
@@ -258,6 +259,17 @@ NOW_NS = 1_790_000_000_123_456_789
         ("2023-11-14T22:13:20Z", 1_700_000_000 * 10**9),
         ("2023-11-14t23:13:20.000000001+01:00", 1_700_000_000 * 10**9 + 1),
         ("1969-12-31T23:59:59.5Z", -500_000_000),
+        ("2023-11-14", 1_699_920_000 * 10**9),
+        ("2023-11", 1_698_796_800 * 10**9),
+        ("2023", 1_672_531_200 * 10**9),
+        ("2023-11-14 22:13", 1_699_999_980 * 10**9),
+        ("2023-11-14T22:13:20", 1_700_000_000 * 10**9),
+        ("2023-11-14 22:13:20.5", 1_700_000_000_500_000_000),
+        ("today", NOW_NS // DAY_NS * DAY_NS),
+        ("yesterday", NOW_NS // DAY_NS * DAY_NS - DAY_NS),
+        ("10:30", NOW_NS // DAY_NS * DAY_NS + 37_800 * 10**9),
+        ("10:30:01.25", NOW_NS // DAY_NS * DAY_NS + 37_801_250_000_000),
+        ("0", 0),
     ],
 )
 def test_times_are_read_in_each_form(text, time_ns):
@@ -265,7 +277,17 @@ def test_times_are_read_in_each_form(text, time_ns):
 
 
 @pytest.mark.parametrize(
-    "text", ["", "2023-11-14", "2023-11-14T22:13:20", "2023-02-30T00:00:00Z", "-1y", "9" * 19]
+    "text",
+    [
+        "",
+        "2023-11-14T22",
+        "2023-13",
+        "25:00",
+        "2023-02-30T00:00:00Z",
+        "2023-02-30",
+        "-1y",
+        "9" * 19,
+    ],
 )
 def test_what_is_no_time_is_an_error(text):
     with pytest.raises(BadParameter, match="from="):

@@ -320,7 +320,7 @@ async def test_a_streamed_answer_ends_with_its_verdict(written):
     assert header["version"] == written.version
     assert header["plan"]["segments_considered"] == 1
     assert [row["message"] for row in rows] == ["line 2", "line 1"]
-    assert set(last) == {"next", "completeness", "cost"}
+    assert set(last) == {"next", "completeness", "cost", "hints"}
     assert last["completeness"]["verdict"] == "unknown"
 
 
@@ -443,3 +443,61 @@ async def test_words_are_found_in_segments_without_a_token_filter(written, monke
         asked: dict[str, Any] = {**EVER, "query": "one"}
         answer = (await client.get("/v1/search", params=asked)).json()
     assert messages(answer) == ["INFO one two"]
+
+
+async def test_a_pattern_of_names_is_asked_of_rows_and_ledger_alike(written):
+    for n, pod in enumerate(("api-1", "api-2", "web-1")):
+        written.ship(Line(START_NS + n, f"of {pod}", pod=pod))
+    async with served(written.bucket) as client:
+
+        async def ask(path: str, **asked: Any) -> Any:
+            return (await client.get(f"/v1/{path}", params={**EVER, **asked})).json()
+
+        found = await ask("search", pod="api-*")
+        assert messages(found) == ["of api-2", "of api-1"]
+        assert found["completeness"]["streams"]["expected"] == 2
+        assert messages(await ask("search", pod="*-1", query="web OR -web")) == [
+            "of web-1",
+            "of api-1",
+        ]
+        assert messages(await ask("search", pod="api-2,w*", query="of")) == ["of web-1", "of api-2"]
+        streams = await ask("streams", pod="api-*")
+        assert sorted(each["pod"] for each in streams["streams"]) == ["api-1", "api-2"]
+        page = await ask("search", pod="api-*", limit=1)
+        assert messages(await ask("search", pod="api-*", limit=1, cursor=page["next"])) == [
+            "of api-1"
+        ]
+        for asked in ({"pod": 'a"*'}, {"level": "err*"}):
+            assert "error" in await ask("search", **asked)
+
+
+async def test_a_name_that_no_stream_has_is_said_with_the_nearest(written):
+    written.ship(Line(START_NS, "x", namespace="payments"))
+    async with served(written.bucket) as client:
+
+        async def hints(**asked: Any) -> Any:
+            return (await client.get("/v1/search", params={**EVER, **asked})).json()["hints"]
+
+        assert await hints(namespace="paymnets") == [
+            "no stream has the namespace 'paymnets'; near: payments"
+        ]
+        assert await hints(pod="zz*") == ["no stream has the pod 'zz*'"]
+        assert await hints(namespace="payments", pod="api-*") == []
+
+
+async def test_a_parameter_of_one_value_is_given_once(written):
+    written.ship(Line(START_NS, "x"))
+    async with served(written.bucket) as client:
+        twice = await client.get("/v1/search?query=a&query=b")
+        lists = await client.get("/v1/search?pod=a&pod=b")
+        gaps = await client.get("/v1/gaps?type=NOSUCH")
+        wrong_method = await client.put("/v1/search")
+        incomplete = await client.get("/v1/search?node=nosuch&require=complete&from=0")
+    assert twice.status_code == 400
+    assert twice.json()["error"]["message"] == "query is given more than once"
+    assert lists.status_code == 200
+    assert "one of LOST_TOPIC" in gaps.json()["error"]["hint"]
+    assert (wrong_method.status_code, wrong_method.headers["allow"]) == (405, "GET")
+    completeness = incomplete.json()["error"]["completeness"]
+    assert completeness["complete_until"] is None
+    assert "partition" in completeness["held_back_by"]
