@@ -33,6 +33,7 @@ STARTED = '"message": "collecting"'
 START_S = 1.0  # what a start takes at most before the kubelet is held up
 _COLLECTOR = {
     "flush_age_ms": 200,
+    "event_wait_ms": 500,  # as most runs live for two seconds only
     "scan_interval_ms": 200,
     "inventory_interval_ms": 1_000,
     "inventory_full_interval_ms": 5_000,

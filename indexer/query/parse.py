@@ -4,6 +4,7 @@ deploy/QUERY.md describes the language for who writes it. A query means the same
 that accepts it, so what is not understood is an error and never text to search for.
 """
 
+import functools
 import re
 from collections.abc import Callable
 from typing import Any, cast
@@ -36,6 +37,7 @@ TOKENS_MAX = 250
 DEPTH_MAX = 40
 """So many parentheses may be open at one place."""
 
+_PARSED_KEPT = 64
 _GRAMMAR = r"""
 ?start: either
 ?either: all (_OR all)*
@@ -75,6 +77,7 @@ _TYPOGRAPHIC = "\u201c\u201d\u201e\u201f\u00ab\u00bb\u2033"
 _QUOTE_HINT = 'a quote inside is written \\"'
 
 
+@functools.lru_cache(_PARSED_KEPT)  # each segment of a search is asked the same
 def parse_query(text: str) -> Query:
     """Return what a query means, EVERYTHING for a blank one; raise BadQuery with a column."""
     if not text.strip():

@@ -223,7 +223,7 @@ def test_a_bucket_that_is_away_is_retriable_and_said_in_one_line(
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIASECRETID")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "hunter2hunter2")
     table = Table(away(), CLUSTER)
-    with pytest.raises(TableUnavailable, match="cannot open s3://logs-") as gone:
+    with pytest.raises(TableUnavailable, match="cannot read s3://logs-") as gone:
         table.make()
     assert gone.value.retriable
     assert "\n" not in str(gone.value)
