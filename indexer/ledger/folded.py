@@ -98,15 +98,18 @@ class FoldedTable:
         """Return the newest version; make the table if it is not there."""
         with contextlib.suppress(TableNotFoundError):
             return self.opened()
-        return DeltaTable.create(
-            self.uri,
-            self._schema,
-            mode="ignore",
-            configuration=LOG_CONFIGURATION,
-            # A second try would put the same schema, under another id, into version 1.
-            commit_properties=CommitProperties(max_commit_retries=0),
-            storage_options=self._bucket.storage_options,
-        )
+        try:
+            return DeltaTable.create(
+                self.uri,
+                self._schema,
+                mode="ignore",
+                configuration=LOG_CONFIGURATION,
+                # A second try would put the same schema, under another id, into version 1.
+                commit_properties=CommitProperties(max_commit_retries=0),
+                storage_options=self._bucket.storage_options,
+            )
+        except (DeltaError, OSError):
+            return self.opened()  # another keeper was faster, or this says what is wrong
 
     def rows(
         self,

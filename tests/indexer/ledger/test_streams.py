@@ -1,6 +1,7 @@
 """Labels in the table `streams`: from META entries in any order, once, and on both buckets."""
 
 import json
+import threading
 import uuid
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
@@ -278,6 +279,24 @@ def test_of_keepers_that_fold_and_sweep_at_once_none_doubles_a_row(logs: Table):
         assert sweep.result() == 0
         keepers[0].fold(logs, version)
         assert len(told(stored(logs))) == len(set(told(stored(logs)))) == 3 * (number + 1)
+
+
+def test_of_keepers_that_make_the_table_at_once_all_have_it(store: Bucket):
+    """Each tries to write version 0; those that are slower read what the first has written."""
+    for number in range(8):
+        logs = Table(store, f"{CLUSTER}-{number}")
+        logs.make()
+        version = commit(logs, file("api-1"))
+        keepers = [StreamsTable(store, logs.cluster) for _ in range(4)]
+        start = threading.Barrier(len(keepers))
+
+        def fold(keeper: StreamsTable, start=start, logs=logs, version=version) -> int:
+            start.wait()
+            return keeper.fold(logs, version)
+
+        with ThreadPoolExecutor(len(keepers)) as pool:
+            added = list(pool.map(fold, keepers))
+        assert sum(added) == 1
 
 
 def test_a_sweep_joins_small_objects_and_changes_no_row(logs: Table):
