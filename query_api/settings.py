@@ -48,4 +48,7 @@ class QuerySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     page_bytes: Annotated[
         int, setting("maximum bytes of the messages in a page; a longer one comes alone", ge=1)
     ] = 16 << 20
+    context_rows: Annotated[
+        int, setting("maximum number of rows before a line, and behind it", ge=1)
+    ] = 1_000
     list_max: Annotated[int, setting("maximum number of gaps or streams in a list", ge=1)] = 10_000

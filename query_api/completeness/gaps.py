@@ -100,7 +100,7 @@ def file_gaps(ledger: Ledger, before: OfFiles) -> OfFiles:
         if file.lost and not file.settled_ns:
             known = before.get(key)
             is_same = known is not None and known[0] is file
-            found[key] = known if known and is_same else (file, tuple(_file_gaps(file)))
+            found[key] = known if known and is_same else (file, tuple(gaps_of(file)))
     return found
 
 
@@ -129,7 +129,7 @@ def _id(*parts: object) -> str:
     return hashlib.blake2b(repr(parts).encode(), digest_size=8).hexdigest()
 
 
-def _file_gaps(file: FileEntry) -> Iterator[Gap]:
+def gaps_of(file: FileEntry) -> Iterator[Gap]:
     """Yield a gap for each part of a loss that is still missing, or one if all of it has come.
 
     What several reports name is a gap of the latest of them.
@@ -137,7 +137,7 @@ def _file_gaps(file: FileEntry) -> Iterator[Gap]:
     covered = [(part.start, part.end) for part in file.covered]
     claimed: list[tuple[int, int]] = []
     open_ended = not file.sealed
-    known_end = max(file.covered_end, *(lost.end for lost in file.lost))
+    known_end = max([file.covered_end, *(lost.end for lost in file.lost)])
     for lost in reversed(file.lost):
         end = lost.end
         if not lost.end_exact:

@@ -51,7 +51,7 @@ def judge(snapshot: Snapshot, scope: Scope, cluster: str, trouble: Trouble) -> C
     holder = progress.last
     until_ns = holder.complete_until_ns if holder else None
     gone = removals(snapshot.ledger, scope)
-    loss = _losses(len(gaps), gone, trouble)
+    loss = losses(len(gaps), gone, trouble)
     doubt = _doubts(holder, nodes, scope) + _blind(snapshot.ledger, nodes, scope)
     return Completeness(
         verdict="incomplete" if loss else "unknown" if doubt else "complete",
@@ -62,7 +62,7 @@ def judge(snapshot: Snapshot, scope: Scope, cluster: str, trouble: Trouble) -> C
         reasons=loss + doubt,
         gaps=[snapshot.view(snapshot.gaps[at], cluster) for at in gaps[:GAPS_SHOWN]],
         gaps_total=len(gaps),
-        removed=[_removed_view(each) for each in gone[:GAPS_SHOWN]],
+        removed=[removed_view(each) for each in gone[:GAPS_SHOWN]],
         removed_total=len(gone),
         streams=count_streams(snapshot.ledger, scope, progress, snapshot.columns, gaps),
         scan=Scan(
@@ -84,7 +84,7 @@ def no_better_than(verdict: str, found: Completeness) -> Completeness:
     return found.model_copy(update={"verdict": verdict, "reasons": [*found.reasons, reason]})
 
 
-def _removed_view(removal: Removal) -> RemovedView:
+def removed_view(removal: Removal) -> RemovedView:
     return RemovedView(
         kind=removal.kind,
         namespace=removal.namespace,
@@ -97,7 +97,7 @@ def _removed_view(removal: Removal) -> RemovedView:
     )
 
 
-def _losses(gaps: int, gone: Sequence[Removal], trouble: Trouble) -> list[str]:
+def losses(gaps: int, gone: Sequence[Removal], trouble: Trouble) -> list[str]:
     found = []
     if gaps:
         found.append(f"{gaps} gap{'s' if gaps > 1 else ''} in what was asked")

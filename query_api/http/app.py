@@ -22,17 +22,21 @@ from collector.process import own_version
 from indexer.store.bucket import Bucket, BucketLimits
 from indexer.store.open import open_bucket
 from query_api.completeness.damage import Damages
+from query_api.completeness.files import Files
 from query_api.completeness.replica import Replica
-from query_api.http import deletions, lists, search
+from query_api.http import context, deletions, lists, search
 from query_api.http.gate import Gate
 from query_api.http.refusal import add_errors, as_json, refusal
 from query_api.http.service import Service
 from query_api.http.view import View
 from query_api.metrics import QueryMetrics
+from query_api.questions.context import Contexts
 from query_api.questions.search import Search
 from query_api.settings import QuerySettings
 
-PARAMETERS = {**search.ENDPOINTS, **lists.ENDPOINTS, **deletions.ENDPOINTS}
+PARAMETERS = {
+    **search.ENDPOINTS, **context.ENDPOINTS, **lists.ENDPOINTS, **deletions.ENDPOINTS,
+}  # fmt: skip
 
 # To the table's log, besides those that scans take.
 _CONNECTIONS_BESIDE = 8
@@ -56,7 +60,8 @@ def make_app(
     computing = settings.scan_threads or os.cpu_count() or 1
     damages = Damages(bucket, settings.cluster)
     searches = Search(settings, replica, pool, computing, metrics, damages, clock_ns, monotonic)
-    service = Service(settings, bucket, view, searches, metrics, damages, clock_ns)
+    contexts = Contexts(settings, searches, Files(bucket, settings.cluster))
+    service = Service(settings, bucket, view, searches, metrics, damages, clock_ns, contexts)
 
     @contextlib.asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -83,6 +88,7 @@ def make_app(
         Gate, endpoints=PARAMETERS, requests_max=settings.requests_max, metrics=metrics
     )
     search.add_search(app, service)
+    context.add_context(app, service)
     lists.add_lists(app, service)
     deletions.add_deletions(app, service)
     _add_operations(app, service)

@@ -20,6 +20,7 @@ from query_api.http.refusal import as_json
 from query_api.http.view import View
 from query_api.metrics import QueryMetrics
 from query_api.questions.answer import ErrorAnswer
+from query_api.questions.context import Contexts
 from query_api.questions.names import expanded
 from query_api.questions.search import Search
 from query_api.settings import QuerySettings
@@ -58,6 +59,7 @@ class Service:
     metrics: QueryMetrics
     damages: Damages
     clock_ns: Callable[[], int]
+    contexts: Contexts
 
     def scope(self, _: Request, asked: Asked, latest: Snapshot) -> Scope:
         """Return the scope of a question, with the names that its patterns stand for."""

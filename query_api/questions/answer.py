@@ -21,12 +21,15 @@ class Row(Model):
     time: Time
     namespace: str
     pod: str
+    pod_uid: str
     container: str
+    restart: Annotated[int, Field(description="of the container")]
     node: str
     output: Literal["stdout", "stderr", "unknown"]
     level: Literal["trace", "debug", "info", "warn", "error", "fatal", "unknown"]
     message: str
     file_id: Annotated[str, Field(description="hexadecimal")]
+    epoch: Annotated[int, Field(description="counts how often the file began anew")]
     offset: Annotated[int, Field(description="where the line begins in the file, in bytes")]
     partial: Annotated[
         Literal[True] | None, Field(description="head, tail or middle of a line that was cut")
@@ -46,6 +49,75 @@ class Cost(Model):
     gets: int
     bytes: int
     ms: float
+
+
+class ContextRow(Row):
+    """A line of a file; one is the line that was asked for."""
+
+    anchor: Annotated[Literal[True] | None, Field(description="it begins at the offset given")] = (
+        None
+    )
+
+
+class BreakView(Model):
+    """Bytes of a file that are not there: a gap, or what has not come yet (no type)."""
+
+    type: str | None
+    state: Literal["LOST", "UNKNOWN", "PENDING"]
+    id: Annotated[str | None, Field(description="of the gap in /v1/gaps")]
+    start: int
+    end: Annotated[int, Field(description="byte behind the last one; lines go on there")]
+    end_exact: Annotated[bool, Field(description="false: more may be missing behind end")]
+    bytes: int
+    from_: Annotated[Time | None, Field(alias="from", description="no missing line is older")]
+    to: Annotated[Time | None, Field(description="no missing line is later")]
+    reason: str
+
+
+class Break(Model):
+    """Where lines are missing."""
+
+    gap: BreakView
+
+
+class FileName(Model):
+    """What names a file."""
+
+    file_id: str
+    epoch: int
+
+
+Edge = Annotated[
+    Literal["file", "gap", "limit", "open"],
+    Field(
+        description="file: it begins or has ended there; gap: bytes are missing; limit: there may "
+        "be more rows; open: it goes on, and more may come"
+    ),
+]
+
+
+class Context(Model):
+    """The rows around a line, in the order of the file."""
+
+    rows: list[ContextRow | Break]
+    file_id: str
+    epoch: int
+    cluster: str
+    node: str
+    namespace: str
+    pod: str
+    pod_uid: str
+    container: str
+    restart: int
+    begins_at: Edge
+    ends_at: Edge
+    previous_file: Annotated[
+        FileName | None, Field(description="the file before it in its stream, if that is known")
+    ]
+    next_file: FileName | None
+    completeness: Annotated[Completeness, Field(description="of these rows of the file")]
+    cost: Cost
+    version: int
 
 
 class Answer(Model):
@@ -249,18 +321,21 @@ class ErrorAnswer(Model):
 
 
 _ROWS_AT_ONCE = 64
-_SAME = ("namespace", "pod", "container", "node", "output", "level", "message")
+_SAME = (
+    "namespace", "pod", "pod_uid", "container", "restart", "node", "output", "level", "message",
+)  # fmt: skip
 
 
 def plain_rows(table: pa.Table) -> Iterator[dict[str, Any]]:
     """Yield the rows of a page as JSON shows them (see ``Row``); few are held at a time."""
     for batch in table.to_batches(_ROWS_AT_ONCE):
         times, ids = batch.column("ns").to_pylist(), batch.column("file_id").to_pylist()
-        offsets, partial = batch.column("offset").to_pylist(), batch.column("partial").to_pylist()
-        raw = batch.column("raw").to_pylist()
-        for at, row in enumerate(batch.select(_SAME).to_pylist()):
+        places = zip(ids, *(batch.column(n).to_pylist() for n in ("epoch", "offset")), strict=True)
+        partial, raw = batch.column("partial").to_pylist(), batch.column("raw").to_pylist()
+        same = batch.select(_SAME).to_pylist()
+        for at, (row, (file_id, epoch, offset)) in enumerate(zip(same, places, strict=True)):
             shown = {"time": format_time(times[at]), **row}
-            shown["file_id"], shown["offset"] = ids[at].hex(), offsets[at]
+            shown |= {"file_id": file_id.hex(), "epoch": epoch, "offset": offset}
             if partial[at]:
                 shown["partial"] = True
             if raw[at] is not None:

@@ -127,6 +127,37 @@ class HistogramParameters(_RowParameters):
     ] = ""
 
 
+class ContextParameters(BaseModel):
+    """Around which line of which file; no time is asked for, since a line may bear any."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    file_id: Annotated[str, Field(description="of the file, as a row has it")]
+    epoch: Annotated[int, Field(ge=0, le=2**31 - 1, description="of the file")] = 0
+    offset: Annotated[int, Field(ge=0, lt=2**62, description="where the line begins, in bytes")]
+    before: Annotated[int, Field(ge=0, description="maximum number of rows before it")] = 50
+    after: Annotated[int, Field(ge=0, description="maximum number of rows behind it")] = 50
+    require: Annotated[
+        Literal["", "complete"],
+        Field(description="complete: answer with an error unless the answer is complete"),
+    ] = ""
+
+    def scope(self, _: int) -> Scope:
+        """Return what is asked for: anything, for a file has one place."""
+        return Scope(-(2**63), 2**63, {})
+
+    def file(self) -> bytes:
+        """Return the id of the file; raise BadParameter."""
+        try:
+            file_id = bytes.fromhex(self.file_id)
+        except ValueError:
+            file_id = b""
+        if len(file_id) != 16:
+            hint = "32 hexadecimal digits, as a row has them"
+            raise BadParameter(f"file_id={self.file_id!r} is no id of a file", hint)
+        return file_id
+
+
 class DeletionParameters(_RowParameters):
     """What a request for deletion says: what a search does, who asks, and why.
 

@@ -13,6 +13,7 @@ from typing import Any
 import pyarrow as pa
 
 from indexer.errors import VersionGone
+from indexer.query.meant import EVER_NS
 from indexer.query.needed import needed
 from indexer.query.parse import parse_query
 from indexer.query.scope import Scope
@@ -28,11 +29,14 @@ from query_api.questions.histogram import STEPS_MAX, steps_of, told
 from query_api.questions.names import expanded, hints_of, in_query, patterns_of, without
 from query_api.questions.parameters import HistogramParameters, SearchParameters
 from query_api.scan.cursor import Cursor, read_cursor, write_cursor
+from query_api.scan.nearby import Near
 from query_api.scan.outlines import Outlines
 from query_api.scan.page import Page, Scans
 from query_api.scan.plan import Planned
 from query_api.scan.segment import Key, Scanned, ScanTask
 from query_api.settings import QuerySettings
+
+_ANY_ROW = ScanTask("", "", 0, *EVER_NS, (), "", False, None, 1, 1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,19 +88,19 @@ class Search:
         self._settings = settings
         self._replica = replica
         self._outlines = Outlines(settings.outline_bytes)
-        self._scans = Scans(
+        self.scans = Scans(
             pool, settings.store_reads, scan_threads, replica.bucket, self._outlines, monotonic
         )
         self._metrics = metrics
-        self._monotonic = monotonic
+        self.monotonic = monotonic
 
     def prepare(self, parameters: SearchParameters, latest: Snapshot, now_ns: int) -> Prepared:
         """Return the plan of a search; raise BadQuery, BadParameter, TableError or VersionGone.
 
         It is answered from ``latest``, or from the version that its cursor names.
         """
-        began_s = self._monotonic()
-        self._check_limit("rows_max", "limit", parameters.limit)
+        began_s = self.monotonic()
+        self.check_limit("rows_max", "limit", parameters.limit)
         scope = parameters.scope(now_ns)
         snapshot, after, verdict = latest, None, ""
         if parameters.cursor:
@@ -123,7 +127,7 @@ class Search:
         snapshot: Snapshot,
         began_s: float,
     ) -> Prepared:
-        self._check_limit("query_characters", "query", len(asked.query))
+        self.check_limit("query_characters", "query", len(asked.query))
         tokens = needed(parse_query(asked.query))
         patterns = patterns_of(scope)
         judged = expanded(scope, snapshot.ledger.totals)
@@ -131,7 +135,8 @@ class Search:
         planned = self._outlines.sift(snapshot.segments.plan(rows), tokens)
         return Prepared(asked.require, snapshot, scope, rows, judged, query, planned, began_s)
 
-    def _check_limit(self, setting: str, name: str, given: int) -> None:
+    def check_limit(self, setting: str, name: str, given: int) -> None:
+        """Raise BadParameter for a number that is above a setting."""
         most = getattr(self._settings, setting)
         if given > most:
             self._metrics.limit_reached.labels(setting).inc()
@@ -143,17 +148,34 @@ class Search:
         """Return how many rows match, step by step; raises as ``prepare`` and ``last`` do."""
         if parameters.steps > STEPS_MAX:
             raise BadParameter(f"steps is {parameters.steps}, the maximum is {STEPS_MAX}", "")
-        began_s = self._monotonic()
+        began_s = self.monotonic()
         scope = parameters.scope(now_ns)
         prepared = self._prepared(parameters, scope, latest, began_s)
         found, steps = Found(prepared), steps_of(scope, parameters.steps, parameters.by)
-        counts = self._scans.counts(
+        counts = self.scans.counts(
             prepared.planned, self._task(prepared), steps, self._until_s(prepared),
             partial(self._failed, found), found.page,
         )  # fmt: skip
         _, told_of = self._told(found)
         of_plan = {name: self.header(prepared)[name] for name in ("version", "from", "to")}
         return {**told(counts, steps, scope), **told_of, **of_plan}
+
+    def near(
+        self, planned: list[Planned], scope: Scope, near: Near, trouble: Trouble, page: Page
+    ) -> pa.Table:
+        """Return the rows (RESULT_SCHEMA) around a place of a file; never fails as a whole."""
+        task = replace(_ANY_ROW, bucket=self._settings.bucket, name=self._replica.table.folder,
+                       equals=tuple(scope.equals.items()))  # fmt: skip
+        until_s = self.monotonic() + self._settings.query_timeout_ms / 1000
+        failed = partial(self.failed, trouble, is_old=False)
+        rows = self.scans.near(planned, task, near, until_s, failed, page)
+        if page.left:
+            self._note_left(trouble, page)
+        return rows
+
+    def _note_left(self, trouble: Trouble, page: Page) -> None:
+        trouble.cut_off = f"the time limit left {page.left} segment(s) unread"
+        self._metrics.limit_reached.labels("query_timeout_ms").inc()
 
     def header(self, prepared: Prepared) -> dict[str, Any]:
         """Return what the plan knows before anything is read."""
@@ -177,15 +199,19 @@ class Search:
         prepared = found.prepared
         task, until_s = self._task(prepared), self._until_s(prepared)
         failed = partial(self._failed, found)
-        yield from self._scans.rows(prepared.planned, task, until_s, failed, found.page)
+        yield from self.scans.rows(prepared.planned, task, until_s, failed, found.page)
         if found.gone and prepared.after is not None:
             version = prepared.snapshot.version
             raise VersionGone(f"segments of version {version} are gone; ask without a cursor")
 
     def _failed(self, found: Found, scanned: Scanned) -> None:
-        found.trouble.failed[scanned.name] = scanned.error
         found.gone |= scanned.missing
-        if scanned.damaged or (scanned.missing and found.prepared.after is None):
+        self.failed(found.trouble, scanned, is_old=found.prepared.after is not None)
+
+    def failed(self, trouble: Trouble, scanned: Scanned, *, is_old: bool) -> None:
+        """Note a segment that could not be read; what is gone is no damage if it is of old."""
+        trouble.failed[scanned.name] = scanned.error
+        if scanned.damaged or (scanned.missing and not is_old):
             self._damages.note(scanned.name, scanned.error, self._clock_ns())
 
     def _until_s(self, prepared: Prepared) -> float:
@@ -218,28 +244,34 @@ class Search:
         """Return the verdict; and what is said of it, hints and cost."""
         prepared, page, trouble = found.prepared, found.page, found.trouble
         if page.left:
-            trouble.cut_off = f"the time limit left {page.left} segment(s) unread"
-            self._metrics.limit_reached.labels("query_timeout_ms").inc()
+            self._note_left(trouble, page)
         if page.is_cut_by_bytes:
             self._metrics.limit_reached.labels("page_bytes").inc()
         completeness = self._judged(prepared, trouble)
-        cost = Cost(
-            segments_considered=len(prepared.snapshot.segments),
-            segments_pruned=len(prepared.snapshot.segments) - len(prepared.planned),
-            segments_read=page.read,
-            gets=page.gets,
-            bytes=page.bytes,
-            ms=round((self._monotonic() - prepared.began_s) * 1000, 1),
-        )
-        self._metrics.gets.inc(page.gets)
-        self._metrics.outline_bytes.set(self._outlines.held_bytes)
-        self._metrics.scanned_bytes.inc(page.bytes)
-        self._metrics.segments_failed.inc(len(trouble.failed))
+        considered = len(prepared.snapshot.segments)
+        cost = self.cost(considered, len(prepared.planned), page, trouble, prepared.began_s)
         return completeness, {
             "completeness": plain(completeness),
             "hints": list(hints_of(prepared.asked, prepared.snapshot.ledger.totals)),
             "cost": plain(cost),
         }
+
+    def cost(
+        self, considered: int, planned: int, page: Page, trouble: Trouble, began_s: float
+    ) -> Cost:
+        """Return what an answer took, and count it."""
+        self._metrics.gets.inc(page.gets)
+        self._metrics.outline_bytes.set(self._outlines.held_bytes)
+        self._metrics.scanned_bytes.inc(page.bytes)
+        self._metrics.segments_failed.inc(len(trouble.failed))
+        return Cost(
+            segments_considered=considered,
+            segments_pruned=considered - planned,
+            segments_read=page.read,
+            gets=page.gets,
+            bytes=page.bytes,
+            ms=round((self.monotonic() - began_s) * 1000, 1),
+        )
 
     def _judged(self, prepared: Prepared, trouble: Trouble) -> Completeness:
         completeness = judge(prepared.snapshot, prepared.judged, self._settings.cluster, trouble)

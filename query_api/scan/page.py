@@ -11,6 +11,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, wait
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import islice
 from typing import Any
 
@@ -19,6 +20,8 @@ import pyarrow as pa
 
 from indexer.store.bucket import Ranges
 from query_api.scan.count import COUNTS, Steps, count_segment, summed
+from query_api.scan.nearby import PLACES, Near, find_places, nearest, read_places
+from query_api.scan.nearby import tightened as tightened_near
 from query_api.scan.outlines import Outlines
 from query_api.scan.plan import Planned
 from query_api.scan.segment import (
@@ -30,6 +33,9 @@ from query_api.scan.segment import (
     scan_segment,
     tightened,
 )
+
+Scan = Callable[[Ranges, Callable[[], bool]], Scanned]
+"""Scans one segment, of which all is known but the bucket, and whether nobody waits any more."""
 
 
 @dataclass(slots=True)
@@ -97,7 +103,8 @@ class Scans:
                     if asked is None:
                         waiting.clear()  # nor can those behind it hold an earlier row
                         break
-                    running[self._pool.submit(self._scan, asked, stop.is_set)] = segment
+                    scan = partial(scan_segment, asked)
+                    running[self._pool.submit(self._in_turn, scan, stop.is_set)] = segment
                 settled = _settled(best, task, [*running.values(), *islice(waiting, 1)])
                 if settled > sent:
                     yield best.slice(sent, settled - sent)
@@ -134,37 +141,80 @@ class Scans:
         page: Page,
     ) -> pa.Table:
         """Return how many rows match (COUNTS); as ``rows`` for the rest."""
-        waiting, found = deque(planned), [COUNTS.empty_table()]
+
+        def count(segment: Planned) -> Scan:
+            return partial(count_segment, _named(task, segment, self._outlines), steps)
+
+        found = self._each(planned, count, until_s, failed, page)
+        return summed([COUNTS.empty_table(), *found])
+
+    def near(
+        self,
+        planned: Sequence[Planned],
+        task: ScanTask,
+        near: Near,
+        until_s: float,
+        failed: Callable[[Scanned], Any],
+        page: Page,
+    ) -> pa.Table:
+        """Return the rows of a file around a place, in its order; as ``rows`` for the rest."""
+        places = PLACES.empty_table()
+
+        def find(segment: Planned) -> Scan:
+            asked = _named(task, segment, self._outlines)
+            return partial(find_places, asked, tightened_near(near, places))
+
+        def read(segment: Planned) -> Scan:
+            asked = _named(task, segment, self._outlines)
+            return partial(read_places, asked, wanted[asked.name])
+
+        for found in self._each(planned, find, until_s, failed, page):
+            places = nearest([places, found], near)
+        of_keys = page.read
+        wanted: dict[str, dict[int, list[int]]] = {}
+        for place in places.to_pylist():
+            groups = wanted.setdefault(place["segment"], {})
+            groups.setdefault(place["group"], []).append(place["row"])
+        chosen = [each for each in planned if task.name + each.name in wanted]
+        rows = list(self._each(chosen, read, until_s, failed, page))
+        page.read = of_keys  # of which these are some
+        return pa.concat_tables([RESULT_SCHEMA.empty_table(), *rows]).sort_by("offset")
+
+    def _each(
+        self,
+        planned: Sequence[Planned],
+        scan: Callable[[Planned], Scan],
+        until_s: float,
+        failed: Callable[[Scanned], Any],
+        page: Page,
+    ) -> Iterator[pa.Table]:
+        """Yield what a scan makes of each segment that can be read, in any order."""
+        waiting = deque(planned)
         stop = threading.Event()
         running: dict[Future[Scanned], Planned] = {}
         try:
             while waiting or running:
                 while waiting and len(running) < self._width:
                     segment = waiting.popleft()
-                    asked = _named(task, segment, self._outlines)
-                    running[self._pool.submit(self._count, asked, steps, stop.is_set)] = segment
+                    asked = scan(segment)
+                    running[self._pool.submit(self._in_turn, asked, stop.is_set)] = segment
                 left_s = max(0.0, until_s - self._monotonic())
                 for future in wait(running, left_s, FIRST_COMPLETED).done:
                     scanned = future.result()
                     self._outlines.learn(running.pop(future).name, scanned)
                     if _is_read(page, scanned, failed):
-                        found.append(scanned.rows)
+                        yield scanned.rows
                 if self._monotonic() >= until_s and (running or waiting):
-                    page.left = len(running) + len(waiting)
+                    page.left += len(running) + len(waiting)
                     break
         finally:
             stop.set()
             for future in running:
                 future.cancel()
-        return summed(found)
 
-    def _count(self, task: ScanTask, steps: Steps, cancelled: Callable[[], bool]) -> Scanned:
+    def _in_turn(self, scan: Scan, cancelled: Callable[[], bool]) -> Scanned:
         with self._turns:
-            return count_segment(task, steps, self._bucket, cancelled)
-
-    def _scan(self, task: ScanTask, cancelled: Callable[[], bool]) -> Scanned:
-        with self._turns:
-            return scan_segment(task, self._bucket, cancelled)
+            return scan(self._bucket, cancelled)
 
 
 class _InTurns:

@@ -29,20 +29,26 @@ from indexer.store.open import open_bucket
 
 _TOKENS_ASKED_MAX = 4  # of one segment's filter; each costs a request
 
-_KEYS = ("ns", "file_id", "epoch", "offset")
-_SHOWN = ("namespace", "pod", "container", "node", "output", "level", "message", "raw", "partial")
+KEYS = ("ns", "file_id", "epoch", "offset")
+"""Columns that tell one row from all others, in the order of an answer."""
+
+_WORDS = ("namespace", "pod", "container", "node", "output", "level", "pod_uid", "message")
+SHOWN = (*_WORDS, "restart", "raw", "partial")
+"""Columns that a row of an answer has besides its keys."""
+
 RESULT_SCHEMA = pa.schema(
     [
         pa.field("ns", pa.int64()),  # time in nanoseconds
         pa.field("file_id", pa.binary(16)),
         pa.field("epoch", pa.int32()),
         pa.field("offset", pa.int64()),
-        *(pa.field(name, pa.string()) for name in _SHOWN[:-2]),
+        *(pa.field(name, pa.string()) for name in _WORDS),
+        pa.field("restart", pa.int32()),
         pa.field("raw", pa.binary()),
         pa.field("partial", pa.bool_()),
     ]
 )
-_NO_ROWS = RESULT_SCHEMA.empty_table()
+NO_ROWS = RESULT_SCHEMA.empty_table()
 
 Key = tuple[int, bytes, int, int]
 """What orders rows: time in nanoseconds, file_id, epoch, offset."""
@@ -97,7 +103,7 @@ def scan_segment(
 
     ``cancelled`` is asked before each row group. Raises BadQuery; never for a bad segment.
     """
-    best = _NO_ROWS
+    best = NO_ROWS
 
     def take(segment: SegmentReader, group: Group, matching: Matcher) -> None:
         nonlocal best
@@ -147,14 +153,14 @@ def visit(
         return _failed(segment, f"cannot read segment {task.name}: {error}")
     gets, read_bytes = segment.gets, segment.read_bytes
     end = segment.end if task.end is None else None
-    return Scanned(_NO_ROWS, gets, read_bytes, name=task.name, end=end, filter=whole)
+    return Scanned(NO_ROWS, gets, read_bytes, name=task.name, end=end, filter=whole)
 
 
 def _failed(
     segment: SegmentReader, error: str, *, missing: bool = False, damaged: bool = False
 ) -> Scanned:
     gets, read_bytes = segment.gets, segment.read_bytes
-    return Scanned(_NO_ROWS, gets, read_bytes, error, missing, damaged, segment.name)
+    return Scanned(NO_ROWS, gets, read_bytes, error, missing, damaged, segment.name)
 
 
 def first_rows(tables: Sequence[pa.Table], task: ScanTask) -> pa.Table:
@@ -170,8 +176,8 @@ def _first(tables: Sequence[pa.Table], task: ScanTask) -> pa.Table:
     """Return the first ``limit`` rows, and one more, of tables that have at least their keys."""
     rows = pa.concat_tables(tables)
     order = "descending" if task.newest_first else "ascending"
-    keys = [(name, order) for name in _KEYS]
-    return rows.take(pc.select_k_unstable(rows.select(_KEYS), k=task.limit + 1, sort_keys=keys))
+    keys = [(name, order) for name in KEYS]
+    return rows.take(pc.select_k_unstable(rows.select(KEYS), k=task.limit + 1, sort_keys=keys))
 
 
 def fitting(rows: pa.Table, task: ScanTask) -> int:
@@ -294,7 +300,7 @@ def _matches(
     """Return the first matching rows of a row group (RESULT_SCHEMA): the limit, and one more."""
     chosen = pa.array(np.flatnonzero(kept_rows(reader, task, matching, from_ns, to_ns)))
     if not len(chosen):
-        return _NO_ROWS
+        return NO_ROWS
     keys = reader.read(["file_id", "epoch", "offset"]).add_column(0, "ns", reader.ns)
     if len(chosen) < len(keys):
         keys = keys.take(chosen)
@@ -303,12 +309,17 @@ def _matches(
         keys = keys.filter(_after(keys, task.after, task.newest_first))
     keys = _first([keys], task)
     if not len(keys):
-        return _NO_ROWS
-    shown = reader.read(_SHOWN).take(keys.column("row"))
-    found_rows = {**{name: keys.column(name) for name in _KEYS}}
-    found_rows.update({name: shown.column(name) for name in _SHOWN})
+        return NO_ROWS
+    shown = reader.read(SHOWN).take(keys.column("row"))
+    return shown_rows(keys, shown)
+
+
+def shown_rows(keys: pa.Table, shown: pa.Table) -> pa.Table:
+    """Return rows as an answer has them (RESULT_SCHEMA), of their keys and the other columns."""
+    columns = {name: keys.column(name) for name in KEYS}
+    columns.update({name: shown.column(name) for name in SHOWN})
     # Words are dictionaries of this row group; those of several would have to be unified.
-    return pa.table(found_rows).cast(RESULT_SCHEMA)
+    return pa.table(columns).cast(RESULT_SCHEMA)
 
 
 def kept_rows(
@@ -328,7 +339,7 @@ def _after(keys: pa.Table, after: Key, newest_first: bool) -> pa.ChunkedArray:
     """Return which rows come after a key in the order of the answer."""
     beyond = pc.less if newest_first else pc.greater
     mask: Any = None
-    for name, value in reversed(list(zip(_KEYS, after, strict=True))):
+    for name, value in reversed(list(zip(KEYS, after, strict=True))):
         column = keys.column(name)
         bound = pa.scalar(value, column.type)
         further = beyond(column, bound)

@@ -39,12 +39,15 @@ async def test_a_row_has_what_was_written(any_bucket):
         "time": "2026-09-21T14:00:00.123456789Z",
         "namespace": "shop",
         "pod": "api-1",
+        "pod_uid": "uid-api-1",
         "container": "app",
+        "restart": 0,
         "node": "node-1",
         "output": "stderr",
         "level": "error",
         "message": "ERROR caf\xe9",
         "file_id": file.id.hex(),
+        "epoch": 0,
         "offset": 0,
     }
     assert answer["version"] == written.version
