@@ -42,7 +42,7 @@ BANNED = {
 def tree() -> list[Path]:
     """All files that are, or would be, in version control: those that .gitignore does not name."""
     ignored = (ROOT / ".gitignore").read_text().splitlines()
-    names = [".git", *(line.strip("/") for line in ignored if line.endswith("/"))]
+    names = [".git", *(line.strip("/") for line in ignored if not line.startswith("#"))]
     found = []
     for folder, folders, files in os.walk(ROOT):
         folders[:] = [each for each in folders if not any(fnmatch(each, name) for name in names)]
