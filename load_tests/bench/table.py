@@ -15,6 +15,7 @@ from indexer.keeper.compact import CompactionLimits, compact, plan_compactions
 from indexer.keeper.fence import FencedTable
 from indexer.keeper.settings import KeeperSettings
 from indexer.object_names import delta_log_folder, folder_uri, logs_folder
+from indexer.query.parse import parse_query
 from indexer.segment.token_filter import KEY, TAG_BYTES, Place, TokenFilter
 from indexer.store.open import open_bucket
 from indexer.table.table import Live, Table
@@ -35,10 +36,9 @@ def _objects(bucket: Path) -> list[Live]:
 def scan_cpu_s(bucket: str) -> float:
     """Return the CPU seconds of one scan of `message` for a phrase that no filter excludes."""
     folder = folder_uri(bucket, logs_folder(_CLUSTER))
+    query = parse_query('"nolinesaysthis"')
     tasks = [
-        ScanTask(
-            folder, each.name, each.size, 0, _FOREVER_NS, (), '"nolinesaysthis"', True, None, 10, 1
-        )
+        ScanTask(folder, each.name, each.size, 0, _FOREVER_NS, (), query, True, None, 10, 1)
         for each in _objects(Path(bucket))
         if not each.is_coverage
     ]

@@ -36,8 +36,9 @@ def steps_of(scope: Scope, most: int, by: str) -> Steps:
     for length_ns in _LENGTHS_NS:
         from_ns = scope.from_ns // length_ns * length_ns
         if scope.to_ns - from_ns <= most * length_ns:
-            return Steps(from_ns, length_ns, by)
-    return Steps(scope.from_ns, -(-(scope.to_ns - scope.from_ns) // most), by)
+            return Steps(from_ns, length_ns, (by,) if by else ())
+    length_ns = -(-(scope.to_ns - scope.from_ns) // most)
+    return Steps(scope.from_ns, length_ns, (by,) if by else ())
 
 
 def told(counts: pa.Table, steps: Steps, scope: Scope) -> dict[str, Any]:

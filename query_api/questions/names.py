@@ -10,7 +10,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
 from indexer.ledger.totals import NAMES, StreamTotals
+from indexer.query.parse import parse_query
 from indexer.query.scope import Scope
+from indexer.query.tree import EVERYTHING, And, Query
 from query_api.errors import BadParameter
 
 _PATTERN = re.compile(r"[A-Za-z0-9._*-]+")
@@ -49,10 +51,14 @@ def expanded(scope: Scope, totals: StreamTotals) -> Scope:
     return replace(scope, equals=found)
 
 
-def in_query(query: str, patterns: Mapping[str, tuple[str, ...]]) -> str:
-    """Return a query that asks for patterns of names too, in the language of queries."""
-    asked = [f"{name}:({' OR '.join(values)})" for name, values in patterns.items()]
-    return " ".join([f"({query})", *asked] if query.strip() else asked)
+def in_query(query: Query, patterns: Mapping[str, tuple[str, ...]]) -> Query:
+    """Return a query that asks for patterns of names too."""
+    if not patterns:
+        return query
+    asked = parse_query(
+        " ".join(f"{name}:({' OR '.join(values)})" for name, values in patterns.items())
+    )
+    return asked if query == EVERYTHING else And((query, asked))
 
 
 def hints_of(scope: Scope, totals: StreamTotals) -> Iterator[str]:

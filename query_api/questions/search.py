@@ -17,6 +17,7 @@ from indexer.query.meant import EVER_NS
 from indexer.query.needed import needed
 from indexer.query.parse import parse_query
 from indexer.query.scope import Scope
+from indexer.query.tree import EVERYTHING, Query
 from indexer.times import format_time
 from query_api.completeness.damage import Damages
 from query_api.completeness.replica import Replica, Snapshot
@@ -28,6 +29,7 @@ from query_api.questions.answer import Cost
 from query_api.questions.histogram import STEPS_MAX, steps_of, told
 from query_api.questions.names import expanded, hints_of, in_query, patterns_of, without
 from query_api.questions.parameters import HistogramParameters, SearchParameters
+from query_api.scan.count import Steps
 from query_api.scan.cursor import Cursor, read_cursor, write_cursor
 from query_api.scan.nearby import Near
 from query_api.scan.outlines import Outlines
@@ -36,7 +38,7 @@ from query_api.scan.plan import Planned
 from query_api.scan.segment import Key, Scanned, ScanTask
 from query_api.settings import QuerySettings
 
-_ANY_ROW = ScanTask("", "", 0, *EVER_NS, (), "", False, None, 1, 1)
+_ANY_ROW = ScanTask("", "", 0, *EVER_NS, (), EVERYTHING, False, None, 1, 1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +50,7 @@ class Prepared:
     asked: Scope
     scope: Scope  # without the patterns of names
     judged: Scope  # with the names that the patterns stand for
-    query: str  # with the patterns
+    query: Query  # with the patterns
     planned: list[Planned]
     began_s: float
     question: str = ""  # what two pages of it share
@@ -128,12 +130,29 @@ class Search:
         began_s: float,
     ) -> Prepared:
         self.check_limit("query_characters", "query", len(asked.query))
-        tokens = needed(parse_query(asked.query))
         patterns = patterns_of(scope)
         judged = expanded(scope, snapshot.ledger.totals)
-        query, rows = in_query(asked.query, patterns), without(scope, patterns)
-        planned = self._outlines.sift(snapshot.segments.plan(rows), tokens)
+        query, rows = in_query(parse_query(asked.query), patterns), without(scope, patterns)
+        planned = self._outlines.sift(snapshot.segments.plan(rows), needed(query))
         return Prepared(asked.require, snapshot, scope, rows, judged, query, planned, began_s)
+
+    def plan(
+        self,
+        scope: Scope,
+        query: Query,
+        latest: Snapshot,
+        *,
+        require: str = "",
+        newest_first: bool = True,
+        limit: int = 1,
+    ) -> Prepared:
+        """Return the plan of a question whose scope has no patterns; raise BadParameter."""
+        self.check_limit("rows_max", "limit", limit)
+        planned = self._outlines.sift(latest.segments.plan(scope), needed(query))
+        return Prepared(
+            require, latest, scope, scope, scope, query, planned, self.monotonic(),
+            newest_first=newest_first, limit=limit,
+        )  # fmt: skip
 
     def check_limit(self, setting: str, name: str, given: int) -> None:
         """Raise BadParameter for a number that is above a setting."""
@@ -152,13 +171,18 @@ class Search:
         scope = parameters.scope(now_ns)
         prepared = self._prepared(parameters, scope, latest, began_s)
         found, steps = Found(prepared), steps_of(scope, parameters.steps, parameters.by)
-        counts = self.scans.counts(
+        counts = self.counts(found, steps)
+        _, told_of = self.verdict_of(found)
+        of_plan = {name: self.header(prepared)[name] for name in ("version", "from", "to")}
+        return {**told(counts, steps, scope), **told_of, **of_plan}
+
+    def counts(self, found: Found, steps: Steps) -> pa.Table:
+        """Return how many rows match (COUNTS), step by step."""
+        prepared = found.prepared
+        return self.scans.counts(
             prepared.planned, self._task(prepared), steps, self._until_s(prepared),
             partial(self._failed, found), found.page,
         )  # fmt: skip
-        _, told_of = self._told(found)
-        of_plan = {name: self.header(prepared)[name] for name in ("version", "from", "to")}
-        return {**told(counts, steps, scope), **told_of, **of_plan}
 
     def near(
         self, planned: list[Planned], scope: Scope, near: Near, trouble: Trouble, page: Page
@@ -233,15 +257,15 @@ class Search:
         )
 
     def last(self, found: Found) -> dict[str, Any]:
-        """Return what the last record says, once all rows were taken: cursor, verdict, cost.
+        """Return what the last record says once all rows were taken: ``verdict_of``, a cursor."""
+        completeness, told_of = self.verdict_of(found)
+        return {"next": self._next(found, completeness), **told_of}
+
+    def verdict_of(self, found: Found) -> tuple[Completeness, dict[str, Any]]:
+        """Return the verdict, once all was read; and what is said of it, hints and cost.
 
         Raises NotComplete if only a complete answer will do.
         """
-        completeness, told_of = self._told(found)
-        return {"next": self._next(found, completeness), **told_of}
-
-    def _told(self, found: Found) -> tuple[Completeness, dict[str, Any]]:
-        """Return the verdict; and what is said of it, hints and cost."""
         prepared, page, trouble = found.prepared, found.page, found.trouble
         if page.left:
             self._note_left(trouble, page)

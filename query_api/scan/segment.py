@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 from indexer.errors import BucketError, ObjectMissing, SegmentDamaged
 from indexer.query.meant import EVER_NS, Matcher, meant
 from indexer.query.needed import ANY_ROW, Needed, holding, most_telling, needed
-from indexer.query.parse import parse_query
 from indexer.query.scope import Scope
+from indexer.query.tree import Query
 from indexer.schema import times_ns
 from indexer.segment.reader import SegmentReader
 from indexer.segment.token_filter import TokenFilter, WholeFilter
@@ -57,7 +57,7 @@ Key = tuple[int, bytes, int, int]
 @dataclass(frozen=True, slots=True)
 class ScanTask:
     """What to look for in which segment: rows of ``[from_ns, to_ns)`` whose columns are equal to
-    one of the values given, whose message matches ``query``, and that come after ``after``.
+    one of the values given, that ``query`` means, and that come after ``after``.
     """
 
     bucket: str  # URL, as open_bucket takes it
@@ -66,7 +66,7 @@ class ScanTask:
     from_ns: int
     to_ns: int
     equals: tuple[tuple[str, tuple[str, ...]], ...]
-    query: str
+    query: Query
     newest_first: bool
     after: Key | None
     limit: int  # rows of a page, in number
@@ -101,7 +101,7 @@ def scan_segment(
 ) -> Scanned:
     """Return the first rows that match: a page, and one more; ``bucket`` spares opening its URL.
 
-    ``cancelled`` is asked before each row group. Raises BadQuery; never for a bad segment.
+    ``cancelled`` is asked before each row group. A bad segment is no exception.
     """
     best = NO_ROWS
 
@@ -125,10 +125,9 @@ def visit(
 ) -> Scanned:
     """Hand each row group of a segment that may match to ``take``; return what that cost.
 
-    ``cancelled`` is asked before each. Raises BadQuery; never for a bad segment.
+    ``cancelled`` is asked before each. A bad segment is no exception.
     """
-    query = parse_query(task.query)
-    matching, tokens = Matcher(query), needed(query)
+    matching, tokens = Matcher(task.query), needed(task.query)
     bucket = bucket or open_bucket(task.bucket)
     segment = SegmentReader(bucket, task.name, task.size_bytes, task.end)
     whole = None

@@ -5,6 +5,8 @@ from dataclasses import replace
 import msgspec
 import pytest
 
+from indexer.query.parse import parse_query
+from indexer.query.tree import EVERYTHING
 from indexer.store.checked_file import checked_name
 from indexer.table.damage import Damage, Round
 from query_api.scan.segment import ScanTask, scan_segment
@@ -44,8 +46,14 @@ def test_no_flipped_bit_of_a_segment_changes_a_row_of_an_answer(written, monkeyp
     written.ship(*(Line(START_NS + n, f"line {n} of {n % 7}") for n in range(40)))
     [name] = written.bucket.names(written.table.folder + "date=2")
     data = written.bucket.get(name)
-    task = ScanTask("", name, len(data), START_NS, START_NS + 9, (), "", True, None, 20, 1 << 20)
-    asked = [task, replace(task, query="line 5"), replace(task, equals=(("pod", ("api-1",)),))]
+    task = ScanTask(
+        "", name, len(data), START_NS, START_NS + 9, (), EVERYTHING, True, None, 20, 1 << 20
+    )
+    asked = [
+        task,
+        replace(task, query=parse_query("line 5")),
+        replace(task, equals=(("pod", ("api-1",)),)),
+    ]
     whole = [scan_segment(each, written.bucket).rows for each in asked]
     assert [len(rows) for rows in whole] == [9, 1, 9]
     damaged = 0

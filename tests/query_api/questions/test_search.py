@@ -10,6 +10,8 @@ import pytest
 from hypothesis import HealthCheck, given
 from hypothesis import strategies as st
 
+from indexer.query.parse import parse_query
+from indexer.query.tree import EVERYTHING
 from indexer.store.local import LocalBucket
 from query_api.questions.answer import Answer
 from query_api.scan.segment import ScanTask, scan_segment
@@ -374,7 +376,7 @@ def test_a_scan_is_a_function_of_plain_values(written):
         from_ns=START_NS,
         to_ns=START_NS + 2,
         equals=(("pod", ("api-1",)),),
-        query="line",
+        query=parse_query("line"),
         newest_first=True,
         after=None,
         limit=10,
@@ -391,11 +393,13 @@ def test_a_scan_without_a_match_reads_no_more_than_what_shows_that(written, monk
     written.ship(*(Line(START_NS + n, secrets.token_hex(50)) for n in range(10_000)))
     [name] = written.bucket.names(written.table.folder + "date=2")
     size = written.bucket.size(name)
-    task = ScanTask("", name, size, START_NS, START_NS + 10_000, (), "", True, None, 9, 1 << 20)
+    task = ScanTask(
+        "", name, size, START_NS, START_NS + 10_000, (), EVERYTHING, True, None, 9, 1 << 20
+    )
     whole = scan_segment(task, written.bucket)
     by_level = replace(task, equals=(("level", ("fatal",)),))
     by_time = replace(task, from_ns=START_NS + HOUR, to_ns=START_NS + 2 * HOUR)
-    by_word = replace(task, query="none")
+    by_word = replace(task, query=parse_query("none"))
     read = [scan_segment(each, written.bucket) for each in (by_time, by_level, by_word)]
     assert [len(each.rows) for each in (whole, *read)] == [10, 0, 0, 0]
     assert [each.gets for each in read[:2]] == [1, 1]  # the footer's statistics say it
@@ -412,8 +416,10 @@ def test_the_token_filter_leaves_row_groups_unread_but_none_that_match(written, 
     )
     [name] = written.bucket.names(written.table.folder + "date=2")
     size = written.bucket.size(name)
-    task = ScanTask("", name, size, START_NS, START_NS + 10_000, (), "", True, None, 9, 1 << 20)
-    [row] = scan_segment(replace(task, query="n4321"), written.bucket).rows.to_pylist()
+    task = ScanTask(
+        "", name, size, START_NS, START_NS + 10_000, (), EVERYTHING, True, None, 9, 1 << 20
+    )
+    [row] = scan_segment(replace(task, query=parse_query("n4321")), written.bucket).rows.to_pylist()
     needle = row["message"].split()[0]
     for query, found in [
         (needle.upper(), 1),
@@ -426,11 +432,11 @@ def test_the_token_filter_leaves_row_groups_unread_but_none_that_match(written, 
         (f"{needle} common", 1),
         (f"{needle[5:]}", 0),
     ]:
-        scanned = scan_segment(replace(task, query=query), written.bucket)
+        scanned = scan_segment(replace(task, query=parse_query(query)), written.bucket)
         assert len(scanned.rows) == found, query
-    everything = scan_segment(replace(task, query='*"nowhere"*'), written.bucket)
+    everything = scan_segment(replace(task, query=parse_query('*"nowhere"*')), written.bucket)
     footer = scan_segment(replace(task, equals=(("level", ("fatal",)),)), written.bucket)
-    absent = scan_segment(replace(task, query=secrets.token_hex(20)), written.bucket)
+    absent = scan_segment(replace(task, query=parse_query(secrets.token_hex(20))), written.bucket)
     assert len(everything.rows) == len(absent.rows) == 0
     assert everything.bytes > size / 2
     assert absent.bytes - footer.bytes <= 5 * 32 + size / 4  # one row group by chance

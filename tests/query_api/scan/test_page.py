@@ -10,6 +10,7 @@ from dataclasses import replace
 import pyarrow as pa
 import pytest
 
+from indexer.query.tree import EVERYTHING
 from indexer.store.bucket import Ranges
 from query_api.scan import page as pages
 from query_api.scan.outlines import Outlines
@@ -18,7 +19,7 @@ from query_api.scan.plan import Planned
 from query_api.scan.segment import RESULT_SCHEMA, Scanned, ScanTask
 from tests.indexer.shipped import SECOND
 
-TASK = ScanTask("", "", 0, 0, 100 * SECOND, (), "", True, None, 10, 1 << 20)
+TASK = ScanTask("", "", 0, 0, 100 * SECOND, (), EVERYTHING, True, None, 10, 1 << 20)
 
 
 def rows_at(*times_ns: int) -> pa.Table:
