@@ -74,6 +74,12 @@ class StreamTotals:
         """Return every name that one of NAMES has had, and its code."""
         return self._codes[column]
 
+    def names_of(self, column: str, chosen: Mask) -> list[str]:
+        """Return the names that one of NAMES has in some rows."""
+        codes = np.unique(self._names[: len(self.places), NAMES.index(column)][chosen])
+        names = list(self._codes[column])
+        return [names[code] for code in codes.tolist()]
+
     @property
     def nodes(self) -> Mapping[str, int]:
         """Every node that has had a file, and its code in ``node_codes``."""

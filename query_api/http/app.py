@@ -24,7 +24,7 @@ from indexer.store.open import open_bucket
 from query_api.completeness.damage import Damages
 from query_api.completeness.files import Files
 from query_api.completeness.replica import Replica
-from query_api.http import context, deletions, lists, search
+from query_api.http import context, deletions, lists, loki, search
 from query_api.http.gate import Gate
 from query_api.http.refusal import add_errors, as_json, refusal
 from query_api.http.service import Service
@@ -36,6 +36,7 @@ from query_api.settings import QuerySettings
 
 PARAMETERS = {
     **search.ENDPOINTS, **context.ENDPOINTS, **lists.ENDPOINTS, **deletions.ENDPOINTS,
+    **loki.ENDPOINTS,
 }  # fmt: skip
 
 # To the table's log, besides those that scans take.
@@ -91,6 +92,7 @@ def make_app(
     context.add_context(app, service)
     lists.add_lists(app, service)
     deletions.add_deletions(app, service)
+    loki.add_loki(app, service)
     _add_operations(app, service)
     add_errors(app, PARAMETERS)
     return app

@@ -5,6 +5,7 @@ its time ends with its last byte.
 """
 
 import ipaddress
+import re
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
@@ -30,9 +31,15 @@ class Gate:
         metrics: QueryMetrics,
         clock_s: Callable[[], float] = time.perf_counter,
     ) -> None:
-        """Limit the requests to ``endpoints``, each with its parameters; others are from memory."""
+        """Limit the requests to ``endpoints``, each with its parameters; others are from memory.
+
+        A part of a path in braces stands for any text without a slash.
+        """
         self._app = app
         self._endpoints = endpoints
+        self._templates = [
+            (re.compile(re.sub(r"{\w+}", "[^/]+", path)), path) for path in endpoints if "{" in path
+        ]
         self._requests_max = requests_max
         self._metrics = metrics
         self._clock_s = clock_s
@@ -51,25 +58,31 @@ class Gate:
                 status = message["status"]
             await send(message)
 
-        limited = scope["path"] in self._endpoints
+        endpoint = self._endpoint(scope["path"])
+        limited = endpoint in self._endpoints
         self._answering += limited
         try:
-            refused = self._refused(Request(scope), limited)
+            refused = self._refused(Request(scope), self._endpoints.get(endpoint))
             await (refused or self._app)(scope, receive, sent)
         finally:
             self._answering -= limited
-            endpoint = scope["path"] if limited else "other"
             seconds = self._metrics.request_seconds.labels(endpoint, str(status))
             seconds.observe(self._clock_s() - began_s)
 
-    def _refused(self, request: Request, limited: bool) -> Response | None:
+    def _endpoint(self, path: str) -> str:
+        """Return which endpoint a path is of."""
+        if path in self._endpoints:
+            return path
+        return next((of for fits, of in self._templates if fits.fullmatch(path)), "other")
+
+    def _refused(self, request: Request, model: type[BaseModel] | None) -> Response | None:
         if not _is_loopback(request.url.hostname or ""):
             hint = "use 127.0.0.1 or localhost"
             return refusal(403, "wrong_host", "the service answers to loopback names only", hint)
-        if limited and (name := _repeated(request, self._endpoints[request.url.path])):
+        if model is not None and (name := _repeated(request, model)):
             hint = f"give {name} once"
             return refusal(400, "bad_parameter", f"{name} is given more than once", hint)
-        if limited and self._answering > self._requests_max:
+        if model is not None and self._answering > self._requests_max:
             self._metrics.limit_reached.labels("requests_max").inc()
             message = f"{self._requests_max} requests are being answered already"
             hint = "try again in a moment; setting requests_max"
