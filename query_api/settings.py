@@ -48,6 +48,18 @@ class QuerySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     page_bytes: Annotated[
         int, setting("maximum bytes of the messages in a page; a longer one comes alone", ge=1)
     ] = 16 << 20
+    plan_bytes_max: Annotated[
+        int,
+        setting("bytes of segments that a query may have to read, or it is refused; 0: any", ge=0),
+    ] = 0
+    # List prices of S3 Standard in us-east-1, https://aws.amazon.com/s3/pricing/ (2026-11): what is
+    # read within the region costs nothing by its bytes.
+    price_per_1000_gets_usd: Annotated[
+        float, setting("price of a thousand requests to the object store", ge=0)
+    ] = 0.0004
+    price_per_gb_read_usd: Annotated[
+        float, setting("price of a billion bytes read from the object store", ge=0)
+    ] = 0.0
     context_rows: Annotated[
         int, setting("maximum number of rows before a line, and behind it", ge=1)
     ] = 1_000

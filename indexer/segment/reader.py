@@ -18,9 +18,12 @@ from indexer.segment.token_filter import TokenFilter
 from indexer.store.bucket import Ranges
 from indexer.store.checked_file import CheckedFile, End
 
-_TAIL_BYTES = 64 << 10  # read first; holds most footers
-_WHOLE_BYTES = 1 << 20  # a segment or row group of so few bytes is read by one request
 _AT_ONCE_BYTES = 4 << 20  # of row groups that are read one after the other
+WHOLE_BYTES = 1 << 20
+"""A segment or row group of so few bytes is read by one request."""
+
+TAIL_BYTES = 64 << 10
+"""What is read first of a larger one; it holds most footers."""
 
 
 class SegmentReader:
@@ -55,7 +58,7 @@ class SegmentReader:
         if self._opened is None:
             with self.reading():
                 size = self._file.size
-                footer = self._file.footer(size if size <= _WHOLE_BYTES else _TAIL_BYTES)
+                footer = self._file.footer(size if size <= WHOLE_BYTES else TAIL_BYTES)
                 # Of one that is not held whole, Arrow would ask for more than the footer.
                 is_held = self._file.is_held(0, size)
                 metadata = None if is_held else pq.read_metadata(pa.BufferReader(footer))
@@ -90,7 +93,7 @@ class SegmentReader:
         """Go on to a row group; a small one is fetched whole."""
         start, end = self.place(number)
         self._turn_to(number)
-        if end - start <= _WHOLE_BYTES:
+        if end - start <= WHOLE_BYTES:
             with self.reading():
                 self._file.fetch([(start, end)])
 

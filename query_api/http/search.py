@@ -18,7 +18,7 @@ from pydantic import BaseModel
 from query_api.completeness.replica import Snapshot
 from query_api.http.refusal import as_json
 from query_api.http.service import ERRORS, NDJSON, Service
-from query_api.questions.answer import Answer, Histogram, plain_rows
+from query_api.questions.answer import Answer, DryRun, Histogram, plain_rows
 from query_api.questions.parameters import HistogramParameters, SearchParameters
 from query_api.questions.search import Found, Search
 
@@ -35,7 +35,7 @@ _ROWS: dict[str, Any] = {
 def add_search(app: FastAPI, service: Service) -> None:
     """Add the routes of rows."""
 
-    @app.get("/v1/search", response_model=Answer, responses={200: _ROWS, **ERRORS})
+    @app.get("/v1/search", response_model=Answer | DryRun, responses={200: _ROWS, **ERRORS})
     async def search(request: Request, asked: Annotated[SearchParameters, Query()]) -> Response:
         """Rows that match, newest first, with their completeness and cost.
 
@@ -47,7 +47,7 @@ def add_search(app: FastAPI, service: Service) -> None:
         streamed = NDJSON in request.headers.get("accept", "")
         return await run_in_threadpool(_search, service.search, asked, latest, now_ns, streamed)
 
-    @app.get("/v1/histogram", response_model=Histogram, responses=ERRORS)
+    @app.get("/v1/histogram", response_model=Histogram | DryRun, responses=ERRORS)
     async def histogram(asked: Annotated[HistogramParameters, Query()]) -> Response:
         """How many rows match, by step of time and by level or another column."""
         latest, now_ns = await service.view.latest(), service.clock_ns()
@@ -62,6 +62,8 @@ def _search(
     search: Search, asked: SearchParameters, latest: Snapshot, now_ns: int, streamed: bool
 ) -> Response:
     prepared = search.prepare(asked, latest, now_ns)
+    if asked.dry_run:
+        return as_json(search.dry_run(prepared))
     header, found = search.header(prepared), Found(prepared)
     if streamed and not (asked.require or asked.cursor):
         records = _records(header, search.rows(found), partial(search.last, found))

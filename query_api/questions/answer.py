@@ -49,6 +49,32 @@ class Cost(Model):
     gets: int
     bytes: int
     ms: float
+    usd: Annotated[float, Field(description="at the prices of the settings")]
+
+
+class Plan(Model):
+    """What an answer takes at most, as far as that is known before anything is read."""
+
+    segments_considered: int
+    segments_pruned: int
+    segments_planned: int
+    gets_at_most: Annotated[int, Field(description="requests to the object store")]
+    bytes_at_most: Annotated[
+        int, Field(description="the planned segments, and what of them may be read twice")
+    ]
+    usd_at_most: Annotated[float, Field(description="at the prices of the settings")]
+
+
+class DryRun(Model):
+    """What an answer would take; nothing was read for it."""
+
+    plan: Plan
+    hints: Annotated[
+        list[str], Field(description="names in the scope that no stream has, and the nearest")
+    ]
+    version: int
+    from_: Annotated[Time, Field(alias="from")]
+    to: Time
 
 
 class ContextRow(Row):

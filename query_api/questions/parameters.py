@@ -69,6 +69,12 @@ class _Parameters(BaseModel):
         return {name: tuple(getattr(self, name)) for name in names if getattr(self, name)}
 
 
+Require = Annotated[
+    Literal["", "complete"],
+    Field(description="complete: answer with an error unless the answer is complete"),
+]
+
+
 class _RowParameters(_Parameters):
     """Which rows are meant."""
 
@@ -93,7 +99,16 @@ class _RowParameters(_Parameters):
         return _bounded(self.from_, self.to, equals, now_ns)
 
 
-class SearchParameters(_RowParameters):
+class _AnsweredParameters(_RowParameters):
+    """Which rows are answered, and how."""
+
+    require: Require = ""
+    dry_run: Annotated[
+        bool, Field(description="say what it would take at most, and read nothing")
+    ] = False
+
+
+class SearchParameters(_AnsweredParameters):
     """What a search asks for."""
 
     order: Annotated[
@@ -101,19 +116,15 @@ class SearchParameters(_RowParameters):
     ] = "desc"
     limit: Annotated[int, Field(ge=1, description="maximum number of rows in a page")] = 100
     cursor: Annotated[str, Field(description="`next` of the previous page")] = ""
-    require: Annotated[
-        Literal["", "complete"],
-        Field(description="complete: answer with an error unless the answer is complete"),
-    ] = ""
 
     def question(self) -> str:
         """Return a text that two pages of one question share."""
-        page = {"cursor", "limit", "require"}
+        page = {"cursor", "limit", "require", "dry_run"}
         plain = json.dumps(self.model_dump(exclude=page), sort_keys=True)
         return hashlib.blake2b(plain.encode(), digest_size=8).hexdigest()
 
 
-class HistogramParameters(_RowParameters):
+class HistogramParameters(_AnsweredParameters):
     """What a histogram counts."""
 
     by: Annotated[
@@ -121,10 +132,6 @@ class HistogramParameters(_RowParameters):
         Field(description="column whose values are counted apart"),
     ] = "level"
     steps: Annotated[int, Field(ge=1, description="of time, at most so many of one length")] = 60
-    require: Annotated[
-        Literal["", "complete"],
-        Field(description="complete: answer with an error unless the answer is complete"),
-    ] = ""
 
 
 class ContextParameters(BaseModel):
@@ -137,10 +144,7 @@ class ContextParameters(BaseModel):
     offset: Annotated[int, Field(ge=0, lt=2**62, description="where the line begins, in bytes")]
     before: Annotated[int, Field(ge=0, description="maximum number of rows before it")] = 50
     after: Annotated[int, Field(ge=0, description="maximum number of rows behind it")] = 50
-    require: Annotated[
-        Literal["", "complete"],
-        Field(description="complete: answer with an error unless the answer is complete"),
-    ] = ""
+    require: Require = ""
 
     def scope(self, _: int) -> Scope:
         """Return what is asked for: anything, for a file has one place."""

@@ -14,7 +14,7 @@ import pyarrow as pa
 
 from indexer.errors import VersionGone
 from indexer.query.meant import EVER_NS
-from indexer.query.needed import needed
+from indexer.query.needed import ANY_ROW, needed
 from indexer.query.parse import parse_query
 from indexer.query.scope import Scope
 from indexer.query.tree import EVERYTHING, Query
@@ -29,6 +29,7 @@ from query_api.questions.answer import Cost
 from query_api.questions.histogram import STEPS_MAX, steps_of, told
 from query_api.questions.names import expanded, hints_of, in_query, patterns_of, without
 from query_api.questions.parameters import HistogramParameters, SearchParameters
+from query_api.questions.price import Most, at_most, plan_of, too_many_bytes, usd
 from query_api.scan.count import Steps
 from query_api.scan.cursor import Cursor, read_cursor, write_cursor
 from query_api.scan.nearby import Near
@@ -52,6 +53,7 @@ class Prepared:
     judged: Scope  # with the names that the patterns stand for
     query: Query  # with the patterns
     planned: list[Planned]
+    most: Most
     began_s: float
     question: str = ""  # what two pages of it share
     newest_first: bool = True
@@ -133,8 +135,20 @@ class Search:
         patterns = patterns_of(scope)
         judged = expanded(scope, snapshot.ledger.totals)
         query, rows = in_query(parse_query(asked.query), patterns), without(scope, patterns)
-        planned = self._outlines.sift(snapshot.segments.plan(rows), needed(query))
-        return Prepared(asked.require, snapshot, scope, rows, judged, query, planned, began_s)
+        planned, most = self._planned(rows, query, snapshot, is_bounded=not asked.dry_run)
+        return Prepared(asked.require, snapshot, scope, rows, judged, query, planned, most, began_s)
+
+    def _planned(
+        self, scope: Scope, query: Query, snapshot: Snapshot, *, is_bounded: bool = True
+    ) -> tuple[list[Planned], Most]:
+        """Return the segments of a question, and what they take; raise BadParameter."""
+        tokens = needed(query)
+        planned = self._outlines.sift(snapshot.segments.plan(scope), tokens)
+        most = at_most(planned, by_filter=tokens != ANY_ROW)
+        if is_bounded and 0 < self._settings.plan_bytes_max < most.bytes:
+            self._metrics.limit_reached.labels("plan_bytes_max").inc()
+            raise too_many_bytes(self._settings, most)
+        return planned, most
 
     def plan(
         self,
@@ -148,9 +162,9 @@ class Search:
     ) -> Prepared:
         """Return the plan of a question whose scope has no patterns; raise BadParameter."""
         self.check_limit("rows_max", "limit", limit)
-        planned = self._outlines.sift(latest.segments.plan(scope), needed(query))
+        planned, most = self._planned(scope, query, latest)
         return Prepared(
-            require, latest, scope, scope, scope, query, planned, self.monotonic(),
+            require, latest, scope, scope, scope, query, planned, most, self.monotonic(),
             newest_first=newest_first, limit=limit,
         )  # fmt: skip
 
@@ -170,11 +184,12 @@ class Search:
         began_s = self.monotonic()
         scope = parameters.scope(now_ns)
         prepared = self._prepared(parameters, scope, latest, began_s)
+        if parameters.dry_run:
+            return self.dry_run(prepared)
         found, steps = Found(prepared), steps_of(scope, parameters.steps, parameters.by)
         counts = self.counts(found, steps)
         _, told_of = self.verdict_of(found)
-        of_plan = {name: self.header(prepared)[name] for name in ("version", "from", "to")}
-        return {**told(counts, steps, scope), **told_of, **of_plan}
+        return {**told(counts, steps, scope), **told_of, **_bounds(prepared)}
 
     def counts(self, found: Found, steps: Steps) -> pa.Table:
         """Return how many rows match (COUNTS), step by step."""
@@ -204,16 +219,11 @@ class Search:
     def header(self, prepared: Prepared) -> dict[str, Any]:
         """Return what the plan knows before anything is read."""
         considered = len(prepared.snapshot.segments)
-        return {
-            "version": prepared.snapshot.version,
-            "from": format_time(prepared.scope.from_ns),
-            "to": format_time(prepared.scope.to_ns),
-            "plan": {
-                "segments_considered": considered,
-                "segments_pruned": considered - len(prepared.planned),
-                "bytes_at_most": sum(segment.size_bytes for segment in prepared.planned),
-            },
-        }
+        return {**_bounds(prepared), "plan": plan_of(self._settings, considered, prepared.most)}
+
+    def dry_run(self, prepared: Prepared) -> dict[str, Any]:
+        """Return the answer of a question that is not to be answered."""
+        return {**self.header(prepared), "hints": _hints(prepared)}
 
     def rows(self, found: Found) -> Iterator[pa.Table]:
         """Yield the rows (RESULT_SCHEMA), in order, as they are found.
@@ -276,7 +286,7 @@ class Search:
         cost = self.cost(considered, len(prepared.planned), page, trouble, prepared.began_s)
         return completeness, {
             "completeness": plain(completeness),
-            "hints": list(hints_of(prepared.asked, prepared.snapshot.ledger.totals)),
+            "hints": _hints(prepared),
             "cost": plain(cost),
         }
 
@@ -295,6 +305,7 @@ class Search:
             gets=page.gets,
             bytes=page.bytes,
             ms=round((self.monotonic() - began_s) * 1000, 1),
+            usd=usd(self._settings, page.gets, page.bytes),
         )
 
     def _judged(self, prepared: Prepared, trouble: Trouble) -> Completeness:
@@ -327,3 +338,15 @@ class Search:
             ),
             self._replica.secret,
         )
+
+
+def _bounds(prepared: Prepared) -> dict[str, Any]:
+    return {
+        "version": prepared.snapshot.version,
+        "from": format_time(prepared.scope.from_ns),
+        "to": format_time(prepared.scope.to_ns),
+    }
+
+
+def _hints(prepared: Prepared) -> list[str]:
+    return list(hints_of(prepared.asked, prepared.snapshot.ledger.totals))

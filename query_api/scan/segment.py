@@ -28,6 +28,8 @@ from indexer.store.checked_file import End
 from indexer.store.open import open_bucket
 
 _TOKENS_ASKED_MAX = 4  # of one segment's filter; each costs a request
+FILTER_GETS_MAX = _TOKENS_ASKED_MAX + 1
+"""So many requests a filter takes at most: its list of common tokens is one more."""
 
 KEYS = ("ns", "file_id", "epoch", "offset")
 """Columns that tell one row from all others, in the order of an answer."""

@@ -58,6 +58,6 @@ def read_apart(patch: pytest.MonkeyPatch, segment: bytes) -> None:
     """Have segments read as large ones are: of this one the end at first, and no byte more."""
     footer_bytes = int.from_bytes(segment[-8:-4], "little") + 8
     end_bytes = len(segment) - _checksums_start(len(segment), footer_bytes)
-    patch.setattr("indexer.segment.reader._WHOLE_BYTES", 0)
+    patch.setattr("indexer.segment.reader.WHOLE_BYTES", 0)
     patch.setattr("indexer.store.checked_file._TOGETHER_BYTES", 0)
-    patch.setattr("indexer.segment.reader._TAIL_BYTES", end_bytes)
+    patch.setattr("indexer.segment.reader.TAIL_BYTES", end_bytes)

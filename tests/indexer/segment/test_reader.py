@@ -92,7 +92,7 @@ def test_a_row_group_larger_than_that_is_read_by_itself(
     for rows in segment.row_groups():
         assert rows.num_rows == ROWS
         largest = max(end - start for start, end in places)
-        assert held_bytes(segment) <= largest + reader._TAIL_BYTES
+        assert held_bytes(segment) <= largest + reader.TAIL_BYTES
     assert ranges(counted)[1:] == places
 
 
@@ -120,7 +120,7 @@ def test_a_small_row_group_comes_by_one_request(
     read_apart(monkeypatch, SEGMENT)
     segment = opened(counted)
     start, end = segment.place(2)
-    monkeypatch.setattr(reader, "_WHOLE_BYTES", end - start)
+    monkeypatch.setattr(reader, "WHOLE_BYTES", end - start)
     segment.begin(2)
     for name in SEGMENT_SCHEMA.names:
         segment.columns(2, [name])
@@ -131,7 +131,7 @@ def test_a_footer_that_is_longer_than_what_is_read_at_first_takes_one_more_reque
     counted: Counted, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     read_apart(monkeypatch, SEGMENT)
-    monkeypatch.setattr(reader, "_TAIL_BYTES", reader._TAIL_BYTES // 2)
+    monkeypatch.setattr(reader, "TAIL_BYTES", reader.TAIL_BYTES // 2)
     segment = opened(counted)
     assert segment.footer.num_rows == 6 * ROWS
     assert segment.gets == 2
@@ -209,4 +209,4 @@ def test_a_merger_reads_each_byte_once_and_holds_a_few_row_groups_of_each_source
         assert rows == [segment.place(number) for number in segment.numbers]
         assert all(end <= start for (_, end), (start, _) in itertools.pairwise(rows))
         largest = max(end - start for start, end in rows)
-        assert held_bytes(segment) <= largest + reader._TAIL_BYTES + footers
+        assert held_bytes(segment) <= largest + reader.TAIL_BYTES + footers

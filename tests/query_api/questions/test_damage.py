@@ -40,8 +40,8 @@ def shipped(written: Written) -> list[str]:
 def test_no_flipped_bit_of_a_segment_changes_a_row_of_an_answer(written, monkeypatch, is_large):
     if is_large:
         monkeypatch.setattr("indexer.store.checked_file.BLOCK_BYTES", 100)
-        monkeypatch.setattr("indexer.segment.reader._WHOLE_BYTES", 0)
-        monkeypatch.setattr("indexer.segment.reader._TAIL_BYTES", 2000)
+        monkeypatch.setattr("indexer.segment.reader.WHOLE_BYTES", 0)
+        monkeypatch.setattr("indexer.segment.reader.TAIL_BYTES", 2000)
         monkeypatch.setattr("indexer.store.checked_file._TOGETHER_BYTES", 0)
     written.ship(*(Line(START_NS + n, f"line {n} of {n % 7}") for n in range(40)))
     [name] = written.bucket.names(written.table.folder + "date=2")

@@ -388,7 +388,7 @@ def test_a_scan_is_a_function_of_plain_values(written):
 
 
 def test_a_scan_without_a_match_reads_no_more_than_what_shows_that(written, monkeypatch):
-    monkeypatch.setattr("indexer.segment.reader._WHOLE_BYTES", 0)
+    monkeypatch.setattr("indexer.segment.reader.WHOLE_BYTES", 0)
     monkeypatch.setattr("indexer.store.checked_file._TOGETHER_BYTES", 0)
     written.ship(*(Line(START_NS + n, secrets.token_hex(50)) for n in range(10_000)))
     [name] = written.bucket.names(written.table.folder + "date=2")
@@ -409,7 +409,7 @@ def test_a_scan_without_a_match_reads_no_more_than_what_shows_that(written, monk
 
 def test_the_token_filter_leaves_row_groups_unread_but_none_that_match(written, monkeypatch):
     monkeypatch.setattr("indexer.segment.write.ROW_GROUP_ROWS", 2_000)
-    monkeypatch.setattr("indexer.segment.reader._WHOLE_BYTES", 0)
+    monkeypatch.setattr("indexer.segment.reader.WHOLE_BYTES", 0)
     much = " more" * 60  # text enough for a filter of its full size
     written.ship(
         *(Line(START_NS + n, f"{secrets.token_hex(20)} common n{n}{much}") for n in range(10_000))
