@@ -48,6 +48,15 @@ class QuerySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     page_bytes: Annotated[
         int, setting("maximum bytes of the messages in a page; a longer one comes alone", ge=1)
     ] = 16 << 20
+    facet_ms: Annotated[
+        int, setting("time after which values of fields are told of the rows read so far", ge=1)
+    ] = 10_000
+    facet_values: Annotated[
+        int, setting("different values held while those of fields are counted", ge=1)
+    ] = 10_000
+    field_rows: Annotated[
+        int, setting("newest rows in which names of fields are looked for", ge=1)
+    ] = 1_000
     plan_bytes_max: Annotated[
         int,
         setting("bytes of segments that a query may have to read, or it is refused; 0: any", ge=0),

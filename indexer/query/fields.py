@@ -22,32 +22,95 @@ _OPERATORS: dict[str, Callable[[float, float], bool]] = {
 }  # fmt: skip
 
 
+_NAME = r"[A-Za-z_][\w.\-/]*"
+_DEPTH_MAX = 8  # of names; what lies deeper is one value
+_NESTED_MAX = 200  # of anything; what is deeper is no JSON object, but text
+
+
+def _pairs(name: str) -> re.Pattern[str]:
+    value = r'(?:"((?:[^"\\]|\\.)*)"|([^\s,;"]*))'
+    return re.compile(rf"(?:^|[\s,;({{\[]){name}={value}", re.DOTALL)
+
+
+_ANY_PAIR = _pairs(f"({_NAME})")
+
+
+class FieldPlace:
+    """Where a field stands in messages."""
+
+    def __init__(self, name: str) -> None:
+        """Compile what is looked for."""
+        self._parts = name.split(".")
+        self._pair = _pairs(re.escape(name))
+
+    def values(self, message: str, found: Any) -> Iterator[Any]:
+        """Yield the field's values in a message that was ``decoded``."""
+        if found is not None:
+            yield from _at(found, self._parts)
+            return
+        for quoted, bare in self._pair.findall(message):
+            yield _unquoted(quoted) if quoted else bare
+
+
 class MessageField:
     """One field of messages, and what it must be."""
 
     def __init__(self, name: str, value: Value) -> None:
         """Compile what is compared with each message."""
-        self._parts = name.split(".")
-        self._pair = re.compile(
-            rf'(?:^|[\s,;({{\[]){re.escape(name)}=(?:"((?:[^"\\]|\\.)*)"|([^\s,;"]*))', re.DOTALL
-        )
+        self._place = FieldPlace(name)
         self._fits = fits(value)
 
     def matches(self, message: str) -> bool:
         """Tell whether one of the field's values in the message is as asked for."""
-        return any(map(self._fits, self._values(message)))
+        return any(map(self._fits, self._place.values(message, decoded(message))))
 
-    def _values(self, message: str) -> Iterator[Any]:
-        if message.lstrip().startswith("{"):
-            try:
-                found = _decode(message)
-            except (msgspec.MsgspecError, ValueError, RecursionError):
-                pass
-            else:
-                yield from _at(found, self._parts)
-                return
-        for quoted, bare in self._pair.findall(message):
-            yield re.sub(r'\\(["\\])', r"\1", quoted) if quoted else bare
+
+def decoded(message: str) -> Any:
+    """Return the JSON object that a message is; None if it is none, or nested beyond reason."""
+    if message.lstrip().startswith("{"):
+        try:
+            found = _decode(message)
+        except (msgspec.MsgspecError, ValueError, RecursionError):
+            return None
+        return None if _is_deep(message, found) else found
+    return None
+
+
+def _is_deep(message: str, found: Any) -> bool:
+    """Return whether values lie so deep that Python would not get there, nor write them down."""
+    if message.count("[") + message.count("{") <= _NESTED_MAX:
+        return False
+    inside = [found]
+    for _ in range(_NESTED_MAX):
+        lists = (each.values() if isinstance(each, dict) else each
+                 for each in inside if isinstance(each, dict | list))  # fmt: skip
+        inside = [each for some in lists for each in some]
+    return bool(inside)
+
+
+def named_values(message: str) -> Iterator[tuple[str, Any]]:
+    """Yield each field of a message with a value; a name comes again for each of its values."""
+    found = decoded(message)
+    if found is not None:
+        yield from _leaves(found, ())
+        return
+    for name, quoted, bare in _ANY_PAIR.findall(message):
+        yield name, _unquoted(quoted) if quoted else bare
+
+
+def _leaves(found: Any, parts: tuple[str, ...]) -> Iterator[tuple[str, Any]]:
+    if isinstance(found, list):
+        for each in found:
+            yield from _leaves(each, parts)
+    elif isinstance(found, dict) and found and len(parts) < _DEPTH_MAX:
+        for key, value in found.items():
+            yield from _leaves(value, (*parts, key))
+    elif parts:
+        yield ".".join(parts), found
+
+
+def _unquoted(text: str) -> str:
+    return re.sub(r'\\(["\\])', r"\1", text)
 
 
 def _at(found: Any, parts: list[str]) -> Iterator[Any]:

@@ -99,7 +99,7 @@ class _RowParameters(_Parameters):
         return _bounded(self.from_, self.to, equals, now_ns)
 
 
-class _AnsweredParameters(_RowParameters):
+class AnsweredParameters(_RowParameters):
     """Which rows are answered, and how."""
 
     require: Require = ""
@@ -108,7 +108,7 @@ class _AnsweredParameters(_RowParameters):
     ] = False
 
 
-class SearchParameters(_AnsweredParameters):
+class SearchParameters(AnsweredParameters):
     """What a search asks for."""
 
     order: Annotated[
@@ -124,7 +124,7 @@ class SearchParameters(_AnsweredParameters):
         return hashlib.blake2b(plain.encode(), digest_size=8).hexdigest()
 
 
-class HistogramParameters(_AnsweredParameters):
+class HistogramParameters(AnsweredParameters):
     """What a histogram counts."""
 
     by: Annotated[
@@ -132,6 +132,25 @@ class HistogramParameters(_AnsweredParameters):
         Field(description="column whose values are counted apart"),
     ] = "level"
     steps: Annotated[int, Field(ge=1, description="of time, at most so many of one length")] = 60
+
+
+class FacetParameters(AnsweredParameters):
+    """Of which fields the most frequent values are told."""
+
+    field: Annotated[
+        list[str],
+        BeforeValidator(_split),
+        Field(
+            min_length=1,
+            max_length=10,
+            description="columns, or fields of messages; up to ten, repeated or with commas",
+        ),
+    ]
+    limit: Annotated[int, Field(ge=1, le=1_000, description="maximum number of values")] = 10
+
+
+class FieldParameters(AnsweredParameters):
+    """Of which rows the names of fields are told."""
 
 
 class ContextParameters(BaseModel):

@@ -28,17 +28,22 @@ from query_api.metrics import QueryMetrics
 from query_api.questions.answer import Cost
 from query_api.questions.histogram import STEPS_MAX, steps_of, told
 from query_api.questions.names import expanded, hints_of, in_query, patterns_of, without
-from query_api.questions.parameters import HistogramParameters, SearchParameters
+from query_api.questions.parameters import (
+    AnsweredParameters,
+    HistogramParameters,
+    SearchParameters,
+)
 from query_api.questions.price import Most, at_most, plan_of, too_many_bytes, usd
 from query_api.scan.count import Steps
 from query_api.scan.cursor import Cursor, read_cursor, write_cursor
 from query_api.scan.nearby import Near
 from query_api.scan.outlines import Outlines
-from query_api.scan.page import Page, Scans
+from query_api.scan.page import Page, Scan, Scans
 from query_api.scan.plan import Planned
 from query_api.scan.segment import Key, Scanned, ScanTask
 from query_api.settings import QuerySettings
 
+_TIME_LIMIT = "query_timeout_ms"
 _ANY_ROW = ScanTask("", "", 0, *EVER_NS, (), EVERYTHING, False, None, 1, 1)
 
 
@@ -70,6 +75,7 @@ class Found:
     page: Page = field(default_factory=Page)
     trouble: Trouble = field(default_factory=Trouble)
     gone: bool = False  # whether an object is no longer there
+    limit: str = _TIME_LIMIT  # the setting that may cut it short
 
 
 class Search:
@@ -124,9 +130,17 @@ class Search:
             verdict=verdict,
         )
 
+    def prepare_all(
+        self, parameters: AnsweredParameters, latest: Snapshot, now_ns: int, limit: int = 1
+    ) -> Prepared:
+        """Return the plan of a question about all rows that match; raises as ``prepare`` does."""
+        began_s = self.monotonic()
+        prepared = self._prepared(parameters, parameters.scope(now_ns), latest, began_s)
+        return replace(prepared, limit=limit)
+
     def _prepared(
         self,
-        asked: SearchParameters | HistogramParameters,
+        asked: AnsweredParameters,
         scope: Scope,
         snapshot: Snapshot,
         began_s: float,
@@ -181,15 +195,32 @@ class Search:
         """Return how many rows match, step by step; raises as ``prepare`` and ``last`` do."""
         if parameters.steps > STEPS_MAX:
             raise BadParameter(f"steps is {parameters.steps}, the maximum is {STEPS_MAX}", "")
-        began_s = self.monotonic()
-        scope = parameters.scope(now_ns)
-        prepared = self._prepared(parameters, scope, latest, began_s)
+        prepared = self.prepare_all(parameters, latest, now_ns)
         if parameters.dry_run:
             return self.dry_run(prepared)
-        found, steps = Found(prepared), steps_of(scope, parameters.steps, parameters.by)
+        scope, found = prepared.asked, Found(prepared)
+        steps = steps_of(scope, parameters.steps, parameters.by)
         counts = self.counts(found, steps)
+        return {**told(counts, steps, scope), **self.ending(found)}
+
+    def ending(self, found: Found) -> dict[str, Any]:
+        """Return what an answer without pages says of itself; raises NotComplete."""
         _, told_of = self.verdict_of(found)
-        return {**told(counts, steps, scope), **told_of, **_bounds(prepared)}
+        return {**told_of, **_bounds(found.prepared)}
+
+    def each(
+        self, found: Found, scan_of: Callable[[ScanTask], Scan], setting: str
+    ) -> Iterator[pa.Table]:
+        """Yield what a scan makes of each planned segment, the newest first.
+
+        It is cut short after the time of a setting.
+        """
+        prepared, found.limit = found.prepared, setting
+        first_s = prepared.began_s + getattr(self._settings, setting) / 1_000
+        yield from self.scans.each(
+            prepared.planned, self._task(prepared), scan_of, (first_s, self._until_s(prepared)),
+            partial(self._failed, found), found.page,
+        )  # fmt: skip
 
     def counts(self, found: Found, steps: Steps) -> pa.Table:
         """Return how many rows match (COUNTS), step by step."""
@@ -212,9 +243,10 @@ class Search:
             self._note_left(trouble, page)
         return rows
 
-    def _note_left(self, trouble: Trouble, page: Page) -> None:
-        trouble.cut_off = f"the time limit left {page.left} segment(s) unread"
-        self._metrics.limit_reached.labels("query_timeout_ms").inc()
+    def _note_left(self, trouble: Trouble, page: Page, limit: str = _TIME_LIMIT) -> None:
+        how = "unread" if limit == _TIME_LIMIT else "unread, or read in part"
+        trouble.cut_off = f"the time limit left {page.left} segment(s) {how}"
+        self._metrics.limit_reached.labels(limit).inc()
 
     def header(self, prepared: Prepared) -> dict[str, Any]:
         """Return what the plan knows before anything is read."""
@@ -278,7 +310,7 @@ class Search:
         """
         prepared, page, trouble = found.prepared, found.page, found.trouble
         if page.left:
-            self._note_left(trouble, page)
+            self._note_left(trouble, page, found.limit)
         if page.is_cut_by_bytes:
             self._metrics.limit_reached.labels("page_bytes").inc()
         completeness = self._judged(prepared, trouble)

@@ -45,7 +45,7 @@ class Page:
     read: int = 0
     gets: int = 0
     bytes: int = 0
-    left: int = 0  # segments that the time limit left unread
+    left: int = 0  # segments that the time limit left unread, or not read to their end
     last: pa.Table | None = None  # its last row, if there are more
     is_cut_by_bytes: bool = False
 
@@ -148,6 +148,31 @@ class Scans:
         found = self._each(planned, count, until_s, failed, page)
         return summed([COUNTS.empty_table(), *found])
 
+    def each(
+        self,
+        planned: Sequence[Planned],
+        task: ScanTask,
+        scan_of: Callable[[ScanTask], Scan],
+        until_s: tuple[float, float],
+        failed: Callable[[Scanned], Any],
+        page: Page,
+    ) -> Iterator[pa.Table]:
+        """Yield what a scan makes of each segment, those with the newest rows first.
+
+        At the first of two times no more segments are begun, and those that are being read end as
+        soon as they can, with what they have; at the second one nobody waits for them.
+        """
+
+        def scan(segment: Planned) -> Scan:
+            asked = scan_of(_named(task, segment, self._outlines))
+            return lambda bucket, cancelled: asked(bucket, lambda: cancelled() or is_over())
+
+        def is_over() -> bool:
+            return self._monotonic() >= until_s[0]
+
+        newest = sorted(planned, key=_newest)
+        yield from self._each(newest, scan, until_s[1], failed, page, is_over)
+
     def near(
         self,
         planned: Sequence[Planned],
@@ -187,6 +212,7 @@ class Scans:
         until_s: float,
         failed: Callable[[Scanned], Any],
         page: Page,
+        is_over: Callable[[], bool] = lambda: False,
     ) -> Iterator[pa.Table]:
         """Yield what a scan makes of each segment that can be read, in any order."""
         waiting = deque(planned)
@@ -194,6 +220,9 @@ class Scans:
         running: dict[Future[Scanned], Planned] = {}
         try:
             while waiting or running:
+                if is_over():
+                    page.left += len(waiting)
+                    waiting.clear()
                 while waiting and len(running) < self._width:
                     segment = waiting.popleft()
                     asked = scan(segment)
@@ -202,6 +231,7 @@ class Scans:
                 for future in wait(running, left_s, FIRST_COMPLETED).done:
                     scanned = future.result()
                     self._outlines.learn(running.pop(future).name, scanned)
+                    page.left += scanned.is_cut
                     if _is_read(page, scanned, failed):
                         yield scanned.rows
                 if self._monotonic() >= until_s and (running or waiting):

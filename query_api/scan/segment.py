@@ -94,6 +94,7 @@ class Scanned:
     name: str = ""
     end: End | None = None  # of the segment, for those who scan it next
     filter: WholeFilter | None = None  # where it was read whole
+    is_cut: bool = False  # nobody waited for the rest
 
 
 def scan_segment(
@@ -132,7 +133,7 @@ def visit(
     matching, tokens = Matcher(task.query), needed(task.query)
     bucket = bucket or open_bucket(task.bucket)
     segment = SegmentReader(bucket, task.name, task.size_bytes, task.end)
-    whole = None
+    whole, is_cut = None, False
     try:
         with segment.reading():
             groups = _row_groups(segment.footer, task)
@@ -143,7 +144,7 @@ def visit(
                     whole = found.whole()
                 groups = _with_tokens(groups, tokens, found)
             for group in groups:
-                if cancelled():
+                if is_cut := cancelled():
                     break
                 take(segment, group, matching)
     except ObjectMissing as error:
@@ -154,7 +155,7 @@ def visit(
         return _failed(segment, f"cannot read segment {task.name}: {error}")
     gets, read_bytes = segment.gets, segment.read_bytes
     end = segment.end if task.end is None else None
-    return Scanned(NO_ROWS, gets, read_bytes, name=task.name, end=end, filter=whole)
+    return Scanned(NO_ROWS, gets, read_bytes, name=task.name, end=end, filter=whole, is_cut=is_cut)
 
 
 def _failed(

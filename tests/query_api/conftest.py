@@ -1,7 +1,8 @@
 """Buckets of both kinds, and a service over one that answers by HTTP without a port."""
 
+import time
 import uuid
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 
 import httpx2
@@ -45,10 +46,15 @@ NOW_NS = START_NS + HOUR
 
 
 @asynccontextmanager
-async def served(bucket: Bucket, now_ns: int = NOW_NS, **more) -> AsyncIterator[httpx2.AsyncClient]:
+async def served(
+    bucket: Bucket,
+    now_ns: int = NOW_NS,
+    monotonic: Callable[[], float] = time.monotonic,
+    **more,
+) -> AsyncIterator[httpx2.AsyncClient]:
     """A client of a service over a bucket; each request looks at the table again."""
     settings = QuerySettings(**{"cluster": CLUSTER, "refresh_ms": 10, **more})
-    app = make_app(settings, bucket, clock_ns=lambda: now_ns)
+    app = make_app(settings, bucket, clock_ns=lambda: now_ns, monotonic=monotonic)
     transport = httpx2.ASGITransport(app)
     async with (
         app.router.lifespan_context(app),

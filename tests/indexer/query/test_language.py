@@ -13,11 +13,12 @@ from hypothesis import strategies as st
 
 from indexer.errors import BadQuery
 from indexer.query.explain import explained
+from indexer.query.fields import MessageField, named_values
 from indexer.query.filter import Filter, compile_kernels
 from indexer.query.meant import Decoded, Matcher
 from indexer.query.needed import ANY_ROW, Needed, holding, needed
 from indexer.query.parse import DEPTH_MAX, TOKENS_MAX, parse_query
-from indexer.query.tree import EVERYTHING, And, Not, Query, Term
+from indexer.query.tree import EVERYTHING, And, Exists, Not, Query, Term
 from indexer.schema import LEVELS
 
 compile_kernels()  # no test has to wait for it
@@ -452,3 +453,13 @@ def test_patterns_take_no_longer_the_more_stars_they_have():
     for query in (stars, f"f:{stars}", f"pod:{stars}"):
         columns = {"message": [json.dumps({"f": value})], "pod": [value]}
         assert fitting(parse_query(query), columns) == [False]
+
+
+@pytest.mark.parametrize("nested", [150, 250, *range(980, 1010)])
+def test_a_message_that_is_nested_beyond_reason_is_searched_as_text(nested: int) -> None:
+    for message in (
+        '{"a":' + "[" * nested + "1" + "]" * nested + "}",
+        '{"a":' * nested + "1" + "}" * nested,
+    ):
+        assert MessageField("a", Exists()).matches(message) == (nested == 150)
+        assert bool(list(named_values(message))) == (nested == 150)

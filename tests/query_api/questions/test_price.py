@@ -30,7 +30,7 @@ def ship(written: Written) -> None:
     )
 
 
-@pytest.mark.parametrize("path", ["search", "histogram"])
+@pytest.mark.parametrize("path", ["search", "histogram", "facets", "fields"])
 @pytest.mark.parametrize(
     "asked", [{}, {"query": "hour3"}, {"query": "large -hour1"}, {"query": "nowhere"}, {"pod": "x"}]
 )
@@ -38,8 +38,8 @@ async def test_an_answer_takes_no_more_than_its_dry_run_says(
     written: Written, path: str, asked: dict[str, Any]
 ):
     ship(written)
-    asked = {**EVER, **asked}
-    prices = {"price_per_1000_gets_usd": 4.0, "price_per_gb_read_usd": 0.5}
+    asked = {**EVER, **asked} | ({"field": "pod,large"} if path == "facets" else {})
+    prices: dict[str, Any] = {"price_per_1000_gets_usd": 4.0, "price_per_gb_read_usd": 0.5}
     async with served(written.bucket, NOW_NS, **prices) as client:
         for _ in range(3):  # what is remembered of segments changes the plan
             url = f"/v1/{path}"
