@@ -24,7 +24,7 @@ from indexer.store.open import open_bucket
 from query_api.completeness.damage import Damages
 from query_api.completeness.files import Files
 from query_api.completeness.replica import Replica
-from query_api.http import context, deletions, facets, lists, loki, search
+from query_api.http import context, deletions, export, facets, lists, loki, search
 from query_api.http.gate import Gate
 from query_api.http.refusal import add_errors, as_json, refusal
 from query_api.http.service import Service
@@ -35,8 +35,8 @@ from query_api.questions.search import Search
 from query_api.settings import QuerySettings
 
 PARAMETERS = {
-    **search.ENDPOINTS, **facets.ENDPOINTS, **context.ENDPOINTS, **lists.ENDPOINTS,
-    **deletions.ENDPOINTS, **loki.ENDPOINTS,
+    **search.ENDPOINTS, **facets.ENDPOINTS, **export.ENDPOINTS, **context.ENDPOINTS,
+    **lists.ENDPOINTS, **deletions.ENDPOINTS, **loki.ENDPOINTS,
 }  # fmt: skip
 
 # To the table's log, besides those that scans take.
@@ -90,6 +90,7 @@ def make_app(
     )
     search.add_search(app, service)
     facets.add_facets(app, service)
+    export.add_export(app, service)
     context.add_context(app, service)
     lists.add_lists(app, service)
     deletions.add_deletions(app, service)

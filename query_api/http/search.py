@@ -26,6 +26,9 @@ ENDPOINTS: dict[str, type[BaseModel]] = {
     "/v1/search": SearchParameters,
     "/v1/histogram": HistogramParameters,
 }
+_NOW = b""
+"""In place of a part: what is held is sent before the next one is waited for."""
+
 _ROWS: dict[str, Any] = {
     "description": "Rows, as one answer or as records",
     "content": {NDJSON: {"schema": {"type": "string"}}},
@@ -67,14 +70,14 @@ def _search(
     header, found = search.header(prepared), Found(prepared)
     if streamed and not (asked.require or asked.cursor):
         records = _records(header, search.rows(found), partial(search.last, found))
-        return StreamingResponse(_joined(records), media_type=NDJSON)
+        return StreamingResponse(joined(records), media_type=NDJSON)
     tables = list(search.rows(found))  # it may end in an error, which is no answer's middle
     last = search.last(found)
     if streamed:
         records = _records(header, tables, lambda: last)
-        return StreamingResponse(_joined(records), media_type=NDJSON)
+        return StreamingResponse(joined(records), media_type=NDJSON)
     rest = {**last, **{name: header[name] for name in ("version", "from", "to")}}
-    return StreamingResponse(_joined(_document(tables, rest)), media_type="application/json")
+    return StreamingResponse(joined(_document(tables, rest)), media_type="application/json")
 
 
 def _records(
@@ -82,8 +85,11 @@ def _records(
 ) -> Iterator[bytes]:
     """Yield the lines of a streamed answer."""
     yield msgspec.json.encode(header) + b"\n"
-    for row in _encoded(tables):
-        yield row + b"\n"
+    yield _NOW
+    for table in tables:
+        for row in plain_rows(table):
+            yield msgspec.json.encode(row) + b"\n"
+        yield _NOW
     yield msgspec.json.encode(last()) + b"\n"
 
 
@@ -100,12 +106,12 @@ def _encoded(tables: Iterable[pa.Table]) -> Iterator[bytes]:
     return (msgspec.json.encode(row) for table in tables for row in plain_rows(table))
 
 
-def _joined(parts: Iterable[bytes], each_bytes: int = 64 << 10) -> Iterator[bytes]:
-    """Yield parts joined, for each that is sent costs a turn of a thread."""
+def joined(parts: Iterable[bytes], each_bytes: int = 64 << 10) -> Iterator[bytes]:
+    """Yield parts joined, for each that is sent costs a turn of a thread; at _NOW what there is."""
     held = bytearray()
     for part in parts:
         held += part
-        if len(held) >= each_bytes:
+        if len(held) >= each_bytes or (held and part == _NOW):
             yield bytes(held)
             held.clear()
     yield bytes(held)

@@ -149,6 +149,28 @@ class FacetParameters(AnsweredParameters):
     limit: Annotated[int, Field(ge=1, le=1_000, description="maximum number of values")] = 10
 
 
+class ExportParameters(AnsweredParameters):
+    """Which rows are written out, and how."""
+
+    order: Annotated[
+        Literal["desc", "asc"], Field(description="by time: newest or oldest first")
+    ] = "desc"
+    format: Annotated[
+        Literal["ndjson", "csv", "csv-spreadsheet", "parquet"],
+        Field(description="csv-spreadsheet: with ' before what would be a formula"),
+    ] = "ndjson"
+    names: Annotated[
+        Literal["", "otel"],
+        Field(description="otel: columns named as OpenTelemetry does; not for CSV"),
+    ] = ""
+
+    def check(self) -> None:
+        """Raise BadParameter for names that the format does not have."""
+        if self.names and self.format.startswith("csv"):
+            message = f"names={self.names!r} is not for format={self.format!r}"
+            raise BadParameter(message, "take ndjson or parquet, or leave out names")
+
+
 class FieldParameters(AnsweredParameters):
     """Of which rows the names of fields are told."""
 

@@ -64,6 +64,7 @@ class Prepared:
     newest_first: bool = True
     limit: int = 1
     after: Key | None = None
+    is_old: bool = False  # whether its segments may have been vacuumed since
     verdict: str = ""  # of the first page's ledger, where another one judges
 
 
@@ -127,6 +128,7 @@ class Search:
             newest_first=parameters.order == "desc",
             limit=parameters.limit,
             after=after,
+            is_old=after is not None,
             verdict=verdict,
         )
 
@@ -266,13 +268,13 @@ class Search:
         task, until_s = self._task(prepared), self._until_s(prepared)
         failed = partial(self._failed, found)
         yield from self.scans.rows(prepared.planned, task, until_s, failed, found.page)
-        if found.gone and prepared.after is not None:
+        if found.gone and prepared.is_old:
             version = prepared.snapshot.version
             raise VersionGone(f"segments of version {version} are gone; ask without a cursor")
 
     def _failed(self, found: Found, scanned: Scanned) -> None:
         found.gone |= scanned.missing
-        self.failed(found.trouble, scanned, is_old=found.prepared.after is not None)
+        self.failed(found.trouble, scanned, is_old=found.prepared.is_old)
 
     def failed(self, trouble: Trouble, scanned: Scanned, *, is_old: bool) -> None:
         """Note a segment that could not be read; what is gone is no damage if it is of old."""
@@ -339,6 +341,12 @@ class Search:
             ms=round((self.monotonic() - began_s) * 1000, 1),
             usd=usd(self._settings, page.gets, page.bytes),
         )
+
+    def demand(self, prepared: Prepared) -> None:
+        """Raise NotComplete where the ledger alone says that an answer is not complete."""
+        found = judge(prepared.snapshot, prepared.judged, self._settings.cluster, Trouble())
+        if found.verdict != "complete":
+            raise NotComplete(found)
 
     def _judged(self, prepared: Prepared, trouble: Trouble) -> Completeness:
         completeness = judge(prepared.snapshot, prepared.judged, self._settings.cluster, trouble)

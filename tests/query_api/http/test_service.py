@@ -227,7 +227,7 @@ async def test_the_page_of_the_api_loads_nothing_from_elsewhere(written):
     assert not re.search(r"//\w|\bsrc=|@import|url\(", page)
     assert "openapi.json" in page
     paths = {"/v1/search", "/v1/histogram", "/v1/gaps", "/v1/streams", "/v1/status"}
-    paths |= {"/v1/deletions", "/v1/context", "/v1/facets", "/v1/fields"}
+    paths |= {"/v1/deletions", "/v1/context", "/v1/facets", "/v1/fields", "/v1/export"}
     assert set(described["paths"]) == paths
 
 
